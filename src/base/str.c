@@ -1,0 +1,20 @@
+/* String view: the few functions too long to stand in the header. */
+#include "base/str.h"
+
+bool str_to_u64(struct str s, uint64_t max, uint64_t *ret)
+{
+    uint64_t v = 0;
+
+    if (s.n == 0)
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned d = (unsigned)(unsigned char)s.p[i] - '0';
+        if (d > 9 || v > (UINT64_MAX - d) / 10)
+            return false;
+        v = v * 10 + d;
+        if (v > max)
+            return false;
+    }
+    *ret = v;
+    return true;
+}

@@ -1,0 +1,208 @@
+/*
+ * channel: the contract between the gateway and the workers of one pool generation, in one shared
+ * memory object (memfd). It is all they share.
+ *
+ *   gateway thread --- request slots + queue ---> any idle worker       (late binding)
+ *   worker --- its response ring for that thread ---> gateway thread
+ *
+ * A channel belongs to one gateway process and one pool generation. When the gateway dies, the pool
+ * process closes the channel (channel_close): workers blocked in it return -ESHUTDOWN, and fresh
+ * workers are forked on a fresh channel, the engine and its opcache kept. When a worker dies, the
+ * gateway recovers its slot (channel_worker_recover) once the pool process has reaped it.
+ *
+ * Rules: offsets, never pointers; what the other side wrote is hostile: lengths are copied once,
+ * checked, then used. No lock. A slot's owner (worker index + incarnation) is written by the claiming
+ * compare-and-swap itself, so that death between two steps stalls nothing. Sizes can be shrunk in tests
+ * to a few bytes so that every boundary is hit. Every memory order names its partner.
+ *
+ * Model: src/channel/model/channel.pml (spin).
+ */
+#ifndef SAPID_CHANNEL_CHANNEL_H
+#define SAPID_CHANNEL_CHANNEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/check.h"
+#include "base/str.h"
+
+enum { CHANNEL_ABI = 1, CHANNEL_WORKERS_MAX = 1024, CHANNEL_THREADS_MAX = 16, CHANNEL_SLOTS_MAX = 65535 };
+
+struct channel_geometry {
+    uint32_t workers;    /* rings and worker blocks */
+    uint32_t threads;    /* gateway threads */
+    uint32_t slots;      /* requests queued or running at once, over all threads; divided evenly */
+    uint32_t slot_bytes; /* request head + inline body; multiple of 64 */
+    uint32_t ring_bytes; /* of each (worker, thread) response ring; power of two, tests: down to 64 */
+};
+
+struct channel; /* process-local handle */
+
+/* --- creation: supervisor ------------------------------------------------------------------------- */
+/* A formatted memfd sealed against resizing. 0 or -errno (-EINVAL geometry). */
+MUST_USE int channel_create(const struct channel_geometry *g, int *ret_fd);
+
+/* --- both sides ----------------------------------------------------------------------------------- */
+/* Maps and checks size, ABI version and layout. Does not keep the descriptor. */
+MUST_USE int channel_map(int fd, struct channel **ret);
+void channel_unmap(struct channel *ch);
+const struct channel_geometry *channel_geometry(const struct channel *ch);
+/* Marks the channel dead and wakes every sleeper. Called by the pool process or the gateway. */
+void channel_close(struct channel *ch);
+
+/* --- requests ------------------------------------------------------------------------------------- */
+enum channel_body {
+    CHANNEL_BODY_NONE,
+    CHANNEL_BODY_INLINE, /* in the slot */
+    CHANNEL_BODY_FILE,   /* spooled: ask for the descriptor on the worker's socket */
+    CHANNEL_BODY_STREAM, /* a pipe or socket that carries it as it comes: ask likewise */
+};
+
+enum { /* channel_request.flags */
+    CHANNEL_HTTPS = 1,
+    CHANNEL_KEEP_ALIVE = 2,
+};
+
+/* A request as both sides see it in their own memory; the views point into the slot. Texts are raw bytes
+ * without NUL termination; an absent text has n == 0. */
+struct channel_request {
+    struct str method;          /* "GET" */
+    struct str target;          /* REQUEST_URI: as sent, origin form */
+    struct str protocol;        /* "HTTP/1.1" */
+    struct str script_name;     /* decoded, starts with '/' */
+    struct str script_filename; /* absolute path */
+    struct str path_info;       /* decoded, or empty */
+    struct str query;           /* raw, without '?' */
+    struct str document_root;
+    struct str host;            /* authority as the client named it: HTTP_HOST */
+    struct str server_name;     /* host without port */
+    struct str remote_addr;     /* client's address as text; "" for a unix socket */
+    struct str server_addr;
+    struct str request_id;      /* for logs, at most 32 bytes */
+    uint16_t remote_port, server_port;
+    uint16_t flags;
+    uint8_t http_minor;
+    enum channel_body body_kind;
+    int64_t content_length;     /* -1: none */
+    struct str body;            /* CHANNEL_BODY_INLINE */
+    uint64_t received_ns;       /* CLOCK_REALTIME at the first byte of the head: REQUEST_TIME_FLOAT */
+    uint32_t n_headers;
+    /* headers: channel_request_header(view, i, &name, &value) on the worker's side */
+};
+
+struct channel_pair { struct str name, value; };
+
+/* --- gateway side: one `thread` index per gateway thread, all calls for it from that thread -------- */
+struct channel_ticket { uint32_t slot, seq; };
+
+/* Copies the request into a free slot of the thread and queues it. Workers are woken only by
+ * channel_wake. -EAGAIN: no free slot (queue full: counted); -E2BIG: does not fit a slot;
+ * -ESHUTDOWN. An inline body must fit: channel_inline_room tells what is left beside this request. */
+MUST_USE int channel_push(struct channel *ch, uint32_t thread, const struct channel_request *r,
+                          const struct channel_pair *headers, struct channel_ticket *ret);
+size_t channel_inline_room(const struct channel *ch, const struct channel_request *r,
+                           const struct channel_pair *headers);
+/* Once per batch: wakes min(queued, idle) workers, hottest first. Returns how many were woken. */
+unsigned channel_wake(struct channel *ch, uint32_t thread);
+/* Takes a queued request back. True: it never ran and the slot is free. False: a worker has it. */
+bool channel_cancel(struct channel *ch, uint32_t thread, struct channel_ticket t);
+/* Tells the worker that runs it that the client has gone (it may go on, as ignore_user_abort says). */
+void channel_abort(struct channel *ch, uint32_t thread, struct channel_ticket t);
+enum channel_state { CHANNEL_FREE, CHANNEL_QUEUED, CHANNEL_RUNNING, CHANNEL_DONE, CHANNEL_STALE };
+/* Where a request is now; for RUNNING also the worker. STALE: seq does not match. */
+enum channel_state channel_ticket_state(const struct channel *ch, struct channel_ticket t,
+                                        uint32_t *ret_worker);
+
+/* Sleep protocol of a gateway thread around its poll: */
+/* True: something is ready, do not block. False: asleep is declared, block, and a worker will write the
+ * thread's eventfd. `max_sleep_ns` bounds the sleep (deferred signals, see research/dispatch.md). */
+bool channel_gateway_sleep(struct channel *ch, uint32_t thread, uint64_t *ret_max_sleep_ns);
+void channel_gateway_awake(struct channel *ch, uint32_t thread);
+
+/* Response pieces, read in place. */
+enum channel_piece_type {
+    CHANNEL_HEAD = 1, /* final head: status, flags, header lines "Name: value\r\n"... */
+    CHANNEL_INFORM,   /* 1xx head (103), same form */
+    CHANNEL_BODY,     /* body bytes */
+    CHANNEL_FLUSH,    /* the script asked that what came so far reaches the client now; no bytes */
+    CHANNEL_END,      /* response complete; no bytes. The slot is still the worker's until it is done */
+    CHANNEL_FILE,     /* (later) body is a descriptor sent on the worker's socket */
+};
+enum { CHANNEL_PART = 1 }; /* piece flags: a HEAD that did not fit comes in parts, all but the last PART */
+
+struct channel_piece {
+    enum channel_piece_type type;
+    uint16_t status; /* HEAD, INFORM */
+    uint16_t flags;
+    struct channel_ticket ticket;
+    struct iovec iov[2]; /* payload not yet consumed, in at most two runs (ring wrap) */
+    int n_iov;
+    size_t bytes;
+};
+
+/* Next worker whose ring may have news for this thread, -1 when none. Clears its mark. */
+int channel_next_dirty(struct channel *ch, uint32_t thread);
+/* Looks at up to `max` published pieces of that ring without consuming. Returns how many; -EPROTO when
+ * the worker wrote nonsense (kill it: the pool process does on request). Only pieces of tickets this
+ * thread has RUNNING with that worker are delivered; others are dropped and counted. */
+int channel_peek(struct channel *ch, uint32_t thread, uint32_t worker, struct channel_piece *ret,
+                 int max);
+/* Consumes the first `pieces` whole pieces, then `bytes` of the payload of the following one. */
+void channel_consume(struct channel *ch, uint32_t thread, uint32_t worker, int pieces, size_t bytes);
+/* After CHANNEL_END was consumed: the slot returns to the thread. */
+void channel_release(struct channel *ch, uint32_t thread, struct channel_ticket t);
+
+/* The pool process said: worker `index` of `incarnation` is dead (reaped). For every thread, in that
+ * thread: take what its ring still holds by peek/consume first, then this. Returns true and the ticket
+ * when this thread's request died with it (answer 502). Resets the ring; wakes another worker if the
+ * dead one had been claimed for a wake-up. When all threads have called it, the next incarnation may
+ * start. */
+bool channel_worker_recover(struct channel *ch, uint32_t thread, uint32_t worker,
+                            uint32_t incarnation, struct channel_ticket *ret);
+/* Lets a worker that was announced by the pool process begin. After recovery of the one before. */
+void channel_worker_grant(struct channel *ch, uint32_t worker, uint32_t incarnation);
+
+/* --- worker side ---------------------------------------------------------------------------------- */
+struct channel_worker; /* one per worker process, single-threaded */
+
+/* `eventfds[thread]` wake the gateway's threads. Blocks until granted. -ESHUTDOWN when closed. */
+MUST_USE int channel_worker_attach(struct channel *ch, uint32_t index, uint32_t incarnation,
+                                   const int *eventfds, struct channel_worker **ret);
+/* Claims the next request; sleeps while there is none. 0; -ESHUTDOWN: channel closed or drained
+ * (channel_worker_drain and queue seen empty); -EINTR after a signal; -ETIMEDOUT. */
+MUST_USE int channel_worker_next(struct channel_worker *w, uint64_t timeout_ns,
+                                 struct channel_request *ret);
+MUST_USE int channel_request_header(const struct channel_worker *w, uint32_t i,
+                                    struct channel_pair *ret);
+struct channel_ticket channel_worker_ticket(const struct channel_worker *w);
+/* Writes a piece, in parts where the ring is small; blocks while the ring is full. Bytes become visible to
+ * the gateway at FLUSH, END, or when half the ring is filled. -ESHUTDOWN: the gateway is gone;
+ * -ECANCELED: client gone. Both: what follows of this response is dropped silently. */
+MUST_USE int channel_respond(struct channel_worker *w, enum channel_piece_type type, uint16_t status,
+                             const struct iovec *iov, int n_iov);
+/* True once the client has gone (channel_abort). One relaxed load. */
+bool channel_worker_aborted(const struct channel_worker *w);
+/* After CHANNEL_END and the end of the request's work: the worker is free for the next one. */
+void channel_worker_done(struct channel_worker *w);
+/* From a signal handler or between requests: finish and let channel_worker_next return -ESHUTDOWN. */
+void channel_worker_drain(struct channel_worker *w);
+
+/* --- observation: any process that maps the channel ------------------------------------------------ */
+struct channel_worker_info {
+    uint32_t incarnation, pid;
+    enum { CHANNEL_WORKER_NONE, CHANNEL_WORKER_IDLE, CHANNEL_WORKER_BUSY } state;
+    struct channel_ticket ticket;
+    uint64_t since_ns; /* CLOCK_MONOTONIC of the last change of state (request start) */
+    uint64_t requests; /* finished by this incarnation */
+};
+void channel_worker_look(const struct channel *ch, uint32_t worker, struct channel_worker_info *ret);
+
+struct channel_counters {
+    uint64_t pushed, claimed, done, canceled, queue_full, wakes, signals, ring_full, dropped_pieces,
+        recovered;
+    uint32_t queued, running, idle; /* now */
+};
+void channel_count(const struct channel *ch, struct channel_counters *ret);
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * control: what the processes of one server say to each other beside the channel. Every message is one
+ * SOCK_SEQPACKET datagram: a struct control_message, descriptors by SCM_RIGHTS in the order named.
+ *
+ * Start of a role: the supervisor forks, drops uid and gid, and executes `sapid @gateway` or
+ * `sapid @pool` afresh with descriptor 3 = control socket to the supervisor and descriptor 4 = sealed
+ * memfd with the boot text (control_boot); nothing else is inherited but 0, 1, 2. All other descriptors
+ * come over the control socket.
+ *
+ *   supervisor -> gateway   LISTENER (fd), POOL_ADD (channel fd, socket to the pool process, n eventfds),
+ *                           POOL_ACTIVATE, POOL_REMOVE, LISTEN, DRAIN, REOPEN_LOGS
+ *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED, DRAINED
+ *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP
+ *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (asks for a new generation)
+ *   pool -> gateway         WORKER_START (fd: gateway's end of the worker's socket), WORKER_DEAD
+ *   gateway -> pool         WORKER_KILL
+ *   worker -> gateway       BODY_WANTED;   gateway -> worker   BODY (fd)          (the worker's own socket)
+ */
+#ifndef SAPID_CHANNEL_CONTROL_H
+#define SAPID_CHANNEL_CONTROL_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/check.h"
+#include "base/str.h"
+#include "channel/channel.h"
+
+enum { CONTROL_SUPERVISOR_FD = 3, CONTROL_BOOT_FD = 4, CONTROL_TEXT_MAX = 4096 };
+
+enum control_type {
+    CONTROL_READY = 1, CONTROL_FAILED, /* text: why, for people */
+    CONTROL_LISTENER,                  /* index of [server] listen; fd */
+    CONTROL_LISTEN,                    /* start accepting */
+    CONTROL_POOL_ADD, CONTROL_POOL_ACTIVATE, CONTROL_POOL_READY, CONTROL_POOL_REMOVE,
+    CONTROL_POOL_DRAINED, CONTROL_CHANNEL, CONTROL_DRAIN, CONTROL_DRAINED, CONTROL_STOP,
+    CONTROL_REOPEN_LOGS, CONTROL_RESTART,
+    CONTROL_WORKER_START, CONTROL_WORKER_DEAD, CONTROL_WORKER_KILL,
+    CONTROL_BODY_WANTED, CONTROL_BODY,
+};
+
+struct control_message {
+    uint32_t type;
+    uint32_t pool;        /* index in config->pools */
+    uint32_t generation;
+    uint32_t worker, incarnation;
+    int32_t pid;
+    int32_t status;       /* WORKER_DEAD: wait status; LISTENER: index; */
+    uint32_t requests;    /* WORKER_DEAD: requests it had finished */
+    struct channel_ticket ticket; /* BODY_WANTED, BODY, WORKER_DEAD (its running request, if any) */
+    uint32_t text_bytes;
+    char text[CONTROL_TEXT_MAX]; /* sent only as far as text_bytes */
+};
+
+void control_message_init(struct control_message *m, enum control_type type);
+void control_message_set_text(struct control_message *m, struct str text); /* cut at the maximum */
+struct str control_message_text(const struct control_message *m);
+/* 0 or -errno (-EAGAIN on a full non-blocking socket, -EPIPE). */
+MUST_USE int control_send(int sock, const struct control_message *m, const int *fds, size_t n_fds);
+/* 1 message, 0 end of stream, -errno; checks sizes and type, -EPROTO for anything else. */
+MUST_USE int control_receive(int sock, struct control_message *ret, int *ret_fds, size_t max_fds,
+                             size_t *ret_n_fds);
+
+/* The boot text: "key=value" records separated by NUL, what an exec'd role needs to know. */
+struct control_boot {
+    uint32_t pool;           /* @pool: index */
+    uint32_t generation;
+    int parent_pid;          /* for the PR_SET_PDEATHSIG race */
+    char *config_name;       /* for messages: file name or "(command line)" */
+    char *config_text;       /* TOML as read by the supervisor */
+    size_t config_text_bytes;
+    char **overrides;        /* command line, "server.listen=..." form, NULL-terminated */
+    char *document_root;     /* resolved for this generation */
+};
+MUST_USE int control_boot_pack(const struct control_boot *b, int *ret_fd);
+MUST_USE int control_boot_unpack(int fd, struct control_boot *ret);
+void control_boot_fini(struct control_boot *b);
+
+/* PR_SET_PDEATHSIG with `signo`, then exits if the parent is no longer `parent_pid`. */
+void control_die_with_parent(int parent_pid, int signo);
+
+#endif

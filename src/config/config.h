@@ -1,0 +1,139 @@
+/*
+ * Configuration: sapid.toml (TOML 1.0) and the command line become one typed struct, through one table
+ * (config_keys in keys.c), from which the reference page docs/configuration.md is printed too.
+ *
+ * Errors name file, line, column, key and what was expected; an unknown key names the nearest known one.
+ * All errors of a file are collected, not only the first. Nothing here logs or exits.
+ *
+ * Every role parses the same text again (it arrives in the boot memfd), so a struct config never crosses
+ * a process boundary. It is immutable after config_load and owns an arena.
+ */
+#ifndef SAPID_CONFIG_CONFIG_H
+#define SAPID_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/check.h"
+#include "base/str.h"
+
+struct config_strings { struct str *v; uint32_t n; };
+struct config_pair { struct str key, value; };
+struct config_pairs { struct config_pair *v; uint32_t n; };
+
+enum { CONFIG_AUTO = -1 };
+
+struct config_listen {
+    struct str text;      /* as written */
+    enum { CONFIG_LISTEN_TCP, CONFIG_LISTEN_UNIX } kind;
+    struct str host;      /* "127.0.0.1", "::", "*" ; without brackets */
+    uint16_t port;        /* 0: the kernel chooses; the start message says which */
+    struct str path;      /* unix */
+};
+
+struct config_server {
+    struct config_listen *listen;     /* listen = ["127.0.0.1:8080"] */
+    uint32_t n_listen;
+    int32_t gateway_threads;          /* "auto" (CONFIG_AUTO): 1 up to 4 cores, then cores / 4 */
+    uint32_t max_connections;         /* 65536, lowered to what RLIMIT_NOFILE allows */
+    uint64_t header_timeout_ms;       /* 30 s: whole request head */
+    uint64_t body_timeout_ms;         /* 60 s: between two reads of a body */
+    uint64_t send_timeout_ms;         /* 60 s: between two successful writes to a client */
+    uint64_t keepalive_timeout_ms;    /* 75 s idle between requests */
+    uint64_t keepalive_requests;      /* 0 = no limit */
+    uint64_t max_body_size;           /* 64M */
+    uint64_t max_header_size;         /* 32K whole header section */
+    uint32_t max_header_count;        /* 100 */
+    uint64_t max_request_line;        /* 8K */
+    struct str spool_dir;             /* /var/tmp */
+    uint64_t max_spool_size;          /* 1G: all spooled request and response bytes together */
+    struct config_strings trusted_proxies; /* addresses, CIDR, "unix" */
+    bool proxy_protocol;              /* every connection of a trusted proxy starts with PROXY */
+    uint64_t drain_timeout_ms;        /* 5 s */
+    struct str user, group;           /* of the gateway when started as root; "" = chosen */
+    bool server_tokens;               /* Server: sapid; default true, without version */
+};
+
+/* One pool: [php] is the pool "www" (index 0); [pool.NAME] come with their issue. */
+struct config_pool {
+    struct str name;
+    struct str libphp_path;           /* "" = found: libphp.so of the newest installed version */
+    struct str document_root;         /* absolute after config_load (relative to the file or cwd) */
+    bool document_root_given;         /* no detection then */
+    int32_t worker_pool_size;         /* CONFIG_AUTO */
+    uint64_t worker_max_requests;     /* 0 = never */
+    struct config_pairs ini, admin_ini;
+    struct str ini_path, ini_scan_dir; /* "" = PHP-FPM's of that version, else embed's */
+    bool ini_path_given, ini_scan_dir_given;
+    uint64_t request_timeout_ms;      /* 0 = none */
+    uint64_t slow_log_after_ms;       /* 0 = off */
+    uint64_t queue_timeout_ms;        /* 30 s */
+    uint32_t queue_size;              /* 1024 */
+    struct str user, group;
+    struct config_pairs env;
+    bool clear_env;                   /* default true, as FPM */
+    struct str front_controller;      /* "index.php"; "" = none (front_controller = false) */
+    bool front_controller_given;
+    struct config_strings index;      /* ["index.php", "index.html"] */
+    /* [worker] */
+    struct str worker_script;
+    int32_t worker_num;
+    uint64_t worker_loop_max_requests;
+};
+
+struct config_log {
+    struct str access;        /* path, "stdout", "stderr", "off"; default: "stdout" on a terminal, else off */
+    bool access_given;
+    enum { CONFIG_LOG_COMBINED, CONFIG_LOG_JSON } format;
+    struct str error;         /* path or "stderr" */
+    struct str level;         /* "notice" */
+};
+
+struct config {
+    struct str file;          /* name for messages */
+    struct config_server server;
+    struct config_pool *pools;
+    uint32_t n_pools;         /* at least 1 */
+    struct config_log log;
+    bool dev;                 /* --dev */
+    struct arena arena;
+};
+
+struct config_error {
+    uint32_t line, column;    /* 1-based; 0: from the command line */
+    struct str message;       /* what was expected and found, key included */
+};
+struct config_errors { struct config_error *v; uint32_t n; };
+
+/* `text` may be empty (no file). `overrides`: "server.listen=127.0.0.1:0", NULL-terminated, parsed by the
+ * key's type; a list key given several times collects. `base_dir` makes relative paths absolute.
+ * 0, or -EINVAL with `*ret_errors` (in the config's arena: call config_free either way), -ENOMEM. */
+MUST_USE int config_load(struct str file, struct str text, const char *const *overrides,
+                         struct str base_dir, struct config **ret, struct config_errors *ret_errors);
+void config_free(struct config *c);
+/* "sapid.toml:3:9: server.listen: expected ..., found ..." into a fresh string (mem_free). */
+char *config_error_line(const struct config *c, const struct config_error *e);
+/* The reference page, Markdown, to stdout-like sink. */
+void config_print_reference(void (*put)(void *ctx, const char *text), void *ctx);
+
+/* --- TOML by itself (used by config_load, the tests and toml-test) --------------------------------- */
+enum toml_type { TOML_STRING, TOML_INTEGER, TOML_FLOAT, TOML_BOOLEAN, TOML_DATETIME, TOML_DATETIME_LOCAL,
+                 TOML_DATE_LOCAL, TOML_TIME_LOCAL, TOML_ARRAY, TOML_TABLE };
+struct toml_value {
+    enum toml_type type;
+    uint32_t line, column;
+    struct str key;              /* in a table */
+    struct str string;           /* STRING; date-times as written, normalised */
+    int64_t integer;
+    double number;
+    bool boolean;
+    struct toml_value *first;    /* ARRAY, TABLE: children in order */
+    struct toml_value *next;
+};
+/* Root table in `arena`; or -EINVAL with the place and message of the first syntax error. */
+MUST_USE int toml_parse(struct arena *arena, struct str text, struct toml_value **ret,
+                        struct config_error *ret_error);
+const struct toml_value *toml_get(const struct toml_value *table, struct str key);
+
+#endif

@@ -1,0 +1,160 @@
+/*
+ * HTTP messages: bytes in, structures out; structures in, bytes out. Never touches a socket, never
+ * allocates: everything parsed is a view into the caller's buffer and dies with it.
+ *
+ * Strict RFC 9112: whatever two readers could understand differently is an error (400), see
+ * enum http_error. Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1), RFC 3986 (targets), RFC 7239
+ * (Forwarded), HAProxy's proxy-protocol.txt (PROXY v1 and v2).
+ */
+#ifndef SAPID_HTTP_HTTP_H
+#define SAPID_HTTP_HTTP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "base/str.h"
+
+enum { HTTP_HEADERS_MAX = 256 }; /* compile-time bound; the configured limit is lower or equal */
+
+enum http_method {
+    HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_PUT, HTTP_DELETE, HTTP_OPTIONS, HTTP_PATCH, HTTP_CONNECT,
+    HTTP_TRACE, HTTP_OTHER, /* any other token: extension methods go to PHP */
+};
+
+enum http_form { HTTP_ORIGIN_FORM, HTTP_ABSOLUTE_FORM, HTTP_AUTHORITY_FORM, HTTP_ASTERISK_FORM };
+
+/* Negative results of the parsers. http_error_status and http_error_text say what to answer. */
+enum http_error {
+    HTTP_BAD_REQUEST_LINE = 1, /* 400 */
+    HTTP_BAD_METHOD,
+    HTTP_BAD_TARGET,
+    HTTP_BAD_VERSION,
+    HTTP_BAD_LINE_END,    /* bare CR, bare LF */
+    HTTP_BAD_HEADER_NAME, /* not a token, empty, or space before the colon */
+    HTTP_BAD_HEADER_VALUE, /* NUL or control bytes */
+    HTTP_OBS_FOLD,
+    HTTP_BAD_HOST, /* missing in 1.1, several, or not a valid authority */
+    HTTP_BAD_CONTENT_LENGTH,
+    HTTP_BAD_TRANSFER_ENCODING,
+    HTTP_BOTH_LENGTHS,
+    HTTP_BAD_CHUNK,
+    HTTP_BAD_TRAILER,
+    HTTP_LINE_TOO_LONG,      /* 414 */
+    HTTP_HEADERS_TOO_LARGE,  /* 431 */
+    HTTP_TOO_MANY_HEADERS,   /* 431 */
+    HTTP_BODY_TOO_LARGE,     /* 413 */
+    HTTP_CODING_UNSUPPORTED, /* 501: a transfer coding other than chunked */
+    HTTP_VERSION_UNSUPPORTED, /* 505: HTTP/2 or 3 in a request line, HTTP/0.9 */
+    HTTP_EXPECTATION_FAILED, /* 417 */
+    HTTP_BAD_PROXY_PROTOCOL, /* close without an answer */
+};
+int http_error_status(enum http_error e);
+const char *http_error_text(enum http_error e); /* one English sentence: what was expected */
+
+struct http_limits {
+    uint32_t request_line_bytes; /* default 8192 */
+    uint32_t headers_bytes;      /* whole header section, default 32768 */
+    uint32_t headers_count;      /* default 100 */
+    uint64_t body_bytes;         /* default 64 MiB */
+};
+
+struct http_header {
+    struct str name, value; /* value without surrounding white space */
+};
+
+/* One parsed request head. */
+struct http_request {
+    enum http_method method;
+    enum http_form form;
+    uint8_t minor; /* 0 or 1 */
+    bool keep_alive;
+    bool chunked;
+    bool expect_continue;
+    bool upgrade; /* Connection: upgrade with an Upgrade field; sapid ignores it (RFC 9110 7.8) */
+    int64_t content_length; /* -1: no Content-Length */
+    struct str method_text;
+    struct str target;   /* as sent */
+    struct str path;     /* raw path: of origin or absolute form, "*" for asterisk form */
+    struct str query;    /* behind '?', p == NULL when there is no '?' */
+    struct str host;     /* authority: from absolute form if given, else Host; may be empty in 1.0 */
+    uint32_t underscore_dropped; /* headers with '_' in the name: dropped, to be counted */
+    uint32_t n_headers;
+    struct http_header headers[HTTP_HEADERS_MAX]; /* all but the dropped; `Proxy` is dropped too */
+};
+
+/* Remembers how far a partial head was looked at, so that a slow sender costs O(n). Zero it first. */
+struct http1_parser {
+    uint32_t scanned;
+    uint32_t lines;
+};
+
+/* Parses one request head at the start of `in`. Returns the bytes it takes (> 0), 0 when more are
+ * needed, or -(enum http_error). Empty lines before the request line are skipped: at most one CRLF. */
+MUST_USE int http1_parse_request(struct http1_parser *p, struct str in,
+                                 const struct http_limits *limits, struct http_request *ret);
+
+/* Request (or upstream response) body, framed by Content-Length or chunked. */
+struct http1_body {
+    uint64_t left;      /* of the body or of the current chunk */
+    uint64_t total;     /* body bytes so far */
+    uint64_t max;       /* HTTP_BODY_TOO_LARGE above this */
+    uint32_t line;      /* private: bytes of the chunk-size line or trailer section so far */
+    uint8_t state;      /* private */
+};
+void http1_body_init(struct http1_body *b, const struct http_request *r, uint64_t max);
+/* Takes from `in`: sets `*ret_data` to a run of body bytes inside `in` (maybe empty) and `*ret_used` to
+ * the bytes consumed. Returns 0: call again with more input; 1: body complete (trailers, if any, were
+ * validated and dropped); -(enum http_error). */
+MUST_USE int http1_body_next(struct http1_body *b, struct str in, struct str *ret_data,
+                             size_t *ret_used);
+
+/* Case-insensitive look-up; the first one, p == NULL when there is none. */
+struct str http_find_header(const struct http_request *r, struct str name);
+bool http_is_token(struct str s);
+/* Field value as RFC 9110 5.5 allows: no CR, LF, NUL or other control bytes except tab. */
+bool http_is_field_value(struct str s);
+
+/* Percent-decodes a path and removes dot segments and repeated slashes ("/a//b/../c" -> "/a/c"), into
+ * `out` of at least path.n + 1 bytes. -EINVAL for NUL (%00), a bad escape, an encoded slash is kept as
+ * "%2F" decoded only where `decode_slash`; a path that climbs above the root is -EINVAL. Returns length. */
+MUST_USE int http_normalize_path(struct str path, char *out);
+
+/* Reason phrase, "" for unknown codes. */
+const char *http_status_reason(int status);
+/* IMF-fixdate (RFC 9110 5.6.7), 29 bytes + NUL. */
+enum { HTTP_DATE_BYTES = 30 };
+void http_format_date(time_t t, char out[HTTP_DATE_BYTES]);
+/* IMF-fixdate, RFC 850 and asctime forms. -EINVAL. */
+MUST_USE int http_parse_date(struct str s, time_t *ret);
+
+/* Byte ranges (RFC 9110 14.2) of a representation of `size` bytes. Returns the number of ranges written
+ * (sorted as asked, overlaps merged), 0: ignore the header (syntax error, other unit, too many: answer
+ * 200), -ERANGE: unsatisfiable (416). */
+struct http_range { uint64_t first, last; };
+MUST_USE int http_parse_ranges(struct str value, uint64_t size, struct http_range *ret, int max);
+/* If-None-Match / If-Match list against one strong or weak entity tag. */
+bool http_etag_matches(struct str list, struct str etag, bool strong);
+/* q-value (0..1000) that Accept-Encoding gives a content coding; -1: not named and no "*". */
+int http_accepts_coding(struct str accept_encoding, struct str coding);
+
+/* What a trusted proxy says of the client, from Forwarded or X-Forwarded-*: the last hop not itself
+ * trusted. p == NULL where nothing was said. */
+struct http_forwarded {
+    struct str address; /* without port and brackets */
+    struct str proto;   /* "http" or "https" */
+    struct str host;    /* as Host */
+    uint16_t port;      /* of the server as the client named it, 0 unknown */
+};
+/* `trusted(ctx, address)` tells whether a hop is a trusted proxy. */
+void http_parse_forwarded(const struct http_request *r, bool (*trusted)(void *ctx, struct str),
+                          void *ctx, struct http_forwarded *ret);
+
+/* PROXY protocol header v1 or v2 at the start of a connection. Returns bytes taken, 0 more needed,
+ * -HTTP_BAD_PROXY_PROTOCOL. LOCAL and UNKNOWN leave *ret_local true and the addresses untouched. */
+MUST_USE int http_parse_proxy_protocol(struct str in, struct sockaddr_storage *ret_source,
+                                       struct sockaddr_storage *ret_destination, bool *ret_local);
+
+#endif
