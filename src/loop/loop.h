@@ -37,6 +37,7 @@ struct loop_timer {
     uint32_t slot;        /* private: heap index + 1, 0 when not in the heap */
 };
 
+/* Called once each in every turn, in this order; any may be NULL. */
 struct loop_hooks {
     /* Just before the thread would block. Returns the longest sleep wanted in ns (UINT64_MAX: no
      * limit; 0: do not block). Here the gateway declares itself asleep to the channels. */
@@ -50,17 +51,29 @@ struct loop_hooks {
 
 /* 0 or -errno. */
 MUST_USE int loop_new(struct loop **ret);
+/* Not from a callback. Takes NULL. Timers that are still set are let go. */
 void loop_free(struct loop *loop);
 void loop_set_hooks(struct loop *loop, const struct loop_hooks *hooks);
 
+/* 0 or -errno. `w` need not be initialised, and must not be in a loop. A hang-up is reported whenever
+ * LOOP_READ or LOOP_EDGE is asked for; a full one (both directions, or an error) always, and again every
+ * turn without LOOP_EDGE until the watch is removed. An event is reported with what was asked for last. */
 MUST_USE int loop_watch_add(struct loop *loop, struct loop_watch *w, int fd, unsigned events,
                             void (*on_ready)(struct loop_watch *, unsigned));
 MUST_USE int loop_watch_change(struct loop *loop, struct loop_watch *w, unsigned events);
-/* Idempotent; does not close the descriptor. */
+/* Idempotent; does not close the descriptor. Close it afterwards, never before. A zeroed watch counts
+ * as removed. */
 void loop_watch_remove(struct loop *loop, struct loop_watch *w);
+/* Removes the watch and closes its descriptor, with one system call fewer. Only for a descriptor that
+ * has no duplicate in this or another process: a duplicate would keep it in the epoll set. */
+void loop_watch_close(struct loop *loop, struct loop_watch *w);
 
+/* Sets or moves a timer; `t` is zeroed before its first use. Fires once, at or after `deadline_ns`; set
+ * by its own callback, never again in the same turn. deadline_ns is 0 when on_expire runs. Not 0; no
+ * limit is UINT64_MAX. */
 void loop_timer_set(struct loop *loop, struct loop_timer *t, uint64_t deadline_ns,
                     void (*on_expire)(struct loop_timer *));
+/* Idempotent. Needed before the timer's memory is freed. */
 void loop_timer_cancel(struct loop *loop, struct loop_timer *t);
 
 /* Signals are blocked for the thread and delivered through one signalfd. `signals` ends with 0.
@@ -70,7 +83,7 @@ MUST_USE int loop_signals(struct loop *loop, const int *signals,
 
 /* Time at the start of this batch, CLOCK_MONOTONIC. */
 uint64_t loop_now_ns(const struct loop *loop);
-/* Runs until loop_stop. */
+/* Runs until loop_stop; the batch in which that was called is finished first. */
 void loop_run(struct loop *loop);
 /* One turn: waits at most `timeout_ns` (UINT64_MAX: for ever), dispatches. For tests. */
 void loop_turn(struct loop *loop, uint64_t timeout_ns);
