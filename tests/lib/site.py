@@ -1,0 +1,59 @@
+"""What a test wants served, in words that sapid and the oracle both understand, and their common face."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lib.httpclient import Connection, Session
+
+
+@dataclass
+class Site:
+    root: Path
+    workers: int = 4
+    ini: dict[str, str] = field(default_factory=dict)        # as php -d
+    env: dict[str, str] = field(default_factory=dict)        # what getenv() shows the application
+    front_controller: str | bool | None = None               # None: the default rule
+    server: dict[str, object] = field(default_factory=dict)  # keys of [server] in sapid.toml
+    php: dict[str, object] = field(default_factory=dict)     # further keys of [php]
+    log: dict[str, object] = field(default_factory=dict)     # further keys of [log]
+    hosts: tuple[str, ...] = ("127.0.0.1",)                  # one listener each
+    unix_socket: bool = False                                # and one on a unix socket
+    internal: tuple[str, ...] = ()                           # URL prefixes that must not be served
+
+
+class Server:
+    """A running server. Subclasses start it in __init__ and set the attributes below."""
+    kind: str
+    site: Site
+    host: str
+    port: int
+    socket_path: Path
+
+    @property
+    def address(self):
+        return self.host, self.port
+
+    @property
+    def origin(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def connect(self, timeout: float = 10.0, **options) -> Connection:
+        return Connection(self.address, timeout=timeout, **options)
+
+    def session(self) -> Session:
+        return Session(self.address)
+
+    def get(self, target: str, headers=None, method: str = "GET", body: bytes | None = None):
+        """One request on a connection of its own; redirects are not followed."""
+        with self.connect() as c:
+            return c.request(method, target, headers=headers, body=body)
+
+    def log_text(self) -> str:
+        raise NotImplementedError
+
+    def pids(self) -> list[int]:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        raise NotImplementedError
