@@ -5,6 +5,8 @@
 #ifndef SAPID_BASE_ARENA_H
 #define SAPID_BASE_ARENA_H
 
+#include <stdarg.h>
+
 #include "base/check.h"
 #include "base/str.h"
 
@@ -21,5 +23,8 @@ MUST_USE void *arena_alloc(struct arena *a, size_t bytes);
 MUST_USE void *arena_zalloc(struct arena *a, size_t bytes);
 /* NUL-terminated copy; p == NULL when out of memory. */
 struct str arena_copy(struct arena *a, struct str s);
+/* Formatted text, NUL-terminated; p == NULL when out of memory. */
+struct str arena_printf(struct arena *a, const char *fmt, ...) PRINTF_LIKE(2, 3);
+struct str arena_vprintf(struct arena *a, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 
 #endif

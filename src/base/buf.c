@@ -25,8 +25,10 @@ int buf_reserve(struct buf *b, size_t bytes)
 
     if (b->cap - b->tail >= bytes)
         return 0;
-    if (b->max && live + bytes > b->max)
+    if (b->max && (live > b->max || bytes > b->max - live))
         return -ENOBUFS;
+    if (bytes > SIZE_MAX / 4)
+        return -ENOMEM;
     if (b->cap - live >= bytes && b->head >= live) {
         if (live)
             memcpy(b->base, b->base + b->head, live);

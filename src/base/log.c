@@ -57,6 +57,8 @@ static size_t put_escaped(char *line, size_t at, size_t size, struct str text)
     for (size_t i = 0; i < text.n; i++) {
         unsigned char c = (unsigned char)text.p[i];
         if (at + 4 + sizeof(cut) >= size) {
+            if (at + sizeof(cut) > size) /* a prefix took all the room, and has said so */
+                return at;
             memcpy(line + at, cut, sizeof(cut) - 1);
             return at + sizeof(cut) - 1;
         }
