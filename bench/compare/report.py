@@ -1,0 +1,210 @@
+"""Figures to Markdown: bench/RESULTS.md, with the machine, every table, and which bars hold."""
+import os
+import platform
+import statistics
+import time
+
+import peers
+import workloads
+
+MIB = 1024
+
+
+def median(rows, key):
+    return statistics.median(row[key] for row in rows)
+
+
+def first_match(path, key):
+    try:
+        with open(path) as f:
+            for line in f:
+                if line.startswith(key):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return "?"
+
+
+def describe_machine(classes):
+    """Lines about the machine and the versions, taken before the load."""
+    load = " ".join(f"{v:.2f}" for v in os.getloadavg())
+    memory_kib = int(first_match("/proc/meminfo", "MemTotal").split()[0])
+    commit = peers.first_line(["git", "-C", peers.ROOT, "log", "-1", "--format=%h %cs %s"])
+    lines = [f"- measured {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, commit {commit}",
+             f"- {first_match('/proc/cpuinfo', 'model name')}, {os.cpu_count()} CPUs"
+             f"{', in a virtual machine' if virtual() else ''}, {memory_kib >> 20} GiB",
+             f"- Linux {platform.release()}, load average before the run {load}"]
+    lines += sorted({f"- {cls.name}: {cls.versions(cls)}" for cls in classes})
+    return lines
+
+
+def virtual():
+    with open("/proc/cpuinfo") as f:
+        return "hypervisor" in f.read()
+
+
+def table(header, rows):
+    """Markdown; the first column is text, the others are figures."""
+    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows] + [""]
+
+
+def load_table(rows):
+    body = []
+    for name, measured in rows.items():
+        rates = [row["rps"] for row in measured]
+        body.append([name, f"{median(measured, 'rps'):,.0f}",
+                     f"{min(rates):,.0f} to {max(rates):,.0f}",
+                     f"{median(measured, 'p50_us') / 1000:.2f}",
+                     f"{median(measured, 'p99_us') / 1000:.2f}",
+                     f"{median(measured, 'cpu_us'):.1f}",
+                     f"{median(measured, 'pss_kib') / MIB:.1f}",
+                     f"{median(measured, 'processes'):.0f}",
+                     f"{sum(row['errors'] for row in measured)}"])
+    return table(["server", "req/s", "lowest to highest", "p50 ms", "p99 ms", "CPU us/request",
+                  "PSS MiB", "processes", "errors"], body)
+
+
+def mixed_table(rows):
+    body = []
+    for name, measured in rows.items():
+        fast = [row["fast"] for row in measured]
+        body.append([name] + [f"{median(fast, key):,.0f}" for key in ("p50", "p90", "p99", "p999")]
+                    + [f"{median([row['slow'] for row in measured], 'p50') / 1000:.1f}",
+                       f"{median(measured, 'cpu_us'):.1f}",
+                       str(sum(row[k]["errors"] for row in measured for k in ("fast", "slow")))])
+    return table(["server", "fast p50 us", "p90", "p99", "p99.9", "slow p50 ms", "CPU us/request",
+                  "errors"], body)
+
+
+class Bars:
+    """Issue 2's bars, each judged only when what it needs was measured."""
+
+    def __init__(self, results):
+        self.results = results
+        self.rows = []
+
+    def load(self, workload, connections, server, key):
+        rows = self.results["loads"].get(workload, {}).get(connections, {}).get(server)
+        return median(rows, key) if rows else None
+
+    def part(self, name, *path):
+        value = self.results.get(name)
+        for step in path:
+            value = value.get(step) if value else None
+        return value
+
+    def ratio(self, title, numerator, denominator, bound, at_least):
+        if numerator is None or not denominator:
+            return
+        ratio = numerator / denominator
+        holds = ratio >= bound if at_least else ratio <= bound
+        self.rows.append([title, f"{'at least' if at_least else 'at most'} {bound:g}x",
+                          f"{ratio:.2f}x", f"{numerator:,.1f} / {denominator:,.1f}",
+                          "holds" if holds else "**does not hold**"])
+
+    def at_most(self, title, value, bound, unit):
+        if value is not None:
+            self.rows.append([title, f"at most {bound:g} {unit}", f"{value:.2f} {unit}", "",
+                              "holds" if value <= bound else "**does not hold**"])
+
+    def judge(self):
+        of, fpm = self.load, "nginx-fpm"
+        self.ratio("hello.php c=64: req/s against nginx+php-fpm", of("hello", 64, "sapid", "rps"),
+                   of("hello", 64, fpm, "rps"), 5, True)
+        self.ratio("hello.php c=64: CPU/request against nginx+php-fpm",
+                   of("hello", 64, "sapid", "cpu_us"), of("hello", 64, fpm, "cpu_us"), 0.25, False)
+        self.judge_limit()
+        self.judge_mixed()
+        self.ratio("WordPress front page c=64: req/s", of("wordpress", 64, "sapid", "rps"),
+                   of("wordpress", 64, fpm, "rps"), 1.1, True)
+        self.ratio("1 MiB page c=64: req/s", of("1m", 64, "sapid", "rps"), of("1m", 64, fpm, "rps"),
+                   1.5, True)
+        self.ratio("static file c=64: req/s against nginx", of("static", 64, "sapid", "rps"),
+                   of("static", 64, fpm, "rps"), 0.8, True)
+        memory = self.part("memory", "wordpress-8") or {}
+        self.ratio("PSS with 8 workers after WordPress, KiB", memory.get("sapid"), memory.get(fpm),
+                   1, False)
+        hello_kib = self.part("memory", "hello-2", "sapid")
+        self.at_most("PSS with 2 workers and hello.php", hello_kib and hello_kib / MIB, 50, "MiB")
+        self.judge_cgi()
+        return self.rows
+
+    def judge_limit(self):
+        parts = self.part("limit") or {}
+        if parts.get("sapid") and parts.get("life-cycle"):
+            floor = median(parts["life-cycle"], "us") + median(parts["epoll-answer"], "cpu_us")
+            self.ratio("hello.php c=64: CPU/request against PHP's life cycle + constant answer",
+                       median(parts["sapid"], "cpu_us"), floor, 1.15, False)
+
+    def judge_mixed(self):
+        rows = self.part("mixed") or {}
+        if "sapid" in rows and "nginx-fpm" in rows:
+            ours, theirs = ([row["fast"] for row in rows[n]] for n in ("sapid", "nginx-fpm"))
+            self.ratio("mixed load: p99 of the fast requests, us", median(ours, "p99"),
+                       median(theirs, "p99"), 1, False)
+
+    def judge_cgi(self):
+        rows = self.part("cgi") or {}
+        if "sapid" in rows and "php-cgi" in rows:
+            self.ratio("hello.php c=50: req/s against php-cgi per request",
+                       median(rows["sapid"], "rps"), median(rows["php-cgi"], "rps"), 50, True)
+            self.at_most("hello.php c=50: p50", median(rows["sapid"], "p50_us") / 1000, 5, "ms")
+
+
+def foreign_percent(results):
+    """Median share of one CPU that neither the server nor wrk used: how quiet the machine was."""
+    rows = [row for sizes in results["loads"].values() for servers in sizes.values()
+            for measured in servers.values() for row in measured]
+    return median(rows, "foreign_cpu_percent") if rows else 0
+
+
+def notes(options, results):
+    return f"""\
+Command: `/usr/bin/python3 bench/compare` with {options.rounds} rounds of {options.seconds} s. The servers \
+run at the same time and are loaded in turn (A B C A B C); figures are medians of the rounds. wrk with one \
+thread on loopback shares the {os.cpu_count()} CPUs with the server. CPU is the server's own, all processes, \
+from its control group. All servers: same php.ini and extensions (php-fpm's, without xdebug and pcov), \
+opcache on, {options.workers} PHP workers, unprivileged user, no access log. nginx: worker_processes auto, \
+open_file_cache, FastCGI buffers large enough that no page goes through a file. nginx-fpm-keepalive and \
+apache-mod-php hold one PHP process per client connection: with {options.workers} of them, all but \
+{options.workers} clients would starve, so they get as many as there are connections (column "processes"). \
+Everything else on the machine used {foreign_percent(results):.0f} % of one CPU (median).
+"""
+
+
+def limit_lines(parts):
+    lines = ["## The limit", ""]
+    body = [["constant answer over epoll (bench/micro/epoll_answer.c), c=64",
+             f"{median(parts['epoll-answer'], 'cpu_us'):.1f}"]]
+    if parts.get("life-cycle"):
+        body.append(["PHP's request life cycle alone, in a loop",
+                     f"{median(parts['life-cycle'], 'us'):.1f}"])
+    if parts.get("sapid"):
+        body.append(["sapid, hello.php, c=64", f"{median(parts['sapid'], 'cpu_us'):.1f}"])
+    return lines + table(["what", "CPU us/request"], body)
+
+
+def markdown(machine, results, options):
+    bars = Bars(results).judge()
+    lines = ["# sapid compared", ""] + machine + ["", notes(options)]
+    if bars:
+        lines += ["## Bars of issue 2", ""]
+        lines += table(["bar", "asked", "measured", "of", ""], bars)
+    for workload in workloads.WORKLOADS:
+        for connections, rows in results["loads"].get(workload.name, {}).items():
+            lines += [f"## {workload.title}, c={connections}", ""] + load_table(rows)
+    if "mixed" in results:
+        lines += ["## Mixed load: 1,500 requests/s, one in ten sleeps 20 ms, 8 workers", "",
+                  "Open loop; latency from the moment each request was due (bench/compare/openloop.c).",
+                  ""] + mixed_table(results["mixed"])
+    if "cgi" in results:
+        lines += ["## hello.php, c=50, against php-cgi started per request", ""]
+        lines += load_table(results["cgi"])
+    if "limit" in results:
+        lines += limit_lines(results["limit"])
+    if "memory" in results:
+        lines += ["## Memory: PSS of all processes, MiB", ""]
+        for what, rows in results["memory"].items():
+            lines.append(f"- {what}: " + ", ".join(f"{n} {k / MIB:.1f}" for n, k in rows.items()))
+    return "\n".join(lines) + "\n"

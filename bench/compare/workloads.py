@@ -1,0 +1,56 @@
+"""What is asked of the servers. Each workload is a path of one document root that all servers share."""
+import os
+import shutil
+
+import peers
+
+WWW = os.path.join(os.path.dirname(os.path.abspath(__file__)), "www")
+STATIC_BYTES = 8192
+
+
+class Workload:
+    def __init__(self, name, title, path, body_bytes=None, host=None):
+        self.name, self.title, self.path, self.body_bytes = name, title, path, body_bytes
+        self.host = host        # virtual host the application expects
+
+    @property
+    def headers(self):
+        return {"Host": self.host} if self.host else {}
+
+    def check(self, server):
+        """Fetches the page once and raises when the answer is not the workload's."""
+        status, body = server.get(self.path, self.headers, timeout=30)
+        if status != 200:
+            raise peers.PeerError(f"{server.name}: GET {self.path} answers {status}, expected 200")
+        if self.body_bytes is not None and len(body) != self.body_bytes:
+            raise peers.PeerError(f"{server.name}: GET {self.path} gives {len(body)} bytes, "
+                                  f"expected {self.body_bytes}")
+        return body
+
+
+class WordPress(Workload):
+    def check(self, server):
+        body = super().check(server)
+        if b"</html>" not in body or b"wp-" not in body:
+            raise peers.PeerError(f"{server.name}: GET {self.path} is not WordPress's front page")
+        return body
+
+
+HELLO = Workload("hello", "hello.php", "/hello.php", 14)
+WORKLOADS = [
+    HELLO,
+    Workload("50k", "50 KiB page (512 echoes)", "/page50k.php", 512 * 100),
+    Workload("1m", "1 MiB page", "/page1m.php", 1 << 20),
+    Workload("static", f"static file, {STATIC_BYTES // 1024} KiB", "/static.css", STATIC_BYTES),
+    WordPress("wordpress", "WordPress front page", "/", host="bench.test"),
+]
+
+
+def make_docroot(directory):
+    """The document root of everything but WordPress, readable by the servers' user."""
+    docroot = os.path.join(directory, "www")
+    shutil.copytree(WWW, docroot)
+    line = ".some-class { color: #123456; }\n"
+    with open(os.path.join(docroot, "static.css"), "w") as f:
+        f.write((line * (STATIC_BYTES // len(line) + 1))[:STATIC_BYTES])
+    return docroot
