@@ -87,12 +87,17 @@ struct http_request {
 
 /* Remembers how far a partial head was looked at, so that a slow sender costs O(n). Zero it first. */
 struct http1_parser {
-    uint32_t scanned;
-    uint32_t lines;
+    uint32_t scanned; /* private: bytes judged so far */
+    uint32_t line;    /* private: offset of the header line in progress, 0: still the request line */
+    uint32_t fields;  /* private: offset of the header section */
+    uint32_t lines;   /* private: complete header lines */
 };
 
 /* Parses one request head at the start of `in`. Returns the bytes it takes (> 0), 0 when more are
- * needed, or -(enum http_error). Empty lines before the request line are skipped: at most one CRLF. */
+ * needed, or -(enum http_error). Empty lines before the request line are skipped: at most one CRLF.
+ * `in` starts at the same byte in every call for one head. With 0 or an error `ret` holds no headers; after
+ * an error behind the request line its method_text and target are set (for the access log). Where the
+ * authority of an absolute form overrides Host, the value in `headers` is replaced by it too. */
 MUST_USE int http1_parse_request(struct http1_parser *p, struct str in,
                                  const struct http_limits *limits, struct http_request *ret);
 
@@ -102,12 +107,15 @@ struct http1_body {
     uint64_t total;     /* body bytes so far */
     uint64_t max;       /* HTTP_BODY_TOO_LARGE above this */
     uint32_t line;      /* private: bytes of the chunk-size line or trailer section so far */
+    uint8_t digits;     /* private: of the chunk size */
     uint8_t state;      /* private */
 };
 void http1_body_init(struct http1_body *b, const struct http_request *r, uint64_t max);
 /* Takes from `in`: sets `*ret_data` to a run of body bytes inside `in` (maybe empty) and `*ret_used` to
- * the bytes consumed. Returns 0: call again with more input; 1: body complete (trailers, if any, were
- * validated and dropped); -(enum http_error). */
+ * the bytes consumed. Returns 0: call again, with the rest of `in` when `*ret_used` < in.n, else with more
+ * input; 1: body complete (trailers, if any, were validated and dropped), `*ret_data` may hold its last
+ * bytes; -(enum http_error): the framing is lost, close after the answer. Where the input is cut makes no
+ * difference to what is delivered. */
 MUST_USE int http1_body_next(struct http1_body *b, struct str in, struct str *ret_data,
                              size_t *ret_used);
 
@@ -117,9 +125,10 @@ bool http_is_token(struct str s);
 /* Field value as RFC 9110 5.5 allows: no CR, LF, NUL or other control bytes except tab. */
 bool http_is_field_value(struct str s);
 
-/* Percent-decodes a path and removes dot segments and repeated slashes ("/a//b/../c" -> "/a/c"), into
- * `out` of at least path.n + 1 bytes. -EINVAL for NUL (%00), a bad escape, an encoded slash is kept as
- * "%2F" decoded only where `decode_slash`; a path that climbs above the root is -EINVAL. Returns length. */
+/* Percent-decodes a path, merges slashes and removes dot segments ("/a//b/%2e%2e/c" -> "/a/c"), into
+ * `out` of at least path.n + 1 bytes, NUL-terminated. "%2F" becomes an ordinary slash, as in nginx, and
+ * takes part in all that: the result is what routes, files and PATH_INFO see. Returns the length; -EINVAL when it
+ * does not start with '/', holds NUL or a bad escape, or climbs above the root. */
 MUST_USE int http_normalize_path(struct str path, char *out);
 
 /* Reason phrase, "" for unknown codes. */

@@ -1,1 +1,0 @@
-/* http: see http.h. */
