@@ -187,7 +187,7 @@ def limit_lines(parts):
 
 def markdown(machine, results, options):
     bars = Bars(results).judge()
-    lines = ["# sapid compared", ""] + machine + ["", notes(options)]
+    lines = ["# sapid compared", ""] + machine + ["", notes(options, results)]
     if bars:
         lines += ["## Bars of issue 2", ""]
         lines += table(["bar", "asked", "measured", "of", ""], bars)

@@ -40,12 +40,13 @@ def run_all(bench):
 def interleaved(bench, servers, workload, connections):
     """A B C A B C: every server in every round, after one short warm-up each."""
     rows = {server.name: [] for server in servers}
+    seconds = max(bench.options.seconds, workload.min_seconds)
     for server in servers:
         workload.check(server)
         measure.wrk(server, workload, connections, 1)
     for number in range(bench.options.rounds):
         for server in servers:
-            row = measure.wrk(server, workload, connections, bench.options.seconds)
+            row = measure.wrk(server, workload, connections, seconds)
             rows[server.name].append(row)
             bench.say(f"{workload.name:10} c={connections:<4} round {number + 1} {server.name:20} "
                       f"{row['rps']:10.0f} req/s  p99 {row['p99_us']:8} us  "

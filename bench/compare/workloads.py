@@ -9,6 +9,8 @@ STATIC_BYTES = 8192
 
 
 class Workload:
+    min_seconds = 1
+
     def __init__(self, name, title, path, body_bytes=None, host=None):
         self.name, self.title, self.path, self.body_bytes = name, title, path, body_bytes
         self.host = host        # virtual host the application expects
@@ -29,6 +31,8 @@ class Workload:
 
 
 class WordPress(Workload):
+    min_seconds = 5         # a page takes tens of milliseconds: c=64 needs more than a second
+
     def check(self, server):
         body = super().check(server)
         if b"</html>" not in body or b"wp-" not in body:
