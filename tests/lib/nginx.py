@@ -5,7 +5,8 @@ from pathlib import Path
 
 from lib import account, ports
 from lib.fpm import Fpm
-from lib.process import Process, accepts
+from lib.httpclient import LENIENT_STATUS_LINE
+from lib.process import Process, accepts, descendants
 from lib.site import Server, Site
 
 # nginx.org's list; HTTP_HOST with its port, which Debian's file leaves out.
@@ -103,6 +104,11 @@ http {{
 }}
 """
 
+    def connect(self, timeout: float = 10.0, **options):
+        connection = super().connect(timeout, **options)
+        connection.status_line = LENIENT_STATUS_LINE
+        return connection
+
     def log_text(self) -> str:
         return self.process.log() + self.error_log.read_text(errors="replace") + self.fpm.log_text()
 
@@ -110,7 +116,6 @@ http {{
         return [line for line in self.process.log().splitlines() if "[emerg]" in line]
 
     def pids(self) -> list[int]:
-        from lib.process import descendants
         return [p for root in (self.process.pid, self.fpm.process.pid) for p in [root, *descendants(root)]]
 
     def stop(self) -> None:
