@@ -10,7 +10,7 @@
 
 #include "base/mem.h"
 
-enum { FDS_MAX = 16 };
+enum { FDS_MAX = 20 }; /* a channel, a socket, and an eventfd for each of 16 gateway threads */
 
 void fd_close(int *fd)
 {

@@ -15,7 +15,7 @@ void fd_close(int *fd);
 MUST_USE int fd_keep_over_exec(int fd);
 /* Connected pair of SOCK_SEQPACKET sockets, close-on-exec. 0 or -errno. */
 MUST_USE int fd_seqpacket_pair(int ret[2]);
-/* One datagram with up to 16 descriptors (SCM_RIGHTS). Whole or -errno (-EAGAIN, -EPIPE). */
+/* One datagram with up to 20 descriptors (SCM_RIGHTS). Whole or -errno (-EAGAIN, -EPIPE). */
 MUST_USE int fd_send(int sock, const void *p, size_t n, const int *fds, size_t n_fds);
 /* Receives one datagram. Returns its length, 0 at the end of the stream, -errno; -EMSGSIZE if it was
  * longer than `size`. Descriptors beyond `max_fds` are closed. */

@@ -1,0 +1,502 @@
+/*
+ * Generations of a pool. There is one way to get a pool process that serves, and the first start, a
+ * reload, a pool's own wish and the death of a process all take it:
+ *
+ *   STARTING --READY from the pool--> READY --POOL_READY from the gateway--> ACTIVE
+ *      |                                |                                      | a newer one is ACTIVE
+ *      '------ it dies: failed ---------'                                      v
+ *                                                          gone <--exit-- DRAINING
+ *
+ * At most one generation is being started (`pending`); a reload that comes meanwhile is remembered
+ * (`wanted`), so that a flood of SIGHUP cannot keep the pool from ever getting ready. The old generation
+ * serves until the new one has a worker that was granted by the gateway.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "supervisor/supervisor_int.h"
+
+enum {
+    START_LIMIT_S = 120,     /* preloading a large application takes seconds, never minutes */
+    STOP_GRACE_MS = 1000,    /* between STOP and SIGKILL */
+    FAILED_GRACE_MS = 2000,  /* a pool that said FAILED ends by itself */
+};
+
+static void begin(struct pool *p, struct plan *plan);
+
+void pool_init(struct pool *p, struct supervisor *s, uint32_t index, struct str name)
+{
+    memset(p, 0, sizeof(*p));
+    p->sup = s;
+    p->index = index;
+    snprintf(p->name, sizeof(p->name), "%.*s", STR_ARG(name));
+    list_init(&p->generations);
+}
+
+void pool_fini(struct pool *p)
+{
+    CHECK(list_empty(&p->generations));
+    loop_timer_cancel(p->sup->loop, &p->retry);
+    plan_unref(p->good);
+    plan_unref(p->wanted);
+    p->good = p->wanted = NULL;
+}
+
+bool pool_serves(const struct pool *p)
+{
+    /* A pool without a generation must not keep a restarted gateway from serving files and other pools. */
+    return p->active ? p->active->granted : p->sup->phase != SUPERVISOR_STARTING;
+}
+
+static bool stopping(const struct pool *p)
+{
+    return p->sup->phase >= SUPERVISOR_DRAINING;
+}
+
+static void free_generation(struct generation *g)
+{
+    loop_timer_cancel(g->pool->sup->loop, &g->timer);
+    list_remove(&g->link);
+    link_close(&g->ends);
+    plan_unref(g->plan);
+    mem_free(g->failure);
+    g->magic = 0;
+    mem_free(g);
+}
+
+/* --- the gateway's side of a generation ------------------------------------------------------------ */
+
+/* Tells the pool process about a fresh channel. The gateway's half stays in g->ends until attach. */
+static int renew_link(struct generation *g)
+{
+    struct control_message m;
+    int fds[ROLE_FDS_MAX];
+
+    link_close(&g->ends);
+    int r = link_open(&g->ends, &g->plan->pools[g->pool->index].geometry);
+    if (r < 0)
+        return r;
+    fds[0] = g->ends.channel;
+    fds[1] = g->ends.pool_end;
+    memcpy(fds + 2, g->ends.eventfds, g->ends.threads * sizeof(int));
+    control_message_init(&m, CONTROL_CHANNEL);
+    m.pool = g->pool->index;
+    m.generation = g->number;
+    role_send(&g->role, &m, fds, 2 + g->ends.threads);
+    fd_close(&g->ends.pool_end); /* so that the pool's death closes the gateway's socket */
+    return 0;
+}
+
+static void attach(struct generation *g)
+{
+    struct gateway_process *gw = &g->pool->sup->gateway;
+    struct control_message m;
+    int fds[ROLE_FDS_MAX];
+
+    if (!role_running(&gw->role) || g->attached)
+        return; /* the next gateway gets it */
+    CHECK(g->ends.channel >= 0 && g->ends.gateway_end >= 0);
+    fds[0] = g->ends.channel;
+    fds[1] = g->ends.gateway_end;
+    memcpy(fds + 2, g->ends.eventfds, g->ends.threads * sizeof(int));
+    control_message_init(&m, CONTROL_POOL_ADD);
+    m.pool = g->pool->index;
+    m.generation = g->number;
+    control_message_set_text(&m, str_from(g->plan->pools[g->pool->index].document_root));
+    role_send(&gw->role, &m, fds, 2 + g->ends.threads);
+    g->attached = true;
+    link_close(&g->ends);
+}
+
+static void detach(struct generation *g)
+{
+    if (g->attached)
+        role_send_type(&g->pool->sup->gateway.role, CONTROL_POOL_REMOVE, g->pool->index, g->number);
+    g->attached = g->granted = false;
+}
+
+/* --- draining -------------------------------------------------------------------------------------- */
+
+static void stop_generation(struct generation *g)
+{
+    g->ending = true;
+    role_send_type(&g->role, CONTROL_STOP, g->pool->index, g->number);
+    role_kill_in(&g->role, STOP_GRACE_MS * NS_PER_MS);
+}
+
+static void on_drain_limit(struct loop_timer *t)
+{
+    struct generation *g = CONTAINER_OF(t, struct generation, timer);
+
+    CHECK_MAGIC(g, GENERATION_MAGIC);
+    log_warn("%s[%d] still has requests after drain_timeout: ending them", g->role.name,
+             (int)g->role.pid);
+    stop_generation(g);
+}
+
+static void start_draining(struct generation *g)
+{
+    uint64_t limit_ns = g->plan->config->server.drain_timeout_ms * NS_PER_MS;
+
+    CHECK(g != g->pool->active);
+    g->state = GENERATION_DRAINING;
+    loop_timer_set(g->pool->sup->loop, &g->timer, clock_monotonic_ns() + limit_ns, on_drain_limit);
+}
+
+/* No client waits for it any more; what still runs after fastcgi_finish_request() may finish. */
+static void finish_draining(struct generation *g)
+{
+    if (g->ending)
+        return;
+    g->ending = true;
+    role_send_type(&g->role, CONTROL_DRAIN, g->pool->index, g->number);
+}
+
+/* --- READY, ACTIVE --------------------------------------------------------------------------------- */
+
+static void start_wanted(struct pool *p)
+{
+    struct plan *next = p->wanted;
+
+    p->wanted = NULL;
+    if (next && !stopping(p))
+        begin(p, next);
+    plan_unref(next);
+}
+
+static void activate(struct generation *g)
+{
+    struct pool *p = g->pool;
+    struct generation *old = p->active;
+
+    CHECK(g == p->pending && g->state == GENERATION_READY && g->granted);
+    role_send_type(&p->sup->gateway.role, CONTROL_POOL_ACTIVATE, p->index, g->number);
+    loop_timer_cancel(p->sup->loop, &g->timer);
+    g->state = GENERATION_ACTIVE;
+    g->active_since_ns = clock_monotonic_ns();
+    p->pending = NULL;
+    p->active = g;
+    plan_unref(p->good);
+    p->good = plan_ref(g->plan);
+    if (old) {
+        log_notice("%s takes over from generation %u, which finishes its requests", g->role.name,
+                   old->number);
+        start_draining(old);
+    } else if (p->sup->phase != SUPERVISOR_STARTING) {
+        log_notice("%s serves", g->role.name);
+    }
+    gateway_maybe_listen(&p->sup->gateway);
+    start_wanted(p);
+}
+
+static void on_engine_ready(struct generation *g, const struct control_message *m)
+{
+    if (g->state != GENERATION_STARTING)
+        return;
+    g->state = GENERATION_READY;
+    log_text(LOG_NOTICE, STR_NONE, control_message_text(m));
+    attach(g);
+}
+
+static void on_engine_failed(struct generation *g, const struct control_message *m)
+{
+    mem_free(g->failure);
+    g->failure = mem_strndup(control_message_text(m));
+    role_kill_in(&g->role, FAILED_GRACE_MS * NS_PER_MS);
+}
+
+static void log_worker_death(struct generation *g, const struct control_message *m)
+{
+    char how[96];
+
+    if (m->status == 0) {
+        log_debug("%s: worker %u [%d] ended after %u requests", g->role.name, m->worker, m->pid,
+                  m->requests);
+        return;
+    }
+    role_describe_exit(m->status, how, sizeof(how));
+    log_warn("%s: worker %u [%d] ended after %u requests: %s", g->role.name, m->worker, m->pid,
+             m->requests, how);
+}
+
+static void on_message(struct role *r, const struct control_message *m)
+{
+    struct generation *g = CONTAINER_OF(r, struct generation, role);
+
+    CHECK_MAGIC(g, GENERATION_MAGIC);
+    switch (m->type) {
+    case CONTROL_READY:
+        on_engine_ready(g, m);
+        break;
+    case CONTROL_FAILED:
+        on_engine_failed(g, m);
+        break;
+    case CONTROL_WORKER_DEAD:
+        log_worker_death(g, m);
+        break;
+    case CONTROL_RESTART:
+        if (g == g->pool->active && !stopping(g->pool)) {
+            log_notice("%s asks for a new generation: %.*s", g->role.name,
+                       STR_ARG(control_message_text(m)));
+            pool_renew(g->pool, g->plan);
+        }
+        break;
+    case CONTROL_DRAINED: /* its exit follows */
+        break;
+    default:
+        log_warn("%s sent message %u, which is not for the supervisor", r->name, m->type);
+    }
+}
+
+/* --- death ----------------------------------------------------------------------------------------- */
+
+static void on_retry(struct loop_timer *t)
+{
+    struct pool *p = CONTAINER_OF(t, struct pool, retry);
+
+    if (!p->pending && !p->active && !stopping(p))
+        begin(p, p->good);
+}
+
+/* Nothing serves: the last plan that worked is started again, slower each time it fails. */
+static void replace(struct pool *p, uint64_t lived_ns)
+{
+    uint64_t delay = backoff_next_ns(&p->backoff, lived_ns);
+
+    if (delay == 0) {
+        begin(p, p->good);
+        return;
+    }
+    log_error("pool %s: trying again in %llu ms (failure %u in a row)", p->name,
+              (unsigned long long)(delay / NS_PER_MS), p->backoff.failures);
+    loop_timer_set(p->sup->loop, &p->retry, clock_monotonic_ns() + delay, on_retry);
+}
+
+static void on_start_failed(struct pool *p, const char *name, const char *why)
+{
+    if (stopping(p))
+        return;
+    if (p->sup->phase == SUPERVISOR_STARTING) {
+        supervisor_start_failed(p->sup, name, why);
+        return;
+    }
+    if (p->active)
+        log_error("%s did not start: %s; generation %u keeps serving", name, why,
+                  p->active->number);
+    else
+        log_error("%s did not start: %s", name, why);
+    if (p->wanted)
+        start_wanted(p);
+    else if (!p->active)
+        replace(p, 0);
+}
+
+static void on_active_died(struct pool *p, const char *name, pid_t pid, const char *how,
+                           uint64_t lived_ns)
+{
+    if (stopping(p))
+        return;
+    log_error("%s[%d] ended: %s; its running requests were answered 502, a new generation starts",
+              name, (int)pid, how);
+    if (!p->pending)
+        replace(p, lived_ns);
+}
+
+static void on_exit(struct role *r, int wait_status)
+{
+    struct generation *g = CONTAINER_OF(r, struct generation, role);
+    struct pool *p = g->pool;
+    struct supervisor *s = p->sup;
+    pid_t pid = r->pid;
+    bool was_active = g == p->active, was_pending = g == p->pending;
+    uint64_t lived_ns = g->active_since_ns ? clock_monotonic_ns() - g->active_since_ns : 0;
+    char name[sizeof(r->name)], how[96];
+
+    CHECK_MAGIC(g, GENERATION_MAGIC);
+    r->pid = 0;
+    role_describe_exit(wait_status, how, sizeof(how));
+    snprintf(name, sizeof(name), "%s", r->name);
+    char *why = mem_strdup(g->failure ? g->failure : how);
+    detach(g);
+    if (was_active)
+        p->active = NULL;
+    if (was_pending)
+        p->pending = NULL;
+    if (!was_active && !was_pending)
+        log_info("%s[%d] has ended: %s", name, (int)pid, how);
+    free_generation(g);
+    if (was_pending)
+        on_start_failed(p, name, why);
+    else if (was_active)
+        on_active_died(p, name, pid, how, lived_ns);
+    mem_free(why);
+    supervisor_role_ended(s);
+}
+
+/* --- start ----------------------------------------------------------------------------------------- */
+
+static void on_start_limit(struct loop_timer *t)
+{
+    struct generation *g = CONTAINER_OF(t, struct generation, timer);
+
+    CHECK_MAGIC(g, GENERATION_MAGIC);
+    mem_free(g->failure);
+    g->failure = mem_printf("it was not ready within %d seconds (it waited for %s)", START_LIMIT_S,
+                            g->state == GENERATION_STARTING ? "the engine" : "the gateway");
+    role_kill(&g->role);
+}
+
+static int spawn(struct generation *g)
+{
+    struct pool *p = g->pool;
+    const struct user *user = &g->plan->pools[p->index].user;
+    int boot = plan_boot(g->plan, p->index, g->number);
+
+    if (boot < 0)
+        return boot;
+    char **environment = role_environment(&g->plan->config->pools[p->index], user);
+    struct role_spec spec = { .verb = "@pool", .user = user, .environment = environment,
+                              .boot_fd = boot, .few_files = true };
+    int r = role_start(&g->role, &spec);
+    role_environment_free(environment);
+    fd_close(&boot);
+    return r;
+}
+
+static void begin(struct pool *p, struct plan *plan)
+{
+    struct generation *g = mem_zalloc(sizeof(*g));
+    char name[48];
+    int r;
+
+    CHECK(!p->pending && plan);
+    g->magic = GENERATION_MAGIC;
+    g->pool = p;
+    g->number = ++p->last_number;
+    g->state = GENERATION_STARTING;
+    g->plan = plan_ref(plan);
+    link_init(&g->ends);
+    list_push_back(&p->generations, &g->link);
+    snprintf(name, sizeof(name), "pool %s g%u", p->name, g->number);
+    role_init(&g->role, p->sup, name);
+    g->role.on_message = on_message;
+    g->role.on_exit = on_exit;
+    p->pending = g;
+    r = spawn(g);
+    if (r < 0) {
+        p->pending = NULL;
+        free_generation(g);
+        on_start_failed(p, name, strerror(-r));
+        return;
+    }
+    r = renew_link(g);
+    if (r < 0) {
+        g->failure = mem_printf("cannot make a channel: %s", strerror(-r));
+        role_kill(&g->role);
+        return;
+    }
+    loop_timer_set(p->sup->loop, &g->timer, clock_monotonic_ns() + START_LIMIT_S * NS_PER_S,
+                   on_start_limit);
+}
+
+void pool_renew(struct pool *p, struct plan *plan)
+{
+    if (p->pending) {
+        struct plan *old = p->wanted;
+        p->wanted = plan_ref(plan);
+        plan_unref(old);
+        return;
+    }
+    loop_timer_cancel(p->sup->loop, &p->retry);
+    begin(p, plan);
+}
+
+/* --- what the gateway's life and messages mean for a pool ------------------------------------------ */
+
+void pool_gateway_gone(struct pool *p)
+{
+    LIST_FOR_EACH(it, &p->generations) {
+        struct generation *g = LIST_ENTRY(it, struct generation, link);
+        if (g->state == GENERATION_DRAINING)
+            finish_draining(g); /* its clients are gone with the gateway */
+        g->attached = g->granted = false;
+    }
+}
+
+void pool_gateway_started(struct pool *p)
+{
+    LIST_FOR_EACH(it, &p->generations) {
+        struct generation *g = LIST_ENTRY(it, struct generation, link);
+        if (g->state == GENERATION_DRAINING || g->state == GENERATION_STARTING)
+            continue;
+        /* A link no gateway has seen is as good as new. */
+        int r = g->ends.channel >= 0 ? 0 : renew_link(g);
+        if (r < 0) {
+            log_error("%s: cannot make a channel for the new gateway: %s", g->role.name,
+                      strerror(-r));
+            role_kill(&g->role);
+            continue;
+        }
+        attach(g);
+    }
+}
+
+static struct generation *find(struct pool *p, uint32_t number)
+{
+    LIST_FOR_EACH(it, &p->generations) {
+        struct generation *g = LIST_ENTRY(it, struct generation, link);
+        if (g->number == number)
+            return g;
+    }
+    return NULL;
+}
+
+void pool_gateway_message(struct pool *p, const struct control_message *m)
+{
+    struct generation *g = find(p, m->generation);
+
+    if (!g || !g->attached)
+        return; /* it died while the message was under way */
+    if (m->type == CONTROL_POOL_READY) {
+        g->granted = true;
+        if (g == p->pending) {
+            activate(g);
+        } else if (g == p->active) { /* again, with a new gateway */
+            role_send_type(&p->sup->gateway.role, CONTROL_POOL_ACTIVATE, p->index, g->number);
+            gateway_maybe_listen(&p->sup->gateway);
+        }
+    } else if (m->type == CONTROL_POOL_DRAINED && g->state == GENERATION_DRAINING) {
+        finish_draining(g);
+    }
+}
+
+/* --- end of the server ----------------------------------------------------------------------------- */
+
+void pool_cancel_pending(struct pool *p)
+{
+    loop_timer_cancel(p->sup->loop, &p->retry);
+    if (p->pending)
+        stop_generation(p->pending);
+}
+
+void pool_drain(struct pool *p)
+{
+    LIST_FOR_EACH(it, &p->generations)
+        finish_draining(LIST_ENTRY(it, struct generation, link));
+}
+
+void pool_stop(struct pool *p, uint64_t kill_after_ns)
+{
+    LIST_FOR_EACH(it, &p->generations) {
+        struct generation *g = LIST_ENTRY(it, struct generation, link);
+        g->ending = true;
+        role_send_type(&g->role, CONTROL_STOP, p->index, g->number);
+        role_kill_in(&g->role, kill_after_ns);
+    }
+}

@@ -1,0 +1,238 @@
+/*
+ * A plan is a configuration as accepted, with everything decided that must be decided before a role is
+ * started. It is made from the file as it is now and never changes afterwards; a reload makes another.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "supervisor/supervisor_int.h"
+
+enum { CONFIG_FILE_MAX = 1 << 20 };
+
+static int read_file(struct plan *p, const struct options *o, void (*say)(const char *))
+{
+    int fd, r;
+
+    p->overrides = o->overrides;
+    if (!o->config_path) {
+        p->name = mem_strdup("(command line)");
+        p->text = mem_strdup("");
+        return 0;
+    }
+    p->name = mem_strdup(o->config_path);
+    fd = open(o->config_path, O_RDONLY | O_CLOEXEC);
+    r = fd < 0 ? -errno : fd_read_all(fd, CONFIG_FILE_MAX, &p->text, &p->text_bytes);
+    fd_close(&fd);
+    if (r < 0) {
+        char *line = mem_printf("%s: cannot read the configuration: %s", o->config_path,
+                                strerror(-r));
+        say(line);
+        mem_free(line);
+    }
+    return r;
+}
+
+static int load(struct plan *p, const struct options *o, void (*say)(const char *))
+{
+    struct config_errors errors = { NULL, 0 };
+    int r = config_load(str_from(p->name), (struct str){ p->text, p->text_bytes },
+                        (const char *const *)p->overrides, str_from(o->base_dir), &p->config,
+                        &errors);
+
+    for (uint32_t i = 0; i < errors.n; i++) {
+        char *line = config_error_line(p->config, &errors.v[i]);
+        say(line);
+        mem_free(line);
+    }
+    if (r < 0 && errors.n == 0)
+        say(strerror(-r));
+    return r;
+}
+
+/* The root as it is now: a deploy that moves a symlink takes effect with the next plan, not before. */
+static int resolve_root(const struct config_pool *c, struct pool_plan *p, char *message, size_t size)
+{
+    char *given = mem_strndup(c->document_root);
+    char *resolved = realpath(given, NULL);
+    int r = 0;
+
+    if (!resolved) {
+        r = -errno;
+        snprintf(message, size, "document root %s: %s; name an existing folder with --root or "
+                 "php.document_root", given, strerror(errno));
+    } else {
+        p->document_root = mem_strdup(resolved);
+    }
+    free(resolved);
+    mem_free(given);
+    return r;
+}
+
+static int check_readable(const struct user *u, const char *who, const char *root, char *message,
+                          size_t size)
+{
+    char refused[4096] = "";
+    int r = user_can_read(u, root, refused, sizeof(refused));
+
+    if (r < 0)
+        snprintf(message, size,
+                 "%s (user %s, uid %u) cannot read the document root %s: %s: %s; give that user "
+                 "access, or set another one",
+                 who, u->name[0] ? u->name : "without a name", (unsigned)u->uid, root,
+                 refused[0] ? refused : root, strerror(-r));
+    return r;
+}
+
+static int decide(struct plan *p, char *message, size_t size)
+{
+    const struct config *c = p->config;
+    struct machine machine;
+
+    machine_look(&machine);
+    p->threads = sizing_threads(&c->server, &machine);
+    p->pools = mem_zalloc(c->n_pools * sizeof(*p->pools));
+    for (uint32_t i = 0; i < c->n_pools; i++) {
+        struct pool_plan *pool = &p->pools[i];
+        if (resolve_root(&c->pools[i], pool, message, size) < 0 ||
+            user_choose_pool(&c->pools[i], pool->document_root, &pool->user, message, size) < 0 ||
+            check_readable(&pool->user, "PHP", pool->document_root, message, size) < 0)
+            return -EINVAL;
+        pool->workers = sizing_workers(&c->pools[i], &machine, pool->workers_why,
+                                       sizeof(pool->workers_why));
+        if (pool->workers < 1 || pool->workers > CHANNEL_WORKERS_MAX) {
+            snprintf(message, size, "php.worker_pool_size: expected 1 to %d, found %u",
+                     CHANNEL_WORKERS_MAX, pool->workers);
+            return -EINVAL;
+        }
+        sizing_geometry(c, &c->pools[i], pool->workers, p->threads, &pool->geometry);
+    }
+    if (user_choose_gateway(&c->server, p->pools[0].document_root, &p->pools[0].user,
+                            &p->gateway_user, message, size) < 0)
+        return -EINVAL;
+    return check_readable(&p->gateway_user, "the gateway", p->pools[0].document_root, message, size);
+}
+
+int plan_new(const struct options *o, void (*say)(const char *line), struct plan **ret)
+{
+    struct plan *p = mem_zalloc(sizeof(*p));
+    char message[8192];
+
+    p->refs = 1;
+    if (read_file(p, o, say) < 0 || load(p, o, say) < 0)
+        goto fail;
+    if (decide(p, message, sizeof(message)) < 0) {
+        say(message);
+        goto fail;
+    }
+    *ret = p;
+    return 0;
+fail:
+    plan_unref(p);
+    return -EINVAL;
+}
+
+struct plan *plan_ref(struct plan *p)
+{
+    CHECK(p && p->refs > 0);
+    p->refs++;
+    return p;
+}
+
+void plan_unref(struct plan *p)
+{
+    if (!p)
+        return;
+    CHECK(p->refs > 0);
+    if (--p->refs > 0)
+        return;
+    if (p->pools)
+        for (uint32_t i = 0; i < p->config->n_pools; i++)
+            mem_free(p->pools[i].document_root);
+    mem_free(p->pools);
+    config_free(p->config);
+    mem_free(p->name);
+    mem_free(p->text);
+    mem_free(p);
+}
+
+int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation)
+{
+    struct control_boot boot = {
+        .pool = pool,
+        .generation = generation,
+        .parent_pid = (int)getpid(),
+        .config_name = p->name,
+        .config_text = p->text,
+        .config_text_bytes = p->text_bytes,
+        .overrides = p->overrides,
+        .document_root = p->pools[pool].document_root,
+    };
+    int fd = -1;
+    int r = control_boot_pack(&boot, &fd);
+
+    return r < 0 ? r : fd;
+}
+
+static bool same_listen(const struct config_server *a, const struct config_server *b)
+{
+    if (a->n_listen != b->n_listen)
+        return false;
+    for (uint32_t i = 0; i < a->n_listen; i++)
+        if (!str_eq(a->listen[i].text, b->listen[i].text))
+            return false;
+    return true;
+}
+
+static bool same_strings(const struct config_strings *a, const struct config_strings *b)
+{
+    if (a->n != b->n)
+        return false;
+    for (uint32_t i = 0; i < a->n; i++)
+        if (!str_eq(a->v[i], b->v[i]))
+            return false;
+    return true;
+}
+
+static bool same_limits(const struct config_server *a, const struct config_server *b)
+{
+    return a->max_connections == b->max_connections &&
+           a->header_timeout_ms == b->header_timeout_ms &&
+           a->body_timeout_ms == b->body_timeout_ms && a->send_timeout_ms == b->send_timeout_ms &&
+           a->keepalive_timeout_ms == b->keepalive_timeout_ms &&
+           a->keepalive_requests == b->keepalive_requests &&
+           a->max_body_size == b->max_body_size && a->max_header_size == b->max_header_size &&
+           a->max_header_count == b->max_header_count &&
+           a->max_request_line == b->max_request_line && a->max_spool_size == b->max_spool_size;
+}
+
+const char *plan_server_difference(const struct plan *a, const struct plan *b)
+{
+    const struct config_server *x = &a->config->server, *y = &b->config->server;
+    const struct config_log *l = &a->config->log, *m = &b->config->log;
+
+    if (a->config->n_pools != b->config->n_pools)
+        return "[pool.NAME] (number of pools)";
+    if (!same_listen(x, y))
+        return "server.listen";
+    if (a->threads != b->threads)
+        return "server.gateway_threads";
+    if (a->gateway_user.uid != b->gateway_user.uid || a->gateway_user.gid != b->gateway_user.gid)
+        return "server.user";
+    if (!same_limits(x, y))
+        return "a limit or timeout of [server]";
+    if (!same_strings(&x->trusted_proxies, &y->trusted_proxies) ||
+        x->proxy_protocol != y->proxy_protocol)
+        return "server.trusted_proxies";
+    if (!str_eq(x->spool_dir, y->spool_dir))
+        return "server.spool_dir";
+    if (!str_eq(l->access, m->access) || l->format != m->format || !str_eq(l->error, m->error) ||
+        !str_eq(l->level, m->level))
+        return "[log]";
+    return NULL;
+}

@@ -1,0 +1,292 @@
+/*
+ * `sapid serve`: from the command line to a running server, and the signals that lead it.
+ *   SIGTERM   finish running requests, then end; a second one ends at once
+ *   SIGINT    end at once
+ *   SIGHUP    read the configuration again and start new generations
+ *   SIGUSR1   reopen log files
+ * It stays in the foreground and writes to stderr; a service manager is told by sd_notify.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "supervisor/supervisor.h"
+#include "supervisor/supervisor_int.h"
+#include "version.h"
+
+enum { FILES_BESIDE_CONNECTIONS = 4096 };
+
+void say_line(const char *line)
+{
+    dprintf(STDERR_FILENO, "sapid: %s\n", line);
+}
+
+static void log_line(const char *line)
+{
+    log_error("%s", line);
+}
+
+/* --- what the person who starts it is told --------------------------------------------------------- */
+
+static void explain_users(const struct supervisor *s)
+{
+    const struct user *gw = &s->plan->gateway_user;
+
+    for (uint32_t i = 0; i < s->n_pools; i++) {
+        const struct user *u = &s->plan->pools[i].user;
+        if (u->change)
+            log_notice("pool %s runs PHP as user %s (%s)", s->pools[i].name,
+                       u->name[0] ? u->name : "without a name", u->why);
+        else if (u->uid == 0)
+            log_warn("pool %s runs PHP as ROOT, because %s: any flaw of the application is the whole "
+                     "machine's; set user = \"www-data\" in [php]",
+                     s->pools[i].name, u->why[0] ? u->why : "it was asked for");
+    }
+    if (gw->change)
+        log_notice("the gateway runs as user %s (%s)", gw->name[0] ? gw->name : "without a name",
+                   gw->why);
+}
+
+static void explain(const struct supervisor *s)
+{
+    log_notice("sapid " SAPID_VERSION ", %s%s",
+               s->options.config_path ? "configuration " : "no configuration file",
+               s->options.config_path ? s->options.config_path : "");
+    if (s->options.detected)
+        log_notice("%s", s->options.detected);
+    for (uint32_t i = 0; i < s->n_pools; i++) {
+        const struct pool_plan *p = &s->plan->pools[i];
+        log_notice("pool %s: document root %s, %u worker%s%s%s%s", s->pools[i].name,
+                   p->document_root, p->workers, p->workers == 1 ? "" : "s",
+                   p->workers_why[0] ? " (" : "", p->workers_why, p->workers_why[0] ? ")" : "");
+    }
+    explain_users(s);
+}
+
+void supervisor_listening(struct supervisor *s)
+{
+    if (s->phase != SUPERVISOR_STARTING) {
+        log_notice("the new gateway[%d] accepts connections", (int)s->gateway.role.pid);
+        return;
+    }
+    s->phase = SUPERVISOR_SERVING;
+    char *urls = listeners_urls(&s->listeners);
+    log_notice("sapid " SAPID_VERSION " serves %s on %s", s->plan->pools[0].document_root, urls);
+    mem_free(urls);
+    notify_send("READY=1");
+}
+
+/* --- reload and signals ---------------------------------------------------------------------------- */
+
+void supervisor_reload(struct supervisor *s)
+{
+    struct plan *plan;
+
+    if (s->phase != SUPERVISOR_SERVING) {
+        log_warn("a reload was asked for while the server is %s: ignored",
+                 s->phase == SUPERVISOR_STARTING ? "starting" : "stopping");
+        return;
+    }
+    if (plan_new(&s->options, log_line, &plan) < 0) {
+        log_error("reload refused: the configuration is not valid (see above); everything goes on as "
+                  "it was");
+        return;
+    }
+    const char *difference = plan_server_difference(s->plan, plan);
+    if (difference)
+        log_warn("reload: %s has changed, which takes effect only when the server is restarted",
+                 difference);
+    if (s->plan->threads != plan->threads || s->plan->config->n_pools != plan->config->n_pools) {
+        /* channels are shaped for the gateway that runs */
+        log_error("reload refused: restart the server for this change");
+        plan_unref(plan);
+        return;
+    }
+    log_notice("reload: starting a new generation of each pool");
+    for (uint32_t i = 0; i < s->n_pools; i++)
+        pool_renew(&s->pools[i], plan);
+    plan_unref(plan);
+}
+
+static void reopen_logs(struct supervisor *s)
+{
+    log_notice("reopening log files");
+    role_send_type(&s->gateway.role, CONTROL_REOPEN_LOGS, 0, 0);
+}
+
+/* The kernel's SIGHUP for a closed terminal means "end", an operator's means "reload". */
+static bool terminal_is_gone(const struct supervisor *s)
+{
+    if (!s->on_terminal)
+        return false;
+    int fd = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+    bool gone = fd < 0;
+    fd_close(&fd);
+    return gone;
+}
+
+static void on_signal(void *ctx, int signo)
+{
+    struct supervisor *s = ctx;
+
+    CHECK_MAGIC(s, SUPERVISOR_MAGIC);
+    switch (signo) {
+    case SIGCHLD:
+        roles_reap(s);
+        break;
+    case SIGTERM:
+        supervisor_stop(s, s->phase == SUPERVISOR_SERVING);
+        break;
+    case SIGINT:
+        supervisor_stop(s, false);
+        break;
+    case SIGHUP:
+        if (terminal_is_gone(s))
+            supervisor_stop(s, true);
+        else
+            supervisor_reload(s);
+        break;
+    case SIGUSR1:
+        reopen_logs(s);
+        break;
+    default:
+        break;
+    }
+}
+
+/* --- start ----------------------------------------------------------------------------------------- */
+
+/* A server started with 0, 1 or 2 closed would give those numbers to sockets. */
+static void open_standard_descriptors(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO)
+        close(fd);
+}
+
+void supervisor_init(struct supervisor *s)
+{
+    memset(s, 0, sizeof(*s));
+    s->magic = SUPERVISOR_MAGIC;
+    s->phase = SUPERVISOR_STARTING;
+    s->started_ns = clock_monotonic_ns();
+    list_init(&s->roles);
+    gateway_init(&s->gateway, s);
+    int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+    s->on_terminal = tty >= 0;
+    fd_close(&tty);
+}
+
+static int init_log(const struct config *c)
+{
+    enum log_level level = LOG_NOTICE;
+
+    if (c->log.level.n && !log_level_parse(c->log.level, &level)) {
+        say_line("log.level: expected error, warn, notice, info or debug");
+        return -EINVAL;
+    }
+    log_init("sapid", STDERR_FILENO, level);
+    return 0;
+}
+
+static int make_loop(struct supervisor *s)
+{
+    static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD, 0 };
+    int r = loop_new(&s->loop);
+
+    if (r == 0)
+        r = loop_signals(s->loop, signals, on_signal, s);
+    if (r < 0) {
+        char *line = mem_printf("cannot watch signals: %s", strerror(-r));
+        say_line(line);
+        mem_free(line);
+    }
+    return r;
+}
+
+int supervisor_start(struct supervisor *s)
+{
+    char message[8192];
+    int r = plan_new(&s->options, say_line, &s->plan);
+
+    if (r == 0)
+        r = init_log(s->plan->config);
+    if (r == 0)
+        r = make_loop(s);
+    if (r < 0)
+        return r;
+    r = listeners_open(&s->plan->config->server, s->plan->threads, &s->listeners, message,
+                       sizeof(message));
+    if (r < 0) {
+        say_line(message);
+        return r;
+    }
+    sizing_raise_nofile(s->plan->config->server.max_connections + FILES_BESIDE_CONNECTIONS,
+                        &s->nofile_before);
+    s->n_pools = s->plan->config->n_pools;
+    s->pools = mem_zalloc(s->n_pools * sizeof(*s->pools));
+    for (uint32_t i = 0; i < s->n_pools; i++)
+        pool_init(&s->pools[i], s, i, s->plan->config->pools[i].name);
+    explain(s);
+    gateway_start(&s->gateway);
+    for (uint32_t i = 0; i < s->n_pools && s->phase == SUPERVISOR_STARTING; i++)
+        pool_renew(&s->pools[i], s->plan);
+    return 0;
+}
+
+int supervisor_run(struct supervisor *s)
+{
+    /* a start that failed before the loop ran may have left nobody to wait for */
+    if (s->phase < SUPERVISOR_DRAINING || !list_empty(&s->roles))
+        loop_run(s->loop);
+    CHECK(list_empty(&s->roles));
+    if (s->exit_status == 0)
+        log_notice("stopped");
+    return s->exit_status;
+}
+
+void supervisor_fini(struct supervisor *s)
+{
+    listeners_close(&s->listeners);
+    if (s->loop) {
+        for (uint32_t i = 0; i < s->n_pools; i++)
+            pool_fini(&s->pools[i]);
+        gateway_fini(&s->gateway);
+        loop_timer_cancel(s->loop, &s->stop_timer);
+        loop_free(s->loop);
+    }
+    mem_free(s->pools);
+    plan_unref(s->plan);
+    options_free(&s->options);
+    s->magic = 0;
+}
+
+int serve_main(int argc, char **argv)
+{
+    static struct supervisor s;
+    int status;
+
+    open_standard_descriptors();
+    signal(SIGPIPE, SIG_IGN); /* a log reader that goes away must not end the server */
+    supervisor_init(&s);
+    if (options_parse(argc, argv, say_line, &s.options) < 0)
+        status = 2;
+    else if (supervisor_start(&s) < 0)
+        status = 1;
+    else
+        status = supervisor_run(&s);
+    supervisor_fini(&s);
+    return status;
+}

@@ -1,1 +1,0 @@
-/* supervisor: see supervisor.h. */
