@@ -90,13 +90,18 @@ struct config_log {
     struct str level;         /* "notice" */
 };
 
+/* Where a key's value came from. */
+enum config_origin_kind { CONFIG_FROM_DEFAULT, CONFIG_FROM_FILE, CONFIG_FROM_COMMAND_LINE };
+struct config_origin { enum config_origin_kind kind; uint32_t line, column; };
+
 struct config {
     struct str file;          /* name for messages */
     struct config_server server;
     struct config_pool *pools;
     uint32_t n_pools;         /* at least 1 */
     struct config_log log;
-    bool dev;                 /* --dev */
+    bool dev;                 /* --dev; set by whoever read the command line */
+    struct config_origin *origins; /* by index in the key table */
     struct arena arena;
 };
 
@@ -114,26 +119,34 @@ MUST_USE int config_load(struct str file, struct str text, const char *const *ov
 void config_free(struct config *c);
 /* "sapid.toml:3:9: server.listen: expected ..., found ..." into a fresh string (mem_free). */
 char *config_error_line(const struct config *c, const struct config_error *e);
+typedef void config_put(void *ctx, const char *text);
 /* The reference page, Markdown, to stdout-like sink. */
-void config_print_reference(void (*put)(void *ctx, const char *text), void *ctx);
+void config_print_reference(config_put *put, void *ctx);
+/* Every key with its value and where it came from, as TOML that could be loaded again. */
+void config_print_effective(const struct config *c, config_put *put, void *ctx);
 
 /* --- TOML by itself (used by config_load, the tests and toml-test) --------------------------------- */
 enum toml_type { TOML_STRING, TOML_INTEGER, TOML_FLOAT, TOML_BOOLEAN, TOML_DATETIME, TOML_DATETIME_LOCAL,
                  TOML_DATE_LOCAL, TOML_TIME_LOCAL, TOML_ARRAY, TOML_TABLE };
 struct toml_value {
     enum toml_type type;
-    uint32_t line, column;
+    uint32_t line, column;       /* of the value */
     struct str key;              /* in a table */
+    uint32_t key_line, key_column;
     struct str string;           /* STRING; date-times as written, normalised */
     int64_t integer;
     double number;
     bool boolean;
-    struct toml_value *first;    /* ARRAY, TABLE: children in order */
+    struct toml_value *first, *last; /* ARRAY, TABLE: children in order */
     struct toml_value *next;
+    /* How a table or array came to be: the parser's own, decides what may add to it. */
+    enum { TOML_IMPLICIT, TOML_BY_HEADER, TOML_BY_DOTTED_KEY, TOML_INLINE } origin;
 };
-/* Root table in `arena`; or -EINVAL with the place and message of the first syntax error. */
+/* Root table in `arena`, strings and keys NUL-terminated; or -EINVAL with the place and message of the first syntax error. */
 MUST_USE int toml_parse(struct arena *arena, struct str text, struct toml_value **ret,
                         struct config_error *ret_error);
 const struct toml_value *toml_get(const struct toml_value *table, struct str key);
+/* "a string", "an array" ... for messages. */
+const char *toml_type_name(enum toml_type type);
 
 #endif

@@ -1,0 +1,93 @@
+/*
+ * Between the files of this room: keys.c (the table), value.c (one TOML value into one field), config.c
+ * (a whole file and the command line into one struct).
+ */
+#ifndef SAPID_CONFIG_CONFIG_INT_H
+#define SAPID_CONFIG_CONFIG_INT_H
+
+#include "config/config.h"
+
+/* What a key's value may be, and the type of its field. */
+enum config_kind {
+    KIND_BOOLEAN,          /* bool */
+    KIND_COUNT32,          /* uint32_t in [min, max] */
+    KIND_COUNT64,          /* uint64_t */
+    KIND_AUTO,             /* int32_t, "auto" is CONFIG_AUTO */
+    KIND_SIZE,             /* uint64_t bytes */
+    KIND_TIME,             /* uint64_t milliseconds */
+    KIND_STRING,           /* struct str */
+    KIND_PATH,             /* struct str, made absolute */
+    KIND_FRONT_CONTROLLER, /* struct str; false is "" */
+    KIND_LOG_TARGET,       /* struct str: path made absolute, or one of `choices` */
+    KIND_LEVEL,            /* struct str: one of `choices` */
+    KIND_FORMAT,           /* enum as int: index in `choices` */
+    KIND_STRINGS,          /* struct config_strings */
+    KIND_PEERS,            /* struct config_strings: addresses, CIDR, "unix" */
+    KIND_LISTEN,           /* struct config_listen array and its length, see config_server */
+    KIND_PAIRS,            /* struct config_pairs */
+};
+
+enum config_part { PART_SERVER, PART_POOL, PART_LOG };
+
+enum { NO_GIVEN_FIELD = -1 };
+
+struct config_key {
+    const char *section, *name;
+    enum config_kind kind;
+    enum config_part part;  /* the struct that `offset` and `given_offset` are in */
+    uint32_t offset;
+    int32_t given_offset;   /* of the bool that says "somebody set it", or NO_GIVEN_FIELD */
+    uint64_t min, max;      /* of numbers; `max` 0: no limit */
+    const char *const *choices; /* NULL-terminated */
+    const char *fallback;   /* in TOML; "" where the default is not one value */
+    const char *fallback_text; /* what the reference says instead, or NULL */
+    const char *text;       /* for the reference: Markdown, one paragraph */
+    const char *example;    /* value in TOML */
+};
+
+struct config_section {
+    const char *name;
+    const char *text;
+};
+
+extern const struct config_key config_keys[];
+extern const size_t config_n_keys;
+extern const struct config_section config_sections[];
+extern const size_t config_n_sections;
+
+/* NULL when there is none. */
+const struct config_key *config_key_find(struct str section, struct str name);
+/* The known name nearest to a mistyped one; NULL when nothing is near. */
+const struct config_key *config_key_nearest(struct str section, struct str name);
+const struct config_section *config_section_nearest(struct str name);
+
+/* Edits between two names, `limit` + 1 when more; how many make a slip of `typed`. */
+unsigned config_distance(struct str a, struct str b, unsigned limit);
+unsigned config_distance_limit(struct str typed);
+
+struct loader {
+    struct config *c;
+    struct str base_dir;
+    struct config_errors errors;
+    uint32_t errors_room;
+    bool out_of_memory;
+};
+
+/* Adds an error "section.name: ..." (or without key, key NULL). Line 0: the command line. */
+PRINTF_LIKE(5, 6)
+void loader_complain(struct loader *l, const struct config_key *key, uint32_t line, uint32_t column,
+                     const char *fmt, ...);
+/* Memory of the configuration's arena; NULL sets out_of_memory. */
+void *loader_alloc(struct loader *l, size_t bytes);
+struct str loader_copy(struct loader *l, struct str s);
+struct str loader_absolute(struct loader *l, struct str path);
+
+/* The field of `key` in the first pool, the server or the log part. */
+void *config_field(struct config *c, const struct config_key *key);
+/* "64M", "30s": the shortest form that reads back as the same value. */
+void config_format_size(uint64_t bytes, char *out, size_t size);
+void config_format_time(uint64_t ms, char *out, size_t size);
+/* Checks one value and stores it. Complains and stores nothing when it is not what the key expects. */
+void config_set(struct loader *l, const struct config_key *key, const struct toml_value *v);
+
+#endif

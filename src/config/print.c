@@ -1,0 +1,254 @@
+/*
+ * The key table for people: the reference page docs/configuration.md, and the effective configuration
+ * that `sapid check` shows.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "config/config_int.h"
+
+struct sink {
+    config_put *put;
+    void *ctx;
+};
+
+PRINTF_LIKE(2, 3) static void print(const struct sink *out, const char *fmt, ...)
+{
+    char *text;
+    va_list ap;
+
+    va_start(ap, fmt);
+    int n = vasprintf(&text, fmt, ap);
+    va_end(ap);
+    CHECK(n >= 0);
+    out->put(out->ctx, text);
+    free(text);
+}
+
+/* ---- the effective configuration ------------------------------------------------------------------ */
+
+/* A TOML basic string. */
+static void print_string(const struct sink *out, struct str s)
+{
+    out->put(out->ctx, "\"");
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if (c == '"' || c == '\\')
+            print(out, "\\%c", c);
+        else if (c < 0x20 || c == 0x7F)
+            print(out, "\\u%04X", c);
+        else
+            print(out, "%c", c);
+    }
+    out->put(out->ctx, "\"");
+}
+
+static void print_strings(const struct sink *out, const struct config_strings *list)
+{
+    out->put(out->ctx, "[");
+    for (uint32_t i = 0; i < list->n; i++) {
+        out->put(out->ctx, i ? ", " : "");
+        print_string(out, list->v[i]);
+    }
+    out->put(out->ctx, "]");
+}
+
+static void print_pairs(const struct sink *out, const struct config_pairs *pairs)
+{
+    out->put(out->ctx, pairs->n ? "{ " : "{");
+    for (uint32_t i = 0; i < pairs->n; i++) {
+        out->put(out->ctx, i ? ", " : "");
+        print_string(out, pairs->v[i].key);
+        out->put(out->ctx, " = ");
+        print_string(out, pairs->v[i].value);
+    }
+    out->put(out->ctx, pairs->n ? " }" : "}");
+}
+
+static void print_listen(const struct sink *out, const struct config_server *server)
+{
+    out->put(out->ctx, "[");
+    for (uint32_t i = 0; i < server->n_listen; i++) {
+        out->put(out->ctx, i ? ", " : "");
+        print_string(out, server->listen[i].text);
+    }
+    out->put(out->ctx, "]");
+}
+
+static void print_value(const struct sink *out, const struct config *c, const struct config_key *key)
+{
+    const void *field = config_field((struct config *)c, key);
+    char text[32];
+
+    switch (key->kind) {
+    case KIND_BOOLEAN:
+        out->put(out->ctx, *(const bool *)field ? "true" : "false");
+        break;
+    case KIND_COUNT32:
+        print(out, "%" PRIu32, *(const uint32_t *)field);
+        break;
+    case KIND_COUNT64:
+        print(out, "%" PRIu64, *(const uint64_t *)field);
+        break;
+    case KIND_AUTO:
+        if (*(const int32_t *)field == CONFIG_AUTO)
+            out->put(out->ctx, "\"auto\"");
+        else
+            print(out, "%" PRId32, *(const int32_t *)field);
+        break;
+    case KIND_SIZE:
+        config_format_size(*(const uint64_t *)field, text, sizeof(text));
+        print(out, "\"%s\"", text);
+        break;
+    case KIND_TIME:
+        config_format_time(*(const uint64_t *)field, text, sizeof(text));
+        print(out, "\"%s\"", text);
+        break;
+    case KIND_STRING:
+    case KIND_PATH:
+    case KIND_LOG_TARGET:
+    case KIND_LEVEL:
+        print_string(out, *(const struct str *)field);
+        break;
+    case KIND_FRONT_CONTROLLER:
+        if (((const struct str *)field)->n)
+            print_string(out, *(const struct str *)field);
+        else
+            out->put(out->ctx, "false");
+        break;
+    case KIND_FORMAT:
+        print(out, "\"%s\"", key->choices[*(const int *)field]);
+        break;
+    case KIND_STRINGS:
+    case KIND_PEERS:
+        print_strings(out, field);
+        break;
+    case KIND_LISTEN:
+        print_listen(out, &c->server);
+        break;
+    case KIND_PAIRS:
+        print_pairs(out, field);
+        break;
+    }
+}
+
+/* Keys whose default is found at start have nothing that could be loaded again: those lines are comments. */
+static bool is_decided_at_start(const struct config *c, const struct config_key *key)
+{
+    return key->fallback_text && c->origins[key - config_keys].kind == CONFIG_FROM_DEFAULT;
+}
+
+static void print_origin(const struct sink *out, const struct config *c, const struct config_key *key)
+{
+    const struct config_origin *o = &c->origins[key - config_keys];
+
+    if (o->kind == CONFIG_FROM_FILE)
+        print(out, "  # %.*s:%u\n", STR_ARG(c->file), o->line);
+    else if (o->kind == CONFIG_FROM_COMMAND_LINE)
+        out->put(out->ctx, "  # command line\n");
+    else
+        out->put(out->ctx, "  # default\n");
+}
+
+void config_print_effective(const struct config *c, config_put *put, void *ctx)
+{
+    struct sink out = { put, ctx };
+
+    for (size_t s = 0; s < config_n_sections; s++) {
+        print(&out, "%s[%s]\n", s ? "\n" : "", config_sections[s].name);
+        for (size_t i = 0; i < config_n_keys; i++) {
+            const struct config_key *key = &config_keys[i];
+            if (!str_eq(str_from(key->section), str_from(config_sections[s].name)))
+                continue;
+            if (is_decided_at_start(c, key)) {
+                print(&out, "# %s: %s\n", key->name, key->fallback_text);
+                continue;
+            }
+            print(&out, "%s = ", key->name);
+            print_value(&out, c, key);
+            print_origin(&out, c, key);
+        }
+    }
+}
+
+/* ---- the reference page --------------------------------------------------------------------------- */
+
+static const char *kind_text(const struct config_key *key)
+{
+    static const char *const text[] = {
+        [KIND_BOOLEAN] = "true or false",
+        [KIND_COUNT32] = "whole number",
+        [KIND_COUNT64] = "whole number",
+        [KIND_AUTO] = "`\"auto\"` or whole number",
+        [KIND_SIZE] = "size",
+        [KIND_TIME] = "time",
+        [KIND_STRING] = "string",
+        [KIND_PATH] = "path",
+        [KIND_FRONT_CONTROLLER] = "path below `document_root`, or false",
+        [KIND_LOG_TARGET] = "path or word",
+        [KIND_LEVEL] = "word",
+        [KIND_FORMAT] = "word",
+        [KIND_STRINGS] = "list of strings",
+        [KIND_PEERS] = "list of addresses",
+        [KIND_LISTEN] = "string or list of strings",
+        [KIND_PAIRS] = "table",
+    };
+    CHECK((size_t)key->kind < ARRAY_LENGTH(text) && text[key->kind]);
+    return text[key->kind];
+}
+
+static void print_range(const struct sink *out, const struct config_key *key)
+{
+    char low[32], high[32];
+
+    if (key->max == 0)
+        return;
+    if (key->kind == KIND_SIZE) {
+        config_format_size(key->min, low, sizeof(low));
+        config_format_size(key->max, high, sizeof(high));
+    } else if (key->kind == KIND_TIME) {
+        config_format_time(key->min, low, sizeof(low));
+        config_format_time(key->max, high, sizeof(high));
+    } else {
+        snprintf(low, sizeof(low), "%" PRIu64, key->min);
+        snprintf(high, sizeof(high), "%" PRIu64, key->max);
+    }
+    print(out, ", %s to %s", low, high);
+}
+
+static void print_key(const struct sink *out, const struct config_key *key)
+{
+    print(out, "### %s.%s\n\n", key->section, key->name);
+    print(out, "%s", kind_text(key));
+    print_range(out, key);
+    if (key->fallback_text)
+        print(out, "; default: %s\n\n", key->fallback_text);
+    else
+        print(out, "; default: `%s`\n\n", key->fallback);
+    print(out, "%s\n\n", key->text);
+    print(out, "```toml\n%s = %s\n```\n\n", key->name, key->example);
+}
+
+void config_print_reference(config_put *put, void *ctx)
+{
+    struct sink out = { put, ctx };
+
+    put(ctx, "<!-- Printed by `sapid check --reference` from the key table in src/config/keys.c. Do not edit. -->\n"
+             "# Configuration reference\n\n"
+             "sapid needs no configuration file. `--config FILE` reads one; it is [TOML 1.0](https://toml.io/en/v1.0.0).\n"
+             "What the command line says beats the file (see [command-line.md](command-line.md)).\n"
+             "`sapid check --config FILE` reads a file without serving anything: it reports every error with file,\n"
+             "line and column, or prints the effective value of every key and where it came from.\n\n"
+             "- An unknown key is an error, and the message names the nearest known one.\n"
+             "- A **size** is a number of bytes or a string such as `\"64M\"` (K, M, G and T count in 1024s).\n"
+             "- A **time** is a string with its unit: `\"500ms\"`, `\"30s\"`, `\"2m\"`, `\"1h\"`, `\"1d\"`; or `0`.\n"
+             "- A relative **path** in the file is relative to the file's folder, on the command line to the current one.\n"
+             "- SIGHUP reads the file again for `[php]`; changes of `[server]` and `[log]` need a restart.\n\n");
+    for (size_t s = 0; s < config_n_sections; s++) {
+        print(&out, "## [%s]\n\n%s\n\n", config_sections[s].name, config_sections[s].text);
+        for (size_t i = 0; i < config_n_keys; i++)
+            if (str_eq(str_from(config_keys[i].section), str_from(config_sections[s].name)))
+                print_key(&out, &config_keys[i]);
+    }
+}
