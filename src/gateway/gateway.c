@@ -1,1 +1,654 @@
-/* gateway: see gateway.h. */
+/*
+ * The gateway process: boot, threads, and the control messages that tell it of listeners and pool
+ * generations. All of this runs in thread 0; other threads learn of it by mailbox commands.
+ *
+ * A generation (struct pool_link) is added, activated when the supervisor says so, drained when another
+ * one was activated, and removed. A worker's death is told by the pool process; every thread recovers its
+ * share of that worker, and only then may the next incarnation begin.
+ */
+#include "gateway/gateway.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "gateway/gateway_int.h"
+
+static struct gateway gateway;
+
+/* --- to the supervisor ------------------------------------------------------------------------------------ */
+
+static void tell_supervisor(const struct control_message *m)
+{
+    int r = control_send(CONTROL_SUPERVISOR_FD, m, NULL, 0);
+    if (r < 0)
+        log_error("cannot tell the supervisor: errno %d", -r);
+}
+
+static void tell_supervisor_of(enum control_type type, const struct pool_link *link)
+{
+    struct control_message m;
+
+    control_message_init(&m, type);
+    if (link) {
+        m.pool = link->pool;
+        m.generation = link->generation;
+    }
+    tell_supervisor(&m);
+}
+
+static int fail(const char *fmt, const char *detail)
+{
+    struct control_message m;
+    char text[1024];
+
+    snprintf(text, sizeof(text), fmt, detail);
+    control_message_init(&m, CONTROL_FAILED);
+    control_message_set_text(&m, str_from(text));
+    tell_supervisor(&m);
+    return 1;
+}
+
+/* --- workers ------------------------------------------------------------------------------------------------ */
+
+static void find_body(struct gateway_thread *t, struct command *c)
+{
+    struct backend *b = backend_find(t, c->pool);
+
+    if (b)
+        backend_send_body(b, c->ticket, c->worker);
+    mem_free(c);
+}
+
+struct worker_watch {
+    struct loop_watch watch;
+    struct pool_link *link;
+    uint32_t worker;
+};
+
+/* The only thing a worker asks for is the body of the request it has. */
+static void on_worker_message(struct loop_watch *w, unsigned events)
+{
+    struct worker_watch *ww = CONTAINER_OF(w, struct worker_watch, watch);
+    struct pool_link *link = ww->link;
+    struct gateway *g = link->gateway;
+    const struct channel_geometry *geometry = channel_geometry(link->channel);
+    struct control_message m;
+
+    (void)events;
+    int r = control_receive(w->fd, &m, NULL, 0, NULL);
+    if (r == -EAGAIN)
+        return;
+    if (r <= 0 || m.type != CONTROL_BODY_WANTED || m.ticket.slot >= geometry->slots) {
+        /* Its end, or nonsense: no more is heard from it. The pool process reports the death. */
+        loop_watch_remove(g->threads[0].loop, w);
+        return;
+    }
+    struct command *c = mem_zalloc(sizeof(*c));
+    c->run = find_body;
+    c->pool = link;
+    c->worker = ww->worker;
+    c->ticket = m.ticket;
+    thread_post(&g->threads[m.ticket.slot / (geometry->slots / geometry->threads)], c);
+}
+
+static void forget_worker_socket(struct pool_link *link, uint32_t worker)
+{
+    loop_watch_remove(link->gateway->threads[0].loop, &link->watches[worker].watch);
+    fd_close(&link->worker_sockets[worker]);
+}
+
+static void grant_worker(struct pool_link *link, uint32_t worker)
+{
+    channel_worker_grant(link->channel, worker, link->incarnations[worker]);
+    if (!link->ready) {
+        link->ready = true;
+        tell_supervisor_of(CONTROL_POOL_READY, link);
+    }
+}
+
+static void recover_worker(struct gateway_thread *t, struct command *c)
+{
+    struct backend *b = backend_find(t, c->pool);
+
+    if (b)
+        backend_worker_dead(b, c->worker, c->incarnation);
+    else
+        thread_tell(&t->gateway->threads[0], gateway_on_recovered, c->pool, c->worker,
+                    c->incarnation);
+    mem_free(c);
+}
+
+static void worker_died(struct pool_link *link, const struct control_message *m)
+{
+    struct gateway *g = link->gateway;
+
+    if (m->incarnation != link->incarnations[m->worker] || link->recovering[m->worker])
+        return;
+    link->recovering[m->worker] = g->n_threads;
+    for (uint32_t i = 0; i < g->n_threads; i++)
+        thread_tell(&g->threads[i], recover_worker, link, m->worker, m->incarnation);
+}
+
+void gateway_on_recovered(struct gateway_thread *t, struct command *c)
+{
+    struct pool_link *link = c->pool;
+    uint32_t worker = c->worker;
+
+    (void)t;
+    mem_free(c);
+    CHECK(link->recovering[worker] > 0);
+    if (--link->recovering[worker])
+        return;
+    if (!link->announced[worker]) {
+        forget_worker_socket(link, worker);
+        return;
+    }
+    /* Its successor was announced meanwhile. */
+    link->announced[worker] = false;
+    grant_worker(link, worker);
+}
+
+static void worker_started(struct pool_link *link, const struct control_message *m, int *fd)
+{
+    struct worker_watch *ww = &link->watches[m->worker];
+
+    forget_worker_socket(link, m->worker);
+    link->worker_sockets[m->worker] = *fd;
+    *fd = -1;
+    link->incarnations[m->worker] = m->incarnation;
+    ww->link = link;
+    ww->worker = m->worker;
+    int r = loop_watch_add(link->gateway->threads[0].loop, &ww->watch,
+                           link->worker_sockets[m->worker], LOOP_READ, on_worker_message);
+    if (r < 0) {
+        log_error("cannot watch worker %u: errno %d", m->worker, -r);
+        return;
+    }
+    if (link->recovering[m->worker])
+        link->announced[m->worker] = true;
+    else
+        grant_worker(link, m->worker);
+}
+
+/* --- pool generations ----------------------------------------------------------------------------------------- */
+
+static void free_link(struct pool_link *link)
+{
+    const struct channel_geometry *g = link->channel ? channel_geometry(link->channel) : NULL;
+
+    loop_watch_remove(link->gateway->threads[0].loop, &link->socket);
+    fd_close(&link->socket_fd);
+    for (uint32_t i = 0; g && link->watches && i < g->workers; i++)
+        forget_worker_socket(link, i);
+    for (uint32_t i = 0; g && link->eventfds && i < g->threads; i++)
+        fd_close(&link->eventfds[i]);
+    fd_close(&link->root_fd);
+    if (link->channel)
+        channel_unmap(link->channel);
+    if (link->config && link->config != link->gateway->config)
+        config_free(link->config);
+    control_boot_fini(&link->boot);
+    mem_free(link->document_root);
+    mem_free(link->eventfds);
+    mem_free(link->worker_sockets);
+    mem_free(link->incarnations);
+    mem_free(link->recovering);
+    mem_free(link->announced);
+    mem_free(link->watches);
+    list_remove(&link->link);
+    mem_free(link);
+}
+
+static struct pool_link *find_link(struct gateway *g, uint32_t pool, uint32_t generation)
+{
+    LIST_FOR_EACH(it, &g->links) {
+        struct pool_link *link = LIST_ENTRY(it, struct pool_link, link);
+        if (link->pool == pool && link->generation == generation && !link->closing)
+            return link;
+    }
+    return NULL;
+}
+
+static void abandon(struct gateway_thread *t, struct command *c)
+{
+    struct backend *b = backend_find(t, c->pool);
+
+    if (b) {
+        b->draining = true;
+        backend_abandon(b);
+    }
+    mem_free(c);
+}
+
+/* The pool process is gone, and its workers with it. */
+static void pool_died(struct pool_link *link)
+{
+    struct gateway *g = link->gateway;
+
+    if (link->dead)
+        return;
+    link->dead = true;
+    loop_watch_remove(g->threads[0].loop, &link->socket);
+    channel_close(link->channel);
+    for (uint32_t i = 0; i < g->n_threads; i++)
+        thread_tell(&g->threads[i], abandon, link, 0, 0);
+}
+
+static void on_pool_message(struct loop_watch *w, unsigned events)
+{
+    struct pool_link *link = CONTAINER_OF(w, struct pool_link, socket);
+    struct control_message m;
+    int fds[1] = { -1 };
+    size_t n_fds = 0;
+
+    (void)events;
+    for (;;) {
+        int r = control_receive(w->fd, &m, fds, 1, &n_fds);
+        if (r == -EAGAIN)
+            return;
+        if (r <= 0) {
+            pool_died(link);
+            return;
+        }
+        if (m.worker >= channel_geometry(link->channel)->workers) {
+            log_error("pool process spoke of worker %u of %u", m.worker,
+                      channel_geometry(link->channel)->workers);
+        } else if (m.type == CONTROL_WORKER_START && n_fds == 1) {
+            worker_started(link, &m, &fds[0]);
+        } else if (m.type == CONTROL_WORKER_DEAD) {
+            worker_died(link, &m);
+        } else {
+            log_warn("message %u is not for the gateway", m.type);
+        }
+        if (n_fds && fds[0] >= 0)
+            fd_close(&fds[0]);
+        n_fds = 0;
+    }
+}
+
+static void add_backend(struct gateway_thread *t, struct command *c)
+{
+    int r = backend_add(t, c->pool);
+
+    if (r < 0)
+        log_error("thread %u cannot use generation %u: errno %d", t->index, c->pool->generation, -r);
+    mem_free(c);
+}
+
+/* What a generation's configuration says of routing may differ from what the gateway was started with. */
+static int read_link_config(struct pool_link *link, int boot_fd)
+{
+    struct config_errors errors = { 0 };
+
+    if (boot_fd < 0) {
+        link->config = link->gateway->config;
+        return 0;
+    }
+    int r = control_boot_unpack(boot_fd, &link->boot);
+    if (r < 0)
+        return r;
+    const struct control_boot *b = &link->boot;
+    r = config_load(str_from(b->config_name),
+                    (struct str){ b->config_text, b->config_text_bytes },
+                    (const char *const *)b->overrides, STR("/"), &link->config, &errors);
+    if (r == 0 && link->pool >= link->config->n_pools)
+        r = -EPROTO;
+    return r;
+}
+
+static int open_link(struct pool_link *link, const struct control_message *m, const int *fds,
+                     size_t n_fds)
+{
+    struct gateway *g = link->gateway;
+    uint32_t threads = g->n_threads;
+
+    if (n_fds < 2 + threads || m->pool >= POOLS_MAX)
+        return -EPROTO;
+    int r = channel_map(fds[0], &link->channel);
+    if (r < 0)
+        return r;
+    const struct channel_geometry *geometry = channel_geometry(link->channel);
+    if (geometry->threads != threads)
+        return -EPROTO;
+    link->worker_sockets = mem_alloc(geometry->workers * sizeof(int));
+    link->incarnations = mem_zalloc(geometry->workers * sizeof(uint32_t));
+    link->recovering = mem_zalloc(geometry->workers * sizeof(uint32_t));
+    link->announced = mem_zalloc(geometry->workers * sizeof(bool));
+    link->watches = mem_zalloc(geometry->workers * sizeof(link->watches[0]));
+    for (uint32_t i = 0; i < geometry->workers; i++)
+        link->worker_sockets[i] = link->watches[i].watch.fd = -1;
+    link->eventfds = mem_alloc(threads * sizeof(int));
+    for (uint32_t i = 0; i < threads; i++)
+        link->eventfds[i] = dup(fds[2 + i]);
+    r = read_link_config(link, n_fds > 2 + threads ? fds[2 + threads] : -1);
+    if (r < 0)
+        return r;
+    struct str root = control_message_text(m);
+    link->document_root = mem_strndup(root.n ? root
+                                             : link->config->pools[link->pool].document_root);
+    link->root_fd = open(link->document_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (link->root_fd < 0)
+        return -errno;
+    link->socket_fd = dup(fds[1]);
+    if (link->socket_fd < 0 || fcntl(link->socket_fd, F_SETFL, O_NONBLOCK) < 0)
+        return -errno;
+    return loop_watch_add(g->threads[0].loop, &link->socket, link->socket_fd, LOOP_READ,
+                          on_pool_message);
+}
+
+static void add_pool(struct gateway *g, const struct control_message *m, const int *fds, size_t n_fds)
+{
+    struct pool_link *link = mem_zalloc(sizeof(*link));
+
+    link->gateway = g;
+    link->pool = m->pool;
+    link->generation = m->generation;
+    link->root_fd = link->socket.fd = link->socket_fd = -1;
+    list_init(&link->link);
+    int r = open_link(link, m, fds, n_fds);
+    if (r < 0) {
+        log_error("cannot take generation %u of pool %u (document root %s): %s", m->generation,
+                  m->pool, link->document_root ? link->document_root : "?", strerror(-r));
+        free_link(link);
+        return;
+    }
+    list_push_back(&g->links, &link->link);
+    for (uint32_t i = 0; i < g->n_threads; i++)
+        thread_tell(&g->threads[i], add_backend, link, 0, 0);
+}
+
+static void activate(struct gateway_thread *t, struct command *c)
+{
+    struct backend *b = backend_find(t, c->pool);
+    struct backend *old = t->active[c->pool->pool];
+
+    mem_free(c);
+    if (!b || b == old)
+        return;
+    t->active[b->pool->pool] = b;
+    if (old) {
+        old->draining = true;
+        backend_report_drained(old);
+    }
+    backend_take_waiting(b);
+}
+
+static void remove_backend(struct gateway_thread *t, struct command *c)
+{
+    struct backend *b = backend_find(t, c->pool);
+
+    if (b) {
+        b->draining = b->drain_reported = true;
+        backend_abandon(b);
+        backend_free(b);
+    }
+    thread_tell(&t->gateway->threads[0], gateway_on_removed, c->pool, 0, 0);
+    mem_free(c);
+}
+
+void gateway_on_removed(struct gateway_thread *t, struct command *c)
+{
+    struct pool_link *link = c->pool;
+
+    (void)t;
+    mem_free(c);
+    if (++link->removed_threads == link->gateway->n_threads)
+        free_link(link);
+}
+
+void gateway_on_link_idle(struct gateway_thread *t, struct command *c)
+{
+    struct pool_link *link = c->pool;
+
+    (void)t;
+    mem_free(c);
+    if (++link->idle_threads == link->gateway->n_threads && !link->closing)
+        tell_supervisor_of(CONTROL_POOL_DRAINED, link);
+}
+
+/* --- control messages -------------------------------------------------------------------------------------------- */
+
+static void open_access_log(struct gateway *g)
+{
+    const struct config_log *log = &g->config->log;
+    char path[4096];
+    int fd;
+
+    if (log->access.n == 0 || str_eq(log->access, STR("off"))) {
+        g->access_fd = -1;
+        return;
+    }
+    if (str_eq(log->access, STR("stdout")) || str_eq(log->access, STR("stderr"))) {
+        g->access_fd = str_eq(log->access, STR("stdout")) ? STDOUT_FILENO : STDERR_FILENO;
+        return;
+    }
+    snprintf(path, sizeof(path), "%.*s", STR_ARG(log->access));
+    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+    if (fd < 0) {
+        log_error("cannot open the access log %s: %s; requests are not logged", path,
+                  strerror(errno));
+        return;
+    }
+    if (g->access_fd > STDERR_FILENO) {
+        /* The same number for all threads, replaced in one step. */
+        dup3(fd, g->access_fd, O_CLOEXEC);
+        close(fd);
+    } else {
+        g->access_fd = fd;
+    }
+}
+
+static void start_listening(struct gateway_thread *t, struct command *c)
+{
+    thread_listen(t);
+    mem_free(c);
+}
+
+static void start_draining(struct gateway_thread *t, struct command *c)
+{
+    thread_drain(t);
+    mem_free(c);
+}
+
+void gateway_on_thread_drained(struct gateway_thread *t, struct command *c)
+{
+    struct gateway *g = t->gateway;
+
+    mem_free(c);
+    if (++g->drained_threads == g->n_threads)
+        tell_supervisor_of(CONTROL_DRAINED, NULL);
+}
+
+static void tell_threads(struct gateway *g, void (*run)(struct gateway_thread *, struct command *),
+                         struct pool_link *link)
+{
+    for (uint32_t i = 0; i < g->n_threads; i++)
+        thread_tell(&g->threads[i], run, link, 0, 0);
+}
+
+static void add_listener(struct gateway *g, const struct control_message *m, int fd)
+{
+    struct listener *l = &g->listeners[g->n_listeners];
+
+    CHECK(g->n_listeners < LISTENERS_MAX);
+    CHECK((uint32_t)m->status < g->config->server.n_listen);
+    const struct config_listen *cl = &g->config->server.listen[m->status];
+    *l = (struct listener){ .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0), .index = (uint32_t)m->status,
+                            .is_unix = cl->kind == CONFIG_LISTEN_UNIX };
+    CHECK(l->fd >= 0 && fcntl(l->fd, F_SETFL, O_NONBLOCK) == 0);
+    if (l->is_unix)
+        snprintf(l->unlink_path, sizeof(l->unlink_path), "%.*s", STR_ARG(cl->path));
+    g->n_listeners++;
+}
+
+static void on_message(struct gateway *g, const struct control_message *m, const int *fds,
+                       size_t n_fds)
+{
+    struct pool_link *link;
+
+    switch (m->type) {
+    case CONTROL_LISTENER:
+        if (n_fds == 1)
+            add_listener(g, m, fds[0]);
+        break;
+    case CONTROL_LISTEN:
+        tell_threads(g, start_listening, NULL);
+        break;
+    case CONTROL_POOL_ADD:
+        add_pool(g, m, fds, n_fds);
+        break;
+    case CONTROL_POOL_ACTIVATE:
+        link = find_link(g, m->pool, m->generation);
+        if (link)
+            tell_threads(g, activate, link);
+        break;
+    case CONTROL_POOL_REMOVE:
+        link = find_link(g, m->pool, m->generation);
+        if (link) {
+            link->closing = true;
+            loop_watch_remove(g->threads[0].loop, &link->socket);
+            tell_threads(g, remove_backend, link);
+        }
+        break;
+    case CONTROL_DRAIN:
+        g->draining = true;
+        tell_threads(g, start_draining, NULL);
+        break;
+    case CONTROL_REOPEN_LOGS:
+        open_access_log(g);
+        break;
+    default:
+        log_warn("message %u is not for the gateway", m->type);
+    }
+}
+
+/* The supervisor is gone: a killed server leaves nothing behind, its socket files included. */
+static void end_with_supervisor(struct gateway *g)
+{
+    for (uint32_t i = 0; i < g->n_listeners; i++)
+        if (g->listeners[i].unlink_path[0])
+            unlink(g->listeners[i].unlink_path);
+    _exit(1);
+}
+
+static void on_control(struct loop_watch *w, unsigned events)
+{
+    struct gateway *g = CONTAINER_OF(w, struct gateway, control);
+    struct control_message m;
+    int fds[16];
+    size_t n_fds = 0;
+
+    (void)events;
+    for (;;) {
+        int r = control_receive(w->fd, &m, fds, ARRAY_LENGTH(fds), &n_fds);
+        if (r == -EAGAIN)
+            return;
+        if (r <= 0)
+            end_with_supervisor(g);
+        on_message(g, &m, fds, n_fds);
+        for (size_t i = 0; i < n_fds; i++)
+            close(fds[i]);
+        n_fds = 0;
+    }
+}
+
+/* --- start --------------------------------------------------------------------------------------------------------- */
+
+static void on_signal(void *ctx, int signo)
+{
+    /* SIGTERM and SIGINT go to the whole process group of a terminal; the supervisor decides. */
+    (void)ctx;
+    (void)signo;
+}
+
+static void *run_thread(void *arg)
+{
+    struct gateway_thread *t = arg;
+
+    loop_run(t->loop);
+    return NULL;
+}
+
+static int load_config(struct gateway *g)
+{
+    struct config_errors errors = { 0 };
+    struct str bad;
+
+    int r = control_boot_unpack(CONTROL_BOOT_FD, &g->boot);
+    if (r < 0)
+        return fail("cannot read the boot text: %s", strerror(-r));
+    close(CONTROL_BOOT_FD);
+    control_die_with_parent(g->boot.parent_pid, SIGTERM);
+    r = config_load(str_from(g->boot.config_name),
+                    (struct str){ g->boot.config_text, g->boot.config_text_bytes },
+                    (const char *const *)g->boot.overrides, STR("/"), &g->config, &errors);
+    if (r < 0)
+        return fail("%s", errors.n ? config_error_line(g->config, &errors.v[0]) : strerror(-r));
+    if (trust_new(&g->config->server.trusted_proxies, &g->trust, &bad) < 0)
+        return fail("server.trusted_proxies: expected an address, a block such as 10.0.0.0/8, or "
+                    "\"unix\", found \"%s\"", mem_strndup(bad));
+    return 0;
+}
+
+static uint32_t count_threads(const struct config *c)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (c->server.gateway_threads > 0)
+        return (uint32_t)c->server.gateway_threads;
+    return cores > 4 ? (uint32_t)(cores / 4) : 1;
+}
+
+int gateway_main(void)
+{
+    static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, 0 };
+    struct gateway *g = &gateway;
+    enum log_level level = LOG_NOTICE;
+    struct control_message ready;
+
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_NAME, "sapid: gateway");
+    prctl(PR_SET_DUMPABLE, 0);
+    list_init(&g->links);
+    g->access_fd = -1;
+    if (load_config(g) != 0)
+        return 1;
+    (void)log_level_parse(g->config->log.level, &level);
+    log_init("gateway", STDERR_FILENO, level);
+    if (getrandom(&g->id_prefix, sizeof(g->id_prefix), 0) != sizeof(g->id_prefix))
+        g->id_prefix = clock_realtime_ns();
+    open_access_log(g);
+
+    g->n_threads = count_threads(g->config);
+    g->threads = mem_zalloc(g->n_threads * sizeof(g->threads[0]));
+    for (uint32_t i = 0; i < g->n_threads; i++) {
+        int r = thread_init(&g->threads[i], g, i);
+        if (r < 0)
+            return fail("cannot start a thread: %s", strerror(-r));
+    }
+    struct gateway_thread *main_thread = &g->threads[0];
+    int r = loop_signals(main_thread->loop, signals, on_signal, g);
+    if (r == 0 && fcntl(CONTROL_SUPERVISOR_FD, F_SETFL, O_NONBLOCK) < 0)
+        r = -errno;
+    if (r == 0)
+        r = loop_watch_add(main_thread->loop, &g->control, CONTROL_SUPERVISOR_FD, LOOP_READ,
+                           on_control);
+    if (r < 0)
+        return fail("cannot watch the control socket: %s", strerror(-r));
+    for (uint32_t i = 1; i < g->n_threads; i++)
+        if (pthread_create(&g->threads[i].tid, NULL, run_thread, &g->threads[i]) != 0)
+            return fail("cannot start a thread: %s", strerror(errno));
+    control_message_init(&ready, CONTROL_READY);
+    tell_supervisor(&ready);
+    loop_run(main_thread->loop);
+    return 0;
+}

@@ -1,0 +1,298 @@
+/*
+ * One pool generation as one thread sees it: requests into the channel, answers out of the workers' rings,
+ * and what happens to both when a worker or the whole pool process dies.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "gateway/gateway_int.h"
+
+enum { PIECES_PER_LOOK = 64 };
+
+static void on_news(struct loop_watch *w, unsigned events)
+{
+    /* Edge-triggered and never read: waking is all it is for. The rings are read after the batch. */
+    (void)w;
+    (void)events;
+}
+
+struct backend *backend_find(struct gateway_thread *t, const struct pool_link *link)
+{
+    LIST_FOR_EACH(it, &t->backends) {
+        struct backend *b = LIST_ENTRY(it, struct backend, link);
+        if (b->pool == link)
+            return b;
+    }
+    return NULL;
+}
+
+int backend_add(struct gateway_thread *t, struct pool_link *link)
+{
+    struct backend *b = mem_zalloc(sizeof(*b));
+
+    b->magic = BACKEND_MAGIC;
+    b->pool = link;
+    b->thread = t;
+    b->inflight = mem_zalloc(channel_geometry(link->channel)->slots * sizeof(b->inflight[0]));
+    int r = files_new(&link->config->pools[link->pool], link->root_fd, &b->files);
+    if (r == 0)
+        r = loop_watch_add(t->loop, &b->news, link->eventfds[t->index], LOOP_READ | LOOP_EDGE,
+                           on_news);
+    if (r < 0) {
+        files_free(b->files);
+        mem_free(b->inflight);
+        mem_free(b);
+        return r;
+    }
+    list_push_back(&t->backends, &b->link);
+    return 0;
+}
+
+void backend_free(struct backend *b)
+{
+    struct gateway_thread *t = b->thread;
+
+    CHECK_MAGIC(b, BACKEND_MAGIC);
+    CHECKF(b->n_inflight == 0, "%u requests", b->n_inflight);
+    if (t->active[b->pool->pool] == b)
+        t->active[b->pool->pool] = NULL;
+    list_remove(&b->link);
+    loop_watch_remove(t->loop, &b->news);
+    files_free(b->files);
+    mem_free(b->inflight);
+    b->magic = 0;
+    mem_free(b);
+}
+
+void backend_report_drained(struct backend *b)
+{
+    if (!b->draining || b->drain_reported || b->n_inflight)
+        return;
+    b->drain_reported = true;
+    thread_tell(&b->thread->gateway->threads[0], gateway_on_link_idle, b->pool, 0, 0);
+}
+
+static void leave_channel(struct backend *b, struct channel_ticket ticket)
+{
+    struct exchange *x = b->inflight[ticket.slot];
+
+    if (x)
+        x->backend = NULL;
+    b->inflight[ticket.slot] = NULL;
+    DCHECK(b->n_inflight > 0);
+    b->n_inflight--;
+    if (unlikely(b->draining))
+        backend_report_drained(b);
+}
+
+int backend_push(struct backend *b, struct exchange *x, const struct channel_request *r)
+{
+    CHECK_MAGIC(b, BACKEND_MAGIC);
+    int result = channel_push(b->pool->channel, b->thread->index, r, b->thread->pairs, &x->ticket);
+    if (result < 0)
+        return result;
+    b->inflight[x->ticket.slot] = x;
+    b->n_inflight++;
+    x->backend = b;
+    return 0;
+}
+
+bool backend_withdraw(struct exchange *x)
+{
+    struct backend *b = x->backend;
+
+    if (!b || !channel_cancel(b->pool->channel, b->thread->index, x->ticket))
+        return false;
+    leave_channel(b, x->ticket);
+    return true;
+}
+
+void backend_forget(struct exchange *x)
+{
+    struct backend *b = x->backend;
+
+    if (!b || backend_withdraw(x))
+        return;
+    /* A worker has it: it is told, and what it still writes is dropped until its END. */
+    channel_abort(b->pool->channel, b->thread->index, x->ticket);
+    b->inflight[x->ticket.slot] = NULL;
+    x->backend = NULL;
+}
+
+/* --- answers ------------------------------------------------------------------------------------------------- */
+
+static void kill_worker(struct gateway_thread *t, struct command *c)
+{
+    struct control_message m;
+
+    control_message_init(&m, CONTROL_WORKER_KILL);
+    m.worker = c->worker;
+    m.incarnation = c->pool->incarnations[c->worker];
+    if (!c->pool->dead && control_send(c->pool->socket.fd, &m, NULL, 0) < 0)
+        log_error("cannot ask for the end of worker %u", c->worker);
+    (void)t;
+    mem_free(c);
+}
+
+static bool same_ticket(struct channel_ticket a, struct channel_ticket b)
+{
+    return a.slot == b.slot && a.seq == b.seq;
+}
+
+/* The pieces of one request. Returns how many were taken. */
+static int take_group(struct backend *b, uint32_t worker, const struct channel_piece *p, int n)
+{
+    struct gateway_thread *t = b->thread;
+    struct channel_ticket ticket = p[0].ticket;
+    struct exchange *x = b->inflight[ticket.slot];
+    size_t bytes = 0;
+    int taken = n;
+
+    if (x && x->ticket.seq == ticket.seq) {
+        taken = respond_pieces(x, p, n, &bytes);
+        if (x->stalled)
+            x->stalled_worker = worker;
+    } else {
+        x = NULL;
+    }
+    bool ended = taken > 0 && p[taken - 1].type == CHANNEL_END;
+    channel_consume(b->pool->channel, t->index, worker, taken, bytes);
+    if (!ended)
+        return taken;
+    leave_channel(b, ticket);
+    channel_release(b->pool->channel, t->index, ticket);
+    if (x)
+        conn_advance(x->conn);
+    return taken;
+}
+
+void backend_poll_worker(struct backend *b, uint32_t worker)
+{
+    struct channel_piece pieces[PIECES_PER_LOOK];
+    struct gateway_thread *t = b->thread;
+
+    CHECK_MAGIC(b, BACKEND_MAGIC);
+    for (;;) {
+        int n = channel_peek(b->pool->channel, t->index, worker, pieces, PIECES_PER_LOOK);
+        if (n < 0) {
+            log_error("worker %u of pool %.*s wrote nonsense into its ring; it is ended", worker,
+                      STR_ARG(b->pool->config->pools[b->pool->pool].name));
+            thread_tell(&t->gateway->threads[0], kill_worker, b->pool, worker, 0);
+            return;
+        }
+        if (n == 0)
+            return;
+        for (int at = 0; at < n;) {
+            int end = at + 1;
+            while (end < n && same_ticket(pieces[end].ticket, pieces[at].ticket))
+                end++;
+            int taken = take_group(b, worker, pieces + at, end - at);
+            if (taken == 0)
+                return; /* stalled: the client's pace decides when we come back */
+            at += taken;
+        }
+    }
+}
+
+void backend_poll(struct backend *b)
+{
+    int worker;
+
+    while ((worker = channel_next_dirty(b->pool->channel, b->thread->index)) >= 0)
+        backend_poll_worker(b, (uint32_t)worker);
+}
+
+/* --- death ----------------------------------------------------------------------------------------------------- */
+
+static void take_rest(struct backend *b, uint32_t worker)
+{
+    b->thread->take_all = true;
+    backend_poll_worker(b, worker);
+    b->thread->take_all = false;
+}
+
+void backend_worker_dead(struct backend *b, uint32_t worker, uint32_t incarnation)
+{
+    struct gateway_thread *t = b->thread;
+    struct channel_ticket ticket;
+
+    take_rest(b, worker);
+    if (channel_worker_recover(b->pool->channel, t->index, worker, incarnation, &ticket)) {
+        struct exchange *x = b->inflight[ticket.slot];
+        t->count.lost_workers++;
+        leave_channel(b, ticket);
+        if (x) {
+            char id[REQUEST_ID_BYTES + 1];
+            exchange_request_id(x, id);
+            log_error("request %s was lost with worker %u", id, worker);
+            respond_lost(x, 502);
+        }
+    }
+    thread_tell(&t->gateway->threads[0], gateway_on_recovered, b->pool, worker, incarnation);
+}
+
+void backend_abandon(struct backend *b)
+{
+    struct gateway_thread *t = b->thread;
+    struct channel *ch = b->pool->channel;
+    const struct channel_geometry *g = channel_geometry(ch);
+
+    if (t->active[b->pool->pool] == b)
+        t->active[b->pool->pool] = NULL;
+    for (uint32_t w = 0; w < g->workers; w++)
+        take_rest(b, w);
+    for (uint32_t slot = 0; slot < g->slots; slot++) {
+        struct exchange *x = b->inflight[slot];
+        if (!x)
+            continue;
+        if (backend_withdraw(x)) {
+            exchange_dispatch_again(x); /* never ran: the next generation takes it */
+            continue;
+        }
+        leave_channel(b, x->ticket);
+        t->count.lost_workers++;
+        respond_lost(x, 502);
+    }
+    b->n_inflight = 0; /* requests whose clients had gone */
+    backend_report_drained(b);
+}
+
+void backend_take_waiting(struct backend *b)
+{
+    struct gateway_thread *t = b->thread;
+    uint32_t pool = b->pool->pool;
+
+    while (!list_empty(&t->waiting[pool]) && t->active[pool] == b) {
+        struct exchange *x = LIST_ENTRY(t->waiting[pool].next, struct exchange, link);
+        list_remove(&x->link);
+        t->n_waiting[pool]--;
+        exchange_dispatch_again(x);
+        if (!list_empty(&x->link))
+            return; /* the new generation is gone already */
+    }
+}
+
+/* --- spooled bodies --------------------------------------------------------------------------------------------- */
+
+void backend_send_body(struct backend *b, struct channel_ticket ticket, uint32_t worker)
+{
+    struct exchange *x = ticket.slot < channel_geometry(b->pool->channel)->slots
+                             ? b->inflight[ticket.slot] : NULL;
+    struct control_message m;
+    uint32_t owner;
+
+    control_message_init(&m, CONTROL_BODY);
+    m.ticket = ticket;
+    bool good = x && x->ticket.seq == ticket.seq && x->body_fd >= 0 &&
+                channel_ticket_state(b->pool->channel, ticket, &owner) == CHANNEL_RUNNING &&
+                owner == worker && lseek(x->body_fd, 0, SEEK_SET) == 0;
+    int socket = b->pool->worker_sockets[worker];
+    if (socket < 0)
+        return;
+    int r = control_send(socket, &m, good ? &x->body_fd : NULL, good ? 1 : 0);
+    if (r < 0)
+        log_warn("cannot hand a request body to worker %u: errno %d", worker, -r);
+}

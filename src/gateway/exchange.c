@@ -1,0 +1,539 @@
+/*
+ * One request: where it goes, its body, its hand-over to a pool.
+ *
+ * Routing needs only the parsed head in the thread's scratch space. When the body has to be awaited, or
+ * when the pool is restarting, the scratch is gone by then: the head, which stays at the front of the
+ * connection's input buffer, is parsed and routed again. That costs a microsecond in the rare case and
+ * keeps the common one free of copies.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "gateway/gateway_int.h"
+
+enum { BODY_MEMORY_MAX = 16 * 1024 };
+
+static struct exchange *take_exchange(struct gateway_thread *t)
+{
+    struct exchange *x = t->n_free_exchanges ? t->free_exchanges[--t->n_free_exchanges]
+                                             : mem_try_alloc(sizeof(*x));
+    if (!x)
+        return NULL;
+    memset(x, 0, sizeof(*x));
+    x->magic = EXCHANGE_MAGIC;
+    list_init(&x->link);
+    x->body_fd = x->out.spool_fd = -1;
+    x->declared = -1;
+    buf_init(&x->body, 0);
+    buf_init(&x->head_parts, 1024 * 1024);
+    buf_init(&x->out.memory, 0);
+    return x;
+}
+
+void exchange_free(struct exchange *x)
+{
+    struct gateway_thread *t = x->conn->thread;
+
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    backend_forget(x);
+    if (!list_empty(&x->link)) {
+        list_remove(&x->link);
+        t->n_waiting[x->pool]--;
+    }
+    buf_fini(&x->body);
+    buf_fini(&x->head_parts);
+    buf_fini(&x->out.memory);
+    spool_forget(t->gateway, &x->body_fd, x->body_sink == BODY_SPOOL ? x->body_bytes : 0);
+    spool_forget(t->gateway, &x->out.spool_fd, x->out.spool_end);
+    if (x->plan) {
+        static_plan_fini(x->plan);
+        mem_free(x->plan);
+    }
+    x->magic = 0;
+    if (t->n_free_exchanges < ARRAY_LENGTH(t->free_exchanges))
+        t->free_exchanges[t->n_free_exchanges++] = x;
+    else
+        mem_free(x);
+}
+
+void exchange_request_id(const struct exchange *x, char out[REQUEST_ID_BYTES + 1])
+{
+    static const char hex[] = "0123456789abcdef";
+    uint64_t id = x->id;
+
+    for (int i = REQUEST_ID_BYTES - 1; i >= 0; i--, id >>= 4)
+        out[i] = hex[id & 15];
+    out[REQUEST_ID_BYTES] = '\0';
+}
+
+void exchange_parse_again(struct exchange *x)
+{
+    struct conn *c = x->conn;
+    const struct http_limits any = { .request_line_bytes = UINT32_MAX, .headers_bytes = UINT32_MAX,
+                                     .headers_count = HTTP_HEADERS_MAX, .body_bytes = UINT64_MAX };
+    struct http1_parser parser = { 0 };
+
+    int r = http1_parse_request(&parser, str_take(buf_view(&c->in), x->head_bytes), &any,
+                                &c->thread->request);
+    CHECKF(r == (int)x->head_bytes, "a head that was parsed once is %d now", r);
+}
+
+/* --- where it goes ------------------------------------------------------------------------------------ */
+
+enum verdict { VERDICT_STATUS, VERDICT_STATIC, VERDICT_REDIRECT, VERDICT_PHP };
+
+struct route {
+    enum verdict verdict;
+    int status;
+    struct str extra;        /* header lines of a status answer */
+    struct files *files;
+};
+
+static struct backend *pool_backend(struct gateway_thread *t, uint32_t pool)
+{
+    return t->active[pool];
+}
+
+/* With thread->request set. VERDICT_STATIC holds a file reference in thread->match. */
+static struct route find_route(struct exchange *x)
+{
+    struct gateway_thread *t = x->conn->thread;
+    const struct http_request *r = &t->request;
+    struct route route = { .verdict = VERDICT_STATUS, .status = 404 };
+    struct backend *b = pool_backend(t, x->pool);
+
+    if (r->form == HTTP_ASTERISK_FORM) {
+        route.status = 204;
+        route.extra = STR("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+        return route;
+    }
+    if (r->method == HTTP_CONNECT || r->method == HTTP_TRACE) {
+        route.status = 405;
+        route.extra = STR("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+        return route;
+    }
+    if (r->path.n >= sizeof(t->path)) {
+        route.status = 414;
+        return route;
+    }
+    int n = http_normalize_path(r->path, t->path);
+    if (n < 0) {
+        route.status = 400;
+        return route;
+    }
+    if (!b) {
+        /* No generation is up: every request waits for one, files too, since they are its files. */
+        route.verdict = VERDICT_PHP;
+        return route;
+    }
+    route.files = b->files;
+    files_resolve(b->files, (struct str){ t->path, (size_t)n }, &t->match);
+    switch (t->match.kind) {
+    case FILES_STATIC:
+        route.verdict = VERDICT_STATIC;
+        break;
+    case FILES_SCRIPT:
+    case FILES_FRONT:
+        route.verdict = VERDICT_PHP;
+        break;
+    case FILES_REDIRECT:
+        route.verdict = VERDICT_REDIRECT;
+        break;
+    case FILES_FORBIDDEN:
+        route.status = 403;
+        break;
+    case FILES_NOT_FOUND:
+        break;
+    }
+    return route;
+}
+
+/* Request complete; thread->request and thread->match belong to it. */
+static void act(struct exchange *x, struct route route)
+{
+    struct gateway_thread *t = x->conn->thread;
+
+    x->conn->state = CONN_WAIT;
+    switch (route.verdict) {
+    case VERDICT_STATUS:
+        respond_status(x, route.status, route.extra);
+        break;
+    case VERDICT_STATIC:
+        respond_static(x, route.files, t->match.file);
+        break;
+    case VERDICT_REDIRECT:
+        respond_redirect(x, t->match.script_name);
+        break;
+    case VERDICT_PHP:
+        exchange_dispatch(x);
+        break;
+    }
+}
+
+/* --- request body -------------------------------------------------------------------------------------- */
+
+static void open_spool(struct exchange *x)
+{
+    struct gateway *g = x->conn->thread->gateway;
+
+    x->body_fd = spool_open(g);
+    if (x->body_fd >= 0) {
+        x->body_sink = BODY_SPOOL;
+        x->conn->thread->count.spooled_requests++;
+        return;
+    }
+    log_error("cannot make a file in spool_dir %.*s for a request body: %s",
+              STR_ARG(g->config->server.spool_dir), strerror(-x->body_fd));
+    x->body_fd = -1;
+    x->early_status = 507;
+    x->body_sink = BODY_DISCARD;
+}
+
+static void keep_body_bytes(struct exchange *x, struct str data)
+{
+    struct gateway *g = x->conn->thread->gateway;
+
+    if (x->body_sink == BODY_MEMORY && buf_length(&x->body) + data.n > BODY_MEMORY_MAX) {
+        open_spool(x);
+        if (x->body_sink == BODY_SPOOL && spool_write(g, x->body_fd, buf_view(&x->body)) < 0)
+            goto no_room;
+        buf_fini(&x->body);
+    }
+    if (x->body_sink == BODY_MEMORY) {
+        if (buf_append(&x->body, data.p, data.n) < 0)
+            goto no_room;
+    } else if (x->body_sink == BODY_SPOOL) {
+        if (spool_write(g, x->body_fd, data) < 0)
+            goto no_room;
+    }
+    x->body_bytes += data.n;
+    return;
+no_room:
+    log_error("no room for a request body of %" PRIu64 " bytes and more: [server] max_spool_size or "
+              "the disk of spool_dir is full", x->body_bytes);
+    spool_forget(g, &x->body_fd, x->body_bytes);
+    buf_fini(&x->body);
+    x->body_sink = BODY_DISCARD;
+    x->early_status = 507;
+}
+
+static void refuse_body(struct exchange *x, int status)
+{
+    x->keep_alive = false;
+    x->conn->state = CONN_WAIT;
+    respond_status(x, status, STR_NONE);
+}
+
+static void body_done(struct exchange *x)
+{
+    x->body_complete = true;
+    if (x->early_status) {
+        x->conn->state = CONN_WAIT;
+        respond_status(x, x->early_status, STR_NONE);
+        return;
+    }
+    exchange_parse_again(x);
+    act(x, find_route(x));
+}
+
+void exchange_read_body(struct exchange *x)
+{
+    struct conn *c = x->conn;
+    struct buf *in = &c->in;
+
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    for (;;) {
+        struct str rest = str_skip(buf_view(in), x->head_bytes);
+        struct str data = STR_NONE;
+        size_t used = 0;
+        int r = http1_body_next(&x->body_decoder, rest, &data, &used);
+        if (r < 0) {
+            c->thread->count.bad_requests++;
+            refuse_body(x, http_error_status((enum http_error)-r));
+            return;
+        }
+        if (data.n && x->body_sink != BODY_DISCARD)
+            keep_body_bytes(x, data);
+        /* What was taken leaves the buffer; the head before it and what follows stay. */
+        if (used) {
+            char *from = in->base + in->head + x->head_bytes;
+            memmove(from, from + used, rest.n - used);
+            in->tail -= used;
+        }
+        if (r > 0) {
+            body_done(x);
+            return;
+        }
+        if (used == 0 || buf_length(in) == x->head_bytes)
+            return;
+    }
+}
+
+/* The head announces a body: decide what becomes of it. False: answered already. */
+static bool begin_body(struct exchange *x, const struct route *route)
+{
+    struct conn *c = x->conn;
+    struct gateway_thread *t = c->thread;
+    const struct http_request *r = &t->request;
+    const struct config_server *s = &t->gateway->config->server;
+
+    if (route->verdict == VERDICT_STATIC)
+        file_release(t->match.file);
+    if (r->content_length > 0 && (uint64_t)r->content_length > s->max_body_size) {
+        refuse_body(x, 413);
+        return false;
+    }
+    x->wants_continue = r->expect_continue && r->minor >= 1;
+    if (x->wants_continue && route->verdict != VERDICT_PHP) {
+        /* The final answer needs no body: say it instead of 100 (RFC 9110 section 10.1.1). */
+        x->keep_alive = false;
+        act(x, find_route(x));
+        return false;
+    }
+    http1_body_init(&x->body_decoder, r, s->max_body_size);
+    x->body_sink = route->verdict == VERDICT_PHP ? BODY_MEMORY : BODY_DISCARD;
+    if (x->body_sink == BODY_MEMORY && r->content_length > BODY_MEMORY_MAX)
+        open_spool(x);
+    c->state = CONN_BODY;
+    if (x->wants_continue && buf_length(&c->in) == x->head_bytes)
+        respond_continue(c);
+    conn_deadline(c, s->body_timeout_ms);
+    return true;
+}
+
+static bool may_keep_alive(const struct conn *c)
+{
+    const struct config_server *s = &c->thread->gateway->config->server;
+
+    return c->thread->request.keep_alive && !c->thread->draining &&
+           (s->keepalive_requests == 0 || c->requests < s->keepalive_requests);
+}
+
+void exchange_begin(struct conn *c, uint32_t head_bytes)
+{
+    struct gateway_thread *t = c->thread;
+    const struct http_request *r = &t->request;
+    struct exchange *x = take_exchange(t);
+
+    if (!x) {
+        t->count.refused++;
+        conn_close(c);
+        return;
+    }
+    c->exchange = x;
+    x->conn = c;
+    x->head_bytes = head_bytes;
+    x->started_ns = c->head_started_ns;
+    x->received_ns = clock_realtime_ns();
+    x->id = t->gateway->id_prefix + (((uint64_t)t->index << 56) ^ ++t->spread_counter);
+    x->method = r->method;
+    x->minor = r->minor;
+    x->keep_alive = may_keep_alive(c);
+    t->count.requests++;
+    t->count.underscore_headers += r->underscore_dropped;
+
+    struct route route = find_route(x);
+    if (r->chunked || r->content_length > 0) {
+        if (begin_body(x, &route))
+            exchange_read_body(x);
+        return;
+    }
+    x->body_complete = true;
+    act(x, route);
+}
+
+/* --- to the pool ---------------------------------------------------------------------------------------- */
+
+/* What the client's side of the connection was called, after trusted proxies had their say. */
+struct identity {
+    struct str remote, host, server_name;
+    uint16_t remote_port, server_port;
+    bool https;
+};
+
+static bool is_trusted(void *ctx, struct str address)
+{
+    return trust_has(ctx, address);
+}
+
+static struct str without_port(struct str host)
+{
+    if (host.n && host.p[0] == '[') {
+        ptrdiff_t end = str_find(host, ']');
+        return end < 0 ? host : str_take(host, (size_t)end + 1);
+    }
+    ptrdiff_t colon = str_find(host, ':');
+    return colon < 0 ? host : str_take(host, (size_t)colon);
+}
+
+static void identify(const struct conn *c, struct identity *id)
+{
+    const struct http_request *r = &c->thread->request;
+
+    *id = (struct identity){
+        .remote = { c->peer.text, c->peer.length },
+        .remote_port = c->peer.port,
+        .host = r->host,
+        .server_port = c->local.port,
+    };
+    if (c->trusted) {
+        struct http_forwarded f;
+        http_parse_forwarded(r, is_trusted, c->thread->gateway->trust, &f);
+        if (f.address.n) {
+            id->remote = f.address;
+            id->remote_port = 0;
+        }
+        if (f.proto.n) {
+            id->https = str_eq_nocase(f.proto, STR("https"));
+            id->server_port = id->https ? 443 : 80;
+        }
+        if (f.host.n)
+            id->host = f.host;
+        if (f.port)
+            id->server_port = f.port;
+    }
+    id->server_name = without_port(id->host);
+    if (id->server_name.n == 0)
+        id->server_name = (struct str){ c->local.text, c->local.length };
+}
+
+static void describe(struct exchange *x, struct backend *b, struct channel_request *ret,
+                     const char *script, size_t script_bytes, const char *request_id)
+{
+    struct conn *c = x->conn;
+    const struct http_request *r = &c->thread->request;
+    const struct files_match *m = &c->thread->match;
+    struct identity id;
+
+    identify(c, &id);
+    *ret = (struct channel_request){
+        .method = r->method_text,
+        .target = { r->path.p, r->path.n + (r->query.p ? r->query.n + 1 : 0) },
+        .protocol = r->minor ? STR("HTTP/1.1") : STR("HTTP/1.0"),
+        .script_name = m->script_name,
+        .script_filename = { script, script_bytes },
+        .path_info = m->path_info,
+        .query = r->query,
+        .document_root = str_from(b->pool->document_root),
+        .host = id.host,
+        .server_name = id.server_name,
+        .remote_addr = id.remote,
+        .server_addr = { c->local.text, c->local.length },
+        .request_id = { request_id, REQUEST_ID_BYTES },
+        .remote_port = id.remote_port,
+        .server_port = id.server_port,
+        .flags = (uint16_t)((id.https ? CHANNEL_HTTPS : 0) |
+                            (x->keep_alive ? CHANNEL_KEEP_ALIVE : 0)),
+        .http_minor = r->minor,
+        .content_length = r->content_length,
+        .received_ns = x->received_ns,
+        .n_headers = r->n_headers,
+    };
+    /* struct http_header and struct channel_pair are alike; the channel must not know http/. */
+    for (uint32_t i = 0; i < r->n_headers; i++)
+        c->thread->pairs[i] = (struct channel_pair){ r->headers[i].name, r->headers[i].value };
+    if (x->body_sink == BODY_MEMORY || x->body_sink == BODY_SPOOL)
+        ret->content_length = (int64_t)x->body_bytes;
+}
+
+static void attach_body(struct exchange *x, struct backend *b, struct channel_request *request)
+{
+    if (x->body_sink == BODY_MEMORY) {
+        if (buf_length(&x->body) <=
+            channel_inline_room(b->pool->channel, request, x->conn->thread->pairs)) {
+            request->body_kind = CHANNEL_BODY_INLINE;
+            request->body = buf_view(&x->body);
+            return;
+        }
+        open_spool(x);
+        if (x->body_sink != BODY_SPOOL ||
+            spool_write(x->conn->thread->gateway, x->body_fd, buf_view(&x->body)) < 0)
+            return;
+        buf_fini(&x->body);
+    }
+    if (x->body_sink == BODY_SPOOL)
+        request->body_kind = CHANNEL_BODY_FILE;
+}
+
+static void wait_for_pool(struct exchange *x)
+{
+    struct gateway_thread *t = x->conn->thread;
+    const struct config_pool *pool = &t->gateway->config->pools[x->pool];
+
+    if (t->n_waiting[x->pool] >= pool->queue_size) {
+        t->count.queue_full++;
+        respond_status(x, 503, STR("Retry-After: 1\r\n"));
+        return;
+    }
+    t->n_waiting[x->pool]++;
+    list_push_back(&t->waiting[x->pool], &x->link);
+    conn_deadline(x->conn, pool->queue_timeout_ms);
+}
+
+static void push(struct exchange *x, struct backend *b)
+{
+    struct gateway_thread *t = x->conn->thread;
+    struct channel_request request;
+    char script[2 * FILES_PATH_MAX];
+    char request_id[REQUEST_ID_BYTES + 1];
+    size_t root_bytes = strlen(b->pool->document_root);
+
+    /* The document root "/" must not give "//index.php". */
+    if (root_bytes == 1)
+        root_bytes = 0;
+    if (root_bytes + t->match.script_name.n >= sizeof(script)) {
+        respond_status(x, 414, STR_NONE);
+        return;
+    }
+    memcpy(script, b->pool->document_root, root_bytes);
+    memcpy(script + root_bytes, t->match.script_name.p, t->match.script_name.n);
+    exchange_request_id(x, request_id);
+    describe(x, b, &request, script, root_bytes + t->match.script_name.n, request_id);
+    attach_body(x, b, &request);
+    if (x->body_sink == BODY_DISCARD) {
+        respond_status(x, x->early_status ? x->early_status : 507, STR_NONE);
+        return;
+    }
+    int r = backend_push(b, x, &request);
+    if (r == -EAGAIN) {
+        t->count.queue_full++;
+        respond_status(x, 503, STR("Retry-After: 1\r\n"));
+    } else if (r == -E2BIG) {
+        respond_status(x, 431, STR_NONE);
+    } else if (r < 0) {
+        wait_for_pool(x);
+    } else {
+        conn_deadline(x->conn, b->pool->config->pools[x->pool].queue_timeout_ms);
+    }
+}
+
+void exchange_dispatch(struct exchange *x)
+{
+    struct backend *b = pool_backend(x->conn->thread, x->pool);
+
+    if (b)
+        push(x, b);
+    else
+        wait_for_pool(x);
+}
+
+void exchange_dispatch_again(struct exchange *x)
+{
+    exchange_parse_again(x);
+    act(x, find_route(x));
+}
+
+bool exchange_withdraw(struct exchange *x)
+{
+    if (!list_empty(&x->link)) {
+        list_remove(&x->link);
+        x->conn->thread->n_waiting[x->pool]--;
+        return true;
+    }
+    return backend_withdraw(x);
+}

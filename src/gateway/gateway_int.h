@@ -1,0 +1,371 @@
+/*
+ * gateway, inside: the structures its files share.
+ *
+ *   gateway.c   process: boot, control messages, generations, threads
+ *   thread.c    one event-loop thread: mailbox, hooks around the poll, idle connections
+ *   conn.c      one client connection: accept, read, parse, time limits, close
+ *   exchange.c  one request and its answer: routing, request body, access log
+ *   respond.c   framing and sending: answers of our own, static files, the bounded output queue
+ *   backend.c   one pool generation as a thread sees it: channel in, ring out, recovery
+ *   spool.c     unlinked files for what does not fit in memory
+ *   trust.c     which peers may speak for a client
+ *   access_log.c, files.c, static.c, mime.c
+ *
+ * Everything a connection needs belongs to one thread; between threads there are only mailbox commands
+ * and the read-only configuration.
+ */
+#ifndef SAPID_GATEWAY_GATEWAY_INT_H
+#define SAPID_GATEWAY_GATEWAY_INT_H
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "channel/channel.h"
+#include "channel/control.h"
+#include "config/config.h"
+#include "gateway/files.h"
+#include "http/http.h"
+#include "loop/loop.h"
+
+enum {
+    CONN_MAGIC = 0x434f4e4e,
+    EXCHANGE_MAGIC = 0x45584348,
+    BACKEND_MAGIC = 0x4241434b,
+    POOLS_MAX = 64,
+    LISTENERS_MAX = 64,
+    IN_BUFFER_BYTES = 8192,       /* first input buffer of an active connection, pooled per thread */
+    OUT_MEMORY_MAX = 256 * 1024,  /* answer bytes in memory for a slow client before the spool file */
+    LINGER_BYTES_MAX = 1024 * 1024,
+    REQUEST_ID_BYTES = 16,
+};
+
+/* --- one client address ----------------------------------------------------------------------------- */
+enum { ADDRESS_TEXT_MAX = 46 }; /* INET6_ADDRSTRLEN */
+struct address {
+    uint16_t port;
+    uint8_t length;
+    char text[ADDRESS_TEXT_MAX]; /* "" for a unix socket */
+};
+void address_from_sockaddr(struct address *a, const struct sockaddr_storage *ss);
+
+/* --- trust.c ----------------------------------------------------------------------------------------- */
+struct trust;
+/* From [server] trusted_proxies; 0, -EINVAL with the offending text in *ret_bad. */
+MUST_USE int trust_new(const struct config_strings *list, struct trust **ret, struct str *ret_bad);
+void trust_free(struct trust *t);
+bool trust_empty(const struct trust *t);
+/* `text` is an address without port; "" stands for a unix-socket peer. */
+bool trust_has(const struct trust *t, struct str text);
+
+/* --- the process ------------------------------------------------------------------------------------- */
+struct listener {
+    int fd;
+    uint32_t index; /* in config->server.listen */
+    bool is_unix;
+    char unlink_path[108]; /* unix socket to remove when the whole server was killed; "" none */
+};
+
+struct gateway {
+    struct config *config;
+    struct trust *trust;
+    struct control_boot boot;
+    struct gateway_thread *threads;
+    uint32_t n_threads;
+    struct listener listeners[LISTENERS_MAX];
+    uint32_t n_listeners;
+    struct loop_watch control;
+    struct list links; /* struct pool_link: live generations, main thread only */
+    bool draining;
+    uint32_t drained_threads;
+    _Atomic uint64_t spooled_bytes; /* of all threads, against max_spool_size */
+    int access_fd;                  /* -1: off */
+    uint64_t id_prefix;             /* request ids: prefix of this process, then a counter */
+};
+
+/* --- one pool generation ----------------------------------------------------------------------------- */
+/* Shared by all threads; the main thread (thread 0) owns the sockets. */
+struct pool_link {
+    struct list link;
+    uint32_t pool, generation;
+    struct config *config;     /* of this generation; owned when it is not the gateway's own */
+    char *document_root;
+    int root_fd;
+    struct channel *channel;
+    int *eventfds;
+    int *worker_sockets;       /* by worker index, -1 none */
+    uint32_t *incarnations;    /* announced by WORKER_START */
+    uint32_t *recovering;      /* threads that have yet to recover this worker's predecessor */
+    bool *announced;           /* a successor waits for that recovery */
+    struct worker_watch *watches;
+    struct loop_watch socket;  /* to the pool process */
+    int socket_fd;
+    struct control_boot boot;  /* where `config` came from, when it is its own */
+    struct gateway *gateway;
+    bool ready, dead, closing;
+    uint32_t idle_threads;     /* threads without a request of this generation while it drains */
+    uint32_t removed_threads;  /* threads that have let go of it */
+};
+
+/* The same generation in one thread. */
+struct backend {
+    uint32_t magic;
+    struct list link;          /* thread->backends */
+    struct pool_link *pool;
+    struct gateway_thread *thread;
+    struct loop_watch news;    /* the thread's eventfd of this channel */
+    struct files *files;
+    struct exchange **inflight; /* by slot; NULL: nobody waits (client gone) */
+    uint32_t n_inflight;       /* requests given to the channel and not yet released */
+    bool draining, drain_reported;
+};
+
+/* --- one request and its answer ----------------------------------------------------------------------- */
+enum exchange_body { BODY_NONE, BODY_MEMORY, BODY_SPOOL, BODY_DISCARD };
+
+struct out_queue {
+    struct buf memory;   /* first to send */
+    int spool_fd;        /* then this file; -1 none */
+    uint64_t spool_at, spool_end;
+};
+
+struct exchange {
+    uint32_t magic;
+    struct conn *conn;
+    struct list link;          /* thread->waiting[pool]: no generation active yet */
+    struct backend *backend;   /* while in a channel */
+    struct channel_ticket ticket;
+    uint32_t pool;             /* index, for requeueing */
+
+    /* request */
+    uint32_t head_bytes;       /* head at the start of conn->in, kept until the answer is complete */
+    uint64_t started_ns;       /* monotonic, first byte of the head */
+    uint64_t received_ns;      /* realtime, for REQUEST_TIME_FLOAT */
+    uint64_t id;
+    enum http_method method;
+    uint8_t minor;
+    bool keep_alive;
+    bool wants_continue;
+    enum exchange_body body_sink;
+    struct http1_body body_decoder;
+    bool body_complete;
+    struct buf body;           /* BODY_MEMORY */
+    int body_fd;               /* BODY_SPOOL */
+    uint64_t body_bytes;
+    int early_status;          /* answer to give once the body was discarded */
+
+    /* answer */
+    int status;
+    bool head_sent;
+    bool body_allowed;         /* not HEAD, 1xx, 204, 304 */
+    bool chunked;
+    bool complete;             /* all of it is in `out` or sent */
+    bool failed;               /* cannot be completed: close when `out` is sent */
+    bool stalled;              /* ring data waits for room in `out` */
+    uint32_t stalled_worker;
+    int64_t declared;          /* Content-Length given by PHP, -1 none */
+    uint64_t body_sent;        /* body bytes taken from the backend */
+    uint64_t wire_bytes;       /* everything written to the client */
+    struct buf head_parts;     /* HEAD that came in parts */
+    struct out_queue out;
+    struct static_plan *plan;  /* static answer not yet sent */
+    uint32_t plan_segment;
+};
+
+/* --- one connection ----------------------------------------------------------------------------------- */
+enum conn_state {
+    CONN_PROXY,  /* a PROXY header is expected first */
+    CONN_IDLE,   /* between requests */
+    CONN_HEAD,   /* part of a head has come */
+    CONN_BODY,   /* request body is coming */
+    CONN_WAIT,   /* a backend works on the answer */
+    CONN_SEND,   /* answer complete, output waits for the client */
+    CONN_LINGER, /* our side is shut; reading what the client still sends */
+};
+
+struct conn {
+    uint32_t magic;
+    enum conn_state state;
+    struct loop_watch watch;
+    struct loop_timer timer;
+    struct list link; /* thread->conns */
+    struct gateway_thread *thread;
+    struct exchange *exchange;
+    struct buf in;
+    struct http1_parser parser;
+    uint32_t requests;
+    uint32_t lingered;
+    bool may_read;      /* edge-triggered: bytes may wait in the socket */
+    bool may_write;
+    bool hangup;        /* the end of the client's stream is in the socket, or an error */
+    bool half_closed;   /* the client will send no more: read to the end */
+    bool is_unix;
+    bool trusted;
+    bool busy;          /* conn_advance is on the stack */
+    struct list resume; /* in thread->resume, or alone */
+    uint64_t head_started_ns;
+    struct address peer;
+    struct address local;
+};
+
+/* --- one thread --------------------------------------------------------------------------------------- */
+struct gateway_counters {
+    uint64_t accepted, refused, requests, underscore_headers, bad_requests, timeouts, aborted,
+        queue_full, queue_timeouts, lost_workers, spooled_requests, spooled_answers, log_bytes_lost;
+};
+
+struct gateway_thread {
+    uint32_t index;
+    struct gateway *gateway;
+    struct loop *loop;
+    pthread_t tid;
+    struct list conns;
+    uint32_t n_conns;
+    struct list backends;              /* struct backend */
+    struct backend *active[POOLS_MAX]; /* takes new requests */
+    struct list waiting[POOLS_MAX];    /* struct exchange: no active backend */
+    uint32_t n_waiting[POOLS_MAX];
+    struct list resume;                /* connections with a pipelined request to look at */
+    struct list graveyard;             /* closed in this batch; freed at its end, callers may still look */
+    struct thread_listener {
+        struct loop_watch watch;
+        struct gateway_thread *thread;
+        const struct listener *listener;
+    } listeners[LISTENERS_MAX];        /* by index in gateway->listeners */
+    bool listening, accept_paused, draining, drain_reported;
+    bool take_all; /* a dead worker's ring is read to its end, whatever the client's pace */
+    uint64_t spread_counter;           /* request ids */
+
+    struct loop_watch mailbox;
+    int mailbox_fd;
+    pthread_mutex_t mailbox_lock;
+    struct command *commands, **commands_end;
+
+    /* scratch, valid only within one call */
+    struct http_request request;
+    struct channel_pair pairs[HTTP_HEADERS_MAX];
+    struct static_plan plan;
+    struct files_match match;
+    char path[FILES_PATH_MAX + 1];
+
+    char *free_in[256];                /* input buffers for reuse */
+    uint32_t n_free_in;
+    struct exchange *free_exchanges[256];
+    uint32_t n_free_exchanges;
+    time_t date_at;
+    char date[HTTP_DATE_BYTES];
+    struct buf head;                   /* answer head under construction */
+    struct buf log;                    /* access-log lines of this batch */
+    struct gateway_counters count;
+};
+
+/* Work for another thread (or this one), run between batches there. */
+struct command {
+    void (*run)(struct gateway_thread *t, struct command *c); /* frees c */
+    struct command *next;
+    struct pool_link *pool;
+    uint32_t worker, incarnation;
+    struct channel_ticket ticket;
+};
+
+/* thread.c */
+MUST_USE int thread_init(struct gateway_thread *t, struct gateway *g, uint32_t index);
+void thread_post(struct gateway_thread *t, struct command *c);
+/* The same with a fresh command. `pool` may be NULL. */
+void thread_tell(struct gateway_thread *t, void (*run)(struct gateway_thread *, struct command *),
+                 struct pool_link *pool, uint32_t worker, uint32_t incarnation);
+void thread_listen(struct gateway_thread *t);
+void thread_stop_listening(struct gateway_thread *t);
+void thread_drain(struct gateway_thread *t);
+/* After a connection closed: resume accepting, report the end of draining. */
+void thread_conn_gone(struct gateway_thread *t);
+const char *thread_date(struct gateway_thread *t);
+/* The connection has input or a free pipeline: look at it after this batch. */
+void thread_resume(struct gateway_thread *t, struct conn *c);
+char *thread_take_buffer(struct gateway_thread *t);
+void thread_give_buffer(struct gateway_thread *t, char *p);
+
+/* gateway.c, run in thread 0 */
+void gateway_on_thread_drained(struct gateway_thread *main_thread, struct command *c);
+void gateway_on_link_idle(struct gateway_thread *main_thread, struct command *c);
+void gateway_on_removed(struct gateway_thread *main_thread, struct command *c);
+void gateway_on_recovered(struct gateway_thread *main_thread, struct command *c);
+
+/* conn.c */
+void conn_accept(struct gateway_thread *t, int fd, bool is_unix);
+/* Goes on as far as it can without blocking: parse, route, read bodies, send. */
+void conn_advance(struct conn *c);
+void conn_close(struct conn *c);
+/* Shuts our side and discards what still comes for a while. */
+void conn_linger(struct conn *c);
+/* The exchange's answer is complete and sent: next request, linger or close. */
+void conn_exchange_done(struct conn *c);
+void conn_deadline(struct conn *c, uint64_t timeout_ms);
+
+/* exchange.c */
+/* A head was parsed into thread->request: routes it. Takes over. */
+void exchange_begin(struct conn *c, uint32_t head_bytes);
+/* More body bytes are in conn->in. */
+void exchange_read_body(struct exchange *x);
+/* Request complete: hand it to the pool's active generation, or let it wait for one. */
+void exchange_dispatch(struct exchange *x);
+/* The same with the head parsed and routed again. */
+void exchange_dispatch_again(struct exchange *x);
+/* Puts the head into thread->request once more. */
+void exchange_parse_again(struct exchange *x);
+/* Out of queue or waiting list without running; false: it runs. */
+bool exchange_withdraw(struct exchange *x);
+void exchange_free(struct exchange *x);
+void exchange_request_id(const struct exchange *x, char out[REQUEST_ID_BYTES + 1]);
+
+/* respond.c */
+/* Complete answer of our own with a short HTML body. `extra`: header lines or STR_NONE. */
+void respond_status(struct exchange *x, int status, struct str extra);
+/* For a request that could not be parsed: answers and closes. */
+void respond_error(struct conn *c, enum http_error e);
+void respond_redirect(struct exchange *x, struct str path);
+void respond_static(struct exchange *x, struct files *f, struct file *file);
+/* Pieces of a PHP answer; returns how many whole pieces were taken, and the bytes of the next one. */
+int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n, size_t *ret_bytes);
+/* Backend died: 502 if nothing was sent, else the connection is cut. */
+void respond_lost(struct exchange *x, int status);
+/* Sends what waits. True when `out` and plan are empty. */
+bool respond_flush(struct exchange *x);
+void respond_continue(struct conn *c);
+
+/* backend.c */
+MUST_USE int backend_add(struct gateway_thread *t, struct pool_link *link);
+void backend_free(struct backend *b);
+/* 0, -EAGAIN queue full, -E2BIG. The head is in thread->request. */
+MUST_USE int backend_push(struct backend *b, struct exchange *x, const struct channel_request *r);
+/* Reads every ring that has news. */
+void backend_poll(struct backend *b);
+void backend_poll_worker(struct backend *b, uint32_t worker);
+void backend_worker_dead(struct backend *b, uint32_t worker, uint32_t incarnation);
+/* The pool process is gone: running requests are lost, queued ones go back to waiting. */
+void backend_abandon(struct backend *b);
+void backend_send_body(struct backend *b, struct channel_ticket ticket, uint32_t worker);
+/* Takes a queued request back; false when a worker has it. */
+bool backend_withdraw(struct exchange *x);
+/* The exchange leaves its backend early (client gone): withdrawn or aborted. */
+void backend_forget(struct exchange *x);
+void backend_report_drained(struct backend *b);
+struct backend *backend_find(struct gateway_thread *t, const struct pool_link *link);
+/* Waiting requests of a pool go to its newly active generation. */
+void backend_take_waiting(struct backend *b);
+
+/* spool.c */
+/* Unlinked file in spool_dir; -ENOSPC above max_spool_size for `more` bytes. Descriptor or -errno. */
+MUST_USE int spool_open(struct gateway *g);
+MUST_USE int spool_write(struct gateway *g, int fd, struct str bytes);
+void spool_forget(struct gateway *g, int *fd, uint64_t bytes);
+
+/* access_log.c */
+void access_log_line(struct exchange *x);
+void access_log_flush(struct gateway_thread *t);
+
+#endif

@@ -1,0 +1,796 @@
+/*
+ * Answers: framing and sending. The gateway owns the framing of every answer: whatever a backend says of
+ * Content-Length is checked, Transfer-Encoding and Connection are never taken from it.
+ *
+ * Bytes go straight from where they are (a worker's ring, a file) to the socket. What the client does not
+ * take at once goes to the exchange's output queue: memory up to OUT_MEMORY_MAX, then an unlinked file up
+ * to max_spool_size, and only then does the worker have to wait ("stalled").
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "gateway/gateway_int.h"
+
+enum { IOV_MAX_PIECES = 48, CHUNK_LINE_BYTES = 20, SENDFILE_BYTES = 1024 * 1024 };
+
+/* --- output queue ---------------------------------------------------------------------------------------- */
+
+/* The client is gone: nothing of this answer will be sent any more. */
+static void cut(struct exchange *x)
+{
+    struct conn *c = x->conn;
+
+    if (!x->failed)
+        c->thread->count.aborted++;
+    x->failed = true;
+    x->keep_alive = false;
+    buf_fini(&x->out.memory);
+    spool_forget(c->thread->gateway, &x->out.spool_fd, x->out.spool_end);
+    x->out.spool_at = x->out.spool_end = 0;
+    thread_resume(c->thread, c);
+}
+
+static bool out_empty(const struct exchange *x)
+{
+    return buf_length(&x->out.memory) == 0 && x->out.spool_fd < 0 && !x->plan;
+}
+
+/* Room for another batch of pieces? */
+static bool out_has_room(struct exchange *x)
+{
+    struct gateway *g = x->conn->thread->gateway;
+
+    if (buf_length(&x->out.memory) < OUT_MEMORY_MAX || x->conn->thread->take_all)
+        return true;
+    if (x->out.spool_fd >= 0)
+        return atomic_load_explicit(&g->spooled_bytes, memory_order_relaxed) +
+                   2 * OUT_MEMORY_MAX < g->config->server.max_spool_size;
+    x->out.spool_fd = spool_open(g);
+    if (x->out.spool_fd < 0)
+        return false;
+    x->out.spool_at = x->out.spool_end = 0;
+    x->conn->thread->count.spooled_answers++;
+    return true;
+}
+
+static void out_append(struct exchange *x, struct str bytes)
+{
+    struct gateway *g = x->conn->thread->gateway;
+
+    if (x->failed)
+        return;
+    if (x->out.spool_fd >= 0 && spool_write(g, x->out.spool_fd, bytes) == 0) {
+        x->out.spool_end += bytes.n;
+        return;
+    }
+    /* A file that took earlier bytes must take these too, or their order is lost. */
+    if (x->out.spool_end > x->out.spool_at || buf_append(&x->out.memory, bytes.p, bytes.n) < 0) {
+        log_error("an answer was cut short: no memory or spool space for a slow client");
+        cut(x);
+    }
+}
+
+/* Bytes sent, or -1 after a fatal error. */
+static ssize_t send_now(struct exchange *x, struct iovec *iov, int n, int flags)
+{
+    struct conn *c = x->conn;
+    struct msghdr msg = { .msg_iov = iov, .msg_iovlen = (size_t)n };
+
+    if (!c->may_write)
+        return 0;
+    for (;;) {
+        ssize_t sent = sendmsg(c->watch.fd, &msg, MSG_NOSIGNAL | flags);
+        if (sent >= 0) {
+            x->wire_bytes += (uint64_t)sent;
+            return sent;
+        }
+        if (errno == EINTR)
+            continue;
+        if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            c->may_write = false;
+            return 0;
+        }
+        cut(x);
+        return -1;
+    }
+}
+
+/* Sends what can be sent now and queues the rest. */
+static void send_or_queue(struct exchange *x, struct iovec *iov, int n)
+{
+    size_t sent = 0, total = 0;
+
+    for (int i = 0; i < n; i++)
+        total += iov[i].iov_len;
+    if (x->failed || total == 0)
+        return;
+    if (out_empty(x)) {
+        ssize_t r = send_now(x, iov, n, 0);
+        if (r < 0)
+            return;
+        sent = (size_t)r;
+        if (sent == total)
+            return;
+        x->conn->may_write = false; /* a short write filled the socket; the next edge will tell */
+    }
+    for (int i = 0; i < n; i++) {
+        if (sent >= iov[i].iov_len) {
+            sent -= iov[i].iov_len;
+            continue;
+        }
+        out_append(x, (struct str){ (char *)iov[i].iov_base + sent, iov[i].iov_len - sent });
+        sent = 0;
+    }
+    conn_deadline(x->conn, x->conn->thread->gateway->config->server.send_timeout_ms);
+}
+
+static bool flush_memory(struct exchange *x)
+{
+    while (buf_length(&x->out.memory)) {
+        struct str v = buf_view(&x->out.memory);
+        struct iovec iov = { (void *)(uintptr_t)v.p, v.n };
+        ssize_t n = send_now(x, &iov, 1, x->plan ? MSG_MORE : 0);
+        if (n <= 0)
+            return false;
+        buf_consume(&x->out.memory, (size_t)n);
+        if ((size_t)n < v.n)
+            x->conn->may_write = false;
+    }
+    return true;
+}
+
+/* Sends [*at, end) of a file. True when all is sent. `truncated` is set when the file is shorter. */
+static bool send_file(struct exchange *x, int fd, uint64_t *at, uint64_t end, bool *truncated)
+{
+    struct conn *c = x->conn;
+
+    while (*at < end) {
+        off_t offset = (off_t)*at;
+        uint64_t want = end - *at < SENDFILE_BYTES ? end - *at : SENDFILE_BYTES;
+        if (!c->may_write)
+            return false;
+        ssize_t n = sendfile(c->watch.fd, fd, &offset, want);
+        if (n > 0) {
+            *at += (uint64_t)n;
+            x->wire_bytes += (uint64_t)n;
+            continue;
+        }
+        if (n == 0) {
+            *truncated = true;
+            return false;
+        }
+        if (errno == EINTR)
+            continue;
+        if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            c->may_write = false;
+            return false;
+        }
+        cut(x);
+        return false;
+    }
+    return true;
+}
+
+static bool flush_spool(struct exchange *x)
+{
+    bool truncated = false;
+
+    if (x->out.spool_fd < 0)
+        return true;
+    if (!send_file(x, x->out.spool_fd, &x->out.spool_at, x->out.spool_end, &truncated)) {
+        if (truncated)
+            cut(x);
+        return false;
+    }
+    spool_forget(x->conn->thread->gateway, &x->out.spool_fd, x->out.spool_end);
+    x->out.spool_at = x->out.spool_end = 0;
+    return true;
+}
+
+static bool flush_plan(struct exchange *x)
+{
+    while (x->plan && x->plan_segment < x->plan->n_segments) {
+        struct static_segment *s = &x->plan->segments[x->plan_segment];
+        bool truncated = false;
+        if (s->fd < 0) {
+            struct iovec iov = { (void *)(uintptr_t)s->text.p, s->text.n };
+            ssize_t n = send_now(x, &iov, 1, MSG_MORE);
+            if (n <= 0)
+                return false;
+            s->text = str_skip(s->text, (size_t)n);
+            if (s->text.n)
+                continue;
+        } else {
+            uint64_t at = s->offset;
+            bool done = send_file(x, s->fd, &at, s->offset + s->length, &truncated);
+            if (x->failed)
+                return true;
+            s->length -= at - s->offset;
+            s->offset = at;
+            if (truncated) { /* the file shrank under us: the promised length cannot be kept */
+                cut(x);
+                return true;
+            }
+            if (!done)
+                return false;
+        }
+        x->plan_segment++;
+    }
+    if (x->plan) {
+        static_plan_fini(x->plan);
+        mem_free(x->plan);
+        x->plan = NULL;
+    }
+    return true;
+}
+
+bool respond_flush(struct exchange *x)
+{
+    uint64_t before = x->wire_bytes;
+
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    bool empty = x->failed || (flush_memory(x) && flush_spool(x) && flush_plan(x));
+    if (!empty && x->wire_bytes != before)
+        conn_deadline(x->conn, x->conn->thread->gateway->config->server.send_timeout_ms);
+    return empty || x->failed;
+}
+
+/* --- heads of our own -------------------------------------------------------------------------------------- */
+
+static bool status_has_body(int status)
+{
+    return status >= 200 && status != 204 && status != 304;
+}
+
+/* Number of bytes of a static head that may be lost: none; out of memory cuts the connection. */
+static void put(struct gateway_thread *t, const char *p, size_t n)
+{
+    int r = buf_append(&t->head, p, n);
+    CHECKF(r == 0, "out of memory for an answer's head");
+}
+
+static void put_str(struct gateway_thread *t, struct str s)
+{
+    put(t, s.p, s.n);
+}
+
+static void put_status_line(struct gateway_thread *t, int status, struct str reason)
+{
+    char line[16];
+
+    if (status == 200 && reason.n == 0) {
+        put_str(t, STR("HTTP/1.1 200 OK\r\n"));
+        return;
+    }
+    if (reason.n == 0)
+        reason = str_from(http_status_reason(status));
+    int n = snprintf(line, sizeof(line), "HTTP/1.1 %03d ", status);
+    put(t, line, (size_t)n);
+    put_str(t, reason);
+    put_str(t, STR("\r\n"));
+}
+
+static void put_date(struct gateway_thread *t)
+{
+    put_str(t, STR("Date: "));
+    put(t, thread_date(t), HTTP_DATE_BYTES - 1);
+    put_str(t, STR("\r\n"));
+}
+
+static void put_server(struct gateway_thread *t)
+{
+    if (t->gateway->config->server.server_tokens)
+        put_str(t, STR("Server: sapid\r\n"));
+}
+
+static void put_length(struct gateway_thread *t, uint64_t n)
+{
+    char line[48] = "Content-Length: ";
+    char digits[20];
+    size_t at = 16, k = 0;
+
+    do
+        digits[k++] = (char)('0' + n % 10);
+    while (n /= 10);
+    while (k)
+        line[at++] = digits[--k];
+    line[at++] = '\r';
+    line[at++] = '\n';
+    put(t, line, at);
+}
+
+static void put_connection(struct exchange *x)
+{
+    if (!x->keep_alive)
+        put_str(x->conn->thread, STR("Connection: close\r\n"));
+    else if (x->minor == 0)
+        put_str(x->conn->thread, STR("Connection: keep-alive\r\n"));
+}
+
+static void send_head(struct exchange *x, struct str body)
+{
+    struct gateway_thread *t = x->conn->thread;
+    struct str head = buf_view(&t->head);
+    struct iovec iov[2] = { { (void *)(uintptr_t)head.p, head.n },
+                            { (void *)(uintptr_t)body.p, body.n } };
+
+    x->head_sent = true;
+    send_or_queue(x, iov, body.n ? 2 : 1);
+    t->head.head = t->head.tail = 0;
+}
+
+static size_t error_page(char *page, size_t size, int status, const struct exchange *x)
+{
+    char id[REQUEST_ID_BYTES + 1] = "";
+
+    if (x && status >= 500)
+        exchange_request_id(x, id);
+    int n = snprintf(page, size,
+                     "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
+                     "<h1>%d %s</h1>\n%s%s%s</html>\n",
+                     status, http_status_reason(status), status, http_status_reason(status),
+                     id[0] ? "<p>Request " : "", id, id[0] ? "</p>\n" : "");
+    return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
+}
+
+static void put_own_head(struct exchange *x, int status, struct str extra, size_t body_bytes)
+{
+    struct gateway_thread *t = x->conn->thread;
+
+    t->head.head = t->head.tail = 0;
+    put_status_line(t, status, STR_NONE);
+    put_server(t);
+    put_date(t);
+    if (status_has_body(status)) {
+        put_str(t, STR("Content-Type: text/html; charset=utf-8\r\n"));
+        put_length(t, body_bytes);
+    }
+    put_str(t, extra);
+    put_connection(x);
+    put_str(t, STR("\r\n"));
+}
+
+void respond_status(struct exchange *x, int status, struct str extra)
+{
+    char page[512];
+    size_t n = status_has_body(status) ? error_page(page, sizeof(page), status, x) : 0;
+
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    DCHECK(!x->head_sent);
+    x->status = status;
+    put_own_head(x, status, extra, n);
+    send_head(x, (struct str){ page, x->method == HTTP_HEAD ? 0 : n });
+    x->complete = true;
+    if (x->conn->busy)
+        return; /* conn_advance looks at it as soon as this returns */
+    thread_resume(x->conn->thread, x->conn);
+}
+
+void respond_redirect(struct exchange *x, struct str path)
+{
+    struct gateway_thread *t = x->conn->thread;
+    const struct http_request *r = &t->request;
+    static const char hex[] = "0123456789ABCDEF";
+    char location[3 * FILES_PATH_MAX + 16];
+    size_t at = 0;
+
+    memcpy(location, "Location: ", 10);
+    at = 10;
+    for (size_t i = 0; i < path.n && at + 8 < sizeof(location); i++) {
+        unsigned char ch = (unsigned char)path.p[i];
+        bool plain = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') ||
+                     (ch >= '0' && ch <= '9') || strchr("-._~!$&'()*+,;=:@/", ch);
+        if (plain && ch) {
+            location[at++] = (char)ch;
+        } else {
+            location[at++] = '%';
+            location[at++] = hex[ch >> 4];
+            location[at++] = hex[ch & 15];
+        }
+    }
+    if (path.n == 0 || path.p[path.n - 1] != '/')
+        location[at++] = '/';
+    if (r->query.p && at + r->query.n + 4 < sizeof(location)) {
+        location[at++] = '?';
+        memcpy(location + at, r->query.p, r->query.n);
+        at += r->query.n;
+    }
+    location[at++] = '\r';
+    location[at++] = '\n';
+    respond_status(x, 301, (struct str){ location, at });
+}
+
+/* Answers what could not be parsed and closes. No exchange exists; error 0 means a head that did not come
+ * in time (408). */
+void respond_error(struct conn *c, enum http_error e)
+{
+    struct gateway_thread *t = c->thread;
+    int status = e ? http_error_status(e) : 408;
+    struct exchange x = { .magic = EXCHANGE_MAGIC, .conn = c, .minor = 1, .out.spool_fd = -1 };
+    char page[1024];
+
+    if (status == 0) {
+        conn_close(c);
+        return;
+    }
+    int n = snprintf(page, sizeof(page),
+                     "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
+                     "<h1>%d %s</h1>\n<p>%s</p>\n</html>\n",
+                     status, http_status_reason(status), status, http_status_reason(status),
+                     e ? http_error_text(e) : "The request head did not arrive in time.");
+    CHECK(n > 0 && (size_t)n < sizeof(page));
+    put_own_head(&x, status, STR_NONE, (size_t)n);
+    struct str head = buf_view(&t->head);
+    struct iovec iov[2] = { { (void *)(uintptr_t)head.p, head.n }, { page, (size_t)n } };
+    /* A fresh answer on a connection with nothing queued: the socket takes it or the client is hopeless. */
+    (void)send_now(&x, iov, 2, 0);
+    t->head.head = t->head.tail = 0;
+    log_info("%.*s: %d, %s", c->peer.length, c->peer.text, status,
+             e ? http_error_text(e) : "request head timed out");
+    list_remove(&c->resume);
+    conn_linger(c);
+}
+
+void respond_continue(struct conn *c)
+{
+    struct iovec iov = { (void *)(uintptr_t)"HTTP/1.1 100 Continue\r\n\r\n", 25 };
+
+    send_or_queue(c->exchange, &iov, 1);
+}
+
+/* --- static files -------------------------------------------------------------------------------------------- */
+
+void respond_static(struct exchange *x, struct files *f, struct file *file)
+{
+    struct gateway_thread *t = x->conn->thread;
+    struct static_plan *plan = &t->plan;
+
+    int r = static_plan_init(plan, f, file, &t->request);
+    if (r < 0) {
+        respond_status(x, 500, STR_NONE);
+        return;
+    }
+    x->status = plan->status;
+    t->head.head = t->head.tail = 0;
+    put_status_line(t, plan->status, STR_NONE);
+    put_server(t);
+    put_date(t);
+    put_str(t, buf_view(&plan->head));
+    put_connection(x);
+    put_str(t, STR("\r\n"));
+    struct str head = buf_view(&t->head);
+    struct iovec iov = { (void *)(uintptr_t)head.p, head.n };
+    x->head_sent = x->complete = true;
+    if (plan->n_segments == 0) {
+        send_or_queue(x, &iov, 1);
+        static_plan_fini(plan);
+    } else {
+        ssize_t n = send_now(x, &iov, 1, MSG_MORE);
+        if (n >= 0 && (size_t)n < head.n)
+            out_append(x, str_skip(head, (size_t)n));
+        x->plan = mem_alloc(sizeof(*plan));
+        *x->plan = *plan;
+        x->plan_segment = 0;
+        conn_deadline(x->conn, t->gateway->config->server.send_timeout_ms);
+    }
+    t->head.head = t->head.tail = 0;
+    if (!x->conn->busy)
+        thread_resume(t, x->conn);
+}
+
+/* --- answers of PHP -------------------------------------------------------------------------------------------- */
+
+struct php_head {
+    struct str reason;
+    bool has_date, has_server;
+};
+
+static bool name_is(struct str name, const char *lower, size_t n)
+{
+    return name.n == n && str_eq_nocase(name, (struct str){ lower, n });
+}
+
+/* One header line of the worker. True: pass it on. */
+static bool take_header(struct exchange *x, struct php_head *h, struct str name, struct str value)
+{
+    uint64_t length;
+
+    switch (name.n) {
+    case 4:
+        if (name_is(name, "date", 4))
+            h->has_date = true;
+        return true;
+    case 6:
+        if (name_is(name, "server", 6))
+            h->has_server = true;
+        return true;
+    case 7:
+        return !name_is(name, "trailer", 7) && !name_is(name, "upgrade", 7);
+    case 10:
+        if (name_is(name, "connection", 10)) {
+            if (str_eq_nocase(value, STR("close")))
+                x->keep_alive = false;
+            return false;
+        }
+        return !name_is(name, "keep-alive", 10);
+    case 14:
+        if (name_is(name, "content-length", 14)) {
+            if (str_to_u64(value, INT64_MAX, &length))
+                x->declared = (int64_t)length;
+            return false;
+        }
+        return true;
+    case 17:
+        return !name_is(name, "transfer-encoding", 17);
+    default:
+        return true;
+    }
+}
+
+/* Copies the worker's header lines to t->head, without what is ours. Lines that are not "Name: value" with
+ * a token and a clean value are dropped: the worker is not trusted to keep the framing intact. */
+static void put_php_headers(struct exchange *x, struct php_head *h, struct str lines)
+{
+    struct gateway_thread *t = x->conn->thread;
+
+    while (lines.n) {
+        struct str line = str_cut(&lines, '\n');
+        if (line.n && line.p[line.n - 1] == '\r')
+            line.n--;
+        struct str value = line;
+        if (str_has_prefix(line, STR(":reason: "))) {
+            h->reason = str_skip(line, 9);
+            if (!http_is_field_value(h->reason))
+                h->reason = STR_NONE;
+            continue;
+        }
+        struct str name = str_cut(&value, ':');
+        value = str_trim(value);
+        if (!value.p || !http_is_token(name) || !http_is_field_value(value))
+            continue;
+        if (!take_header(x, h, name, value))
+            continue;
+        put_str(t, name);
+        put_str(t, STR(": "));
+        put_str(t, value);
+        put_str(t, STR("\r\n"));
+    }
+}
+
+/* Header lines of a HEAD piece as one run: in place, or put together in head_parts. */
+static struct str head_lines(struct exchange *x, const struct channel_piece *p)
+{
+    if (p->n_iov == 1 && buf_length(&x->head_parts) == 0)
+        return (struct str){ p->iov[0].iov_base, p->iov[0].iov_len };
+    for (int i = 0; i < p->n_iov; i++)
+        if (buf_append(&x->head_parts, p->iov[i].iov_base, p->iov[i].iov_len) < 0)
+            cut(x);
+    return buf_view(&x->head_parts);
+}
+
+/* How the end of the body is marked. `known`: its length if the whole answer is at hand, else -1. */
+static void put_framing(struct exchange *x, int64_t known)
+{
+    struct gateway_thread *t = x->conn->thread;
+
+    x->body_allowed = status_has_body(x->status) && x->method != HTTP_HEAD;
+    if (!status_has_body(x->status)) {
+        x->declared = -1;
+        return;
+    }
+    if (known >= 0 && x->body_allowed) {
+        /* The whole body is here: the truth beats what PHP announced. */
+        x->declared = known;
+        put_length(t, (uint64_t)known);
+    } else if (x->declared >= 0) {
+        put_length(t, (uint64_t)x->declared);
+    } else if (x->method == HTTP_HEAD) {
+        return;
+    } else if (x->minor >= 1) {
+        x->chunked = true;
+        put_str(t, STR("Transfer-Encoding: chunked\r\n"));
+    } else {
+        x->keep_alive = false;
+    }
+}
+
+/* Body bytes up to END among the pieces behind the head, -1 when END is not there yet. */
+static int64_t whole_body(const struct channel_piece *p, int n)
+{
+    int64_t total = 0;
+
+    for (int i = 0; i < n; i++) {
+        if (p[i].type == CHANNEL_END)
+            return total;
+        if (p[i].type == CHANNEL_BODY)
+            total += (int64_t)p[i].bytes;
+    }
+    return -1;
+}
+
+static void build_php_head(struct exchange *x, const struct channel_piece *p, int behind)
+{
+    struct gateway_thread *t = x->conn->thread;
+    struct php_head h = { .reason = STR_NONE };
+    struct str lines = head_lines(x, p);
+
+    t->head.head = t->head.tail = 0;
+    x->status = p->status >= 200 && p->status <= 999 ? p->status : 502;
+    /* A custom reason comes first in the block; look before the status line is written. */
+    if (str_has_prefix(lines, STR(":reason: "))) {
+        h.reason = str_skip(str_cut(&lines, '\n'), 9);
+        if (h.reason.n && h.reason.p[h.reason.n - 1] == '\r')
+            h.reason.n--;
+        if (!http_is_field_value(h.reason))
+            h.reason = STR_NONE;
+    }
+    put_status_line(t, x->status, h.reason);
+    put_php_headers(x, &h, lines);
+    if (!h.has_server)
+        put_server(t);
+    if (!h.has_date)
+        put_date(t);
+    put_framing(x, whole_body(p + 1, behind));
+    put_connection(x);
+    put_str(t, STR("\r\n"));
+    x->head_sent = true;
+}
+
+/* What is gathered for one sendmsg. */
+struct gather {
+    struct iovec iov[2 * IOV_MAX_PIECES + 8];
+    int n;
+    char lines[IOV_MAX_PIECES][CHUNK_LINE_BYTES];
+    int n_lines;
+};
+
+static void gather_bytes(struct gather *g, const void *p, size_t n)
+{
+    if (n)
+        g->iov[g->n++] = (struct iovec){ (void *)(uintptr_t)p, n };
+}
+
+static void gather_body(struct exchange *x, struct gather *g, const struct channel_piece *p)
+{
+    uint64_t left = UINT64_MAX, bytes = p->bytes;
+
+    if (!x->body_allowed) {
+        x->body_sent += bytes;
+        return;
+    }
+    /* Never more than was promised: the surplus would be read as the next answer. */
+    if (x->declared >= 0)
+        left = (uint64_t)x->declared - x->body_sent;
+    if (bytes > left)
+        bytes = left;
+    if (bytes == 0)
+        return;
+    if (x->chunked) {
+        char *line = g->lines[g->n_lines++];
+        int n = snprintf(line, CHUNK_LINE_BYTES, "%" PRIx64 "\r\n", bytes);
+        gather_bytes(g, line, (size_t)n);
+    }
+    x->body_sent += bytes;
+    for (int i = 0; i < p->n_iov && bytes; i++) {
+        size_t n = p->iov[i].iov_len < bytes ? p->iov[i].iov_len : (size_t)bytes;
+        gather_bytes(g, p->iov[i].iov_base, n);
+        bytes -= n;
+    }
+    if (x->chunked)
+        gather_bytes(g, "\r\n", 2);
+}
+
+static void gather_end(struct exchange *x, struct gather *g)
+{
+    x->complete = true;
+    if (!x->head_sent) {
+        /* A worker that ends without a head broke the contract. */
+        respond_status(x, 502, STR_NONE);
+        return;
+    }
+    if (x->chunked)
+        gather_bytes(g, "0\r\n\r\n", 5);
+    if (x->body_allowed && x->declared >= 0 && x->body_sent < (uint64_t)x->declared)
+        x->keep_alive = false; /* promised more than it gave: only closing tells the client */
+    if (!x->chunked && x->body_allowed && x->declared < 0)
+        x->keep_alive = false;
+}
+
+static void send_inform(struct exchange *x, const struct channel_piece *p)
+{
+    struct gateway_thread *t = x->conn->thread;
+    struct php_head h = { .reason = STR_NONE };
+    int64_t declared = x->declared;
+    bool keep_alive = x->keep_alive;
+
+    if (x->minor == 0 || x->head_sent) /* RFC 9110 15.2: never to a 1.0 client */
+        return;
+    t->head.head = t->head.tail = 0;
+    put_status_line(t, p->status, STR_NONE);
+    put_php_headers(x, &h, head_lines(x, p));
+    put_str(t, STR("\r\n"));
+    x->declared = declared;
+    x->keep_alive = keep_alive;
+    buf_fini(&x->head_parts);
+    struct str head = buf_view(&t->head);
+    struct iovec iov = { (void *)(uintptr_t)head.p, head.n };
+    send_or_queue(x, &iov, 1);
+    t->head.head = t->head.tail = 0;
+}
+
+int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n, size_t *ret_bytes)
+{
+    struct gateway_thread *t = x->conn->thread;
+    struct gather g;
+    int taken = 0;
+
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    *ret_bytes = 0;
+    if (x->failed) {
+        x->complete = n > 0 && pieces[n - 1].type == CHANNEL_END;
+        return n;
+    }
+    if (!out_has_room(x)) {
+        x->stalled = true;
+        return 0;
+    }
+    g.n = g.n_lines = 0;
+    for (; taken < n && g.n_lines < IOV_MAX_PIECES && g.n < 2 * IOV_MAX_PIECES; taken++) {
+        const struct channel_piece *p = &pieces[taken];
+        switch (p->type) {
+        case CHANNEL_INFORM:
+        case CHANNEL_HEAD:
+            if (p->flags & CHANNEL_PART) {
+                (void)head_lines(x, p);
+                break;
+            }
+            if (p->type == CHANNEL_INFORM) {
+                send_inform(x, p);
+            } else if (!x->head_sent) {
+                build_php_head(x, p, n - taken - 1);
+                struct str head = buf_view(&t->head);
+                gather_bytes(&g, head.p, head.n);
+            }
+            break;
+        case CHANNEL_BODY:
+            if (x->head_sent) {
+                gather_body(x, &g, p);
+                if (!x->chunked)
+                    g.n_lines++; /* bounds the pieces of one send in every framing */
+            }
+            break;
+        case CHANNEL_END:
+            gather_end(x, &g);
+            break;
+        case CHANNEL_FLUSH:
+        case CHANNEL_FILE:
+            break;
+        }
+    }
+    send_or_queue(x, g.iov, g.n);
+    if (x->complete)
+        buf_fini(&x->head_parts);
+    t->head.head = t->head.tail = 0;
+    return taken;
+}
+
+void respond_lost(struct exchange *x, int status)
+{
+    if (x->complete)
+        return;
+    if (!x->head_sent) {
+        x->stalled = false;
+        respond_status(x, status, STR_NONE);
+        return;
+    }
+    /* Without its last chunk or its promised length, closing shows the client that it was cut. */
+    x->complete = true;
+    x->keep_alive = false;
+    thread_resume(x->conn->thread, x->conn);
+}
