@@ -88,6 +88,6 @@ $server = ['REQUEST_METHOD', 'REQUEST_URI', 'SCRIPT_NAME', 'PATH_INFO', 'QUERY_S
 
   <p class="links"><a href="/?colour=teal&amp;n=42">A query string</a> · <a href="/index.php/some/path">PATH_INFO</a>
     · <a href="/a/pretty/address">a pretty address</a> · <a href="/stream.php">a streamed answer</a>
-    · <a href="/license.txt">a static file</a><?php if (getenv('SAPID_DEV')): ?> · <a href="/info.php">phpinfo()</a><?php endif ?></p>
+    · <a href="/license.txt">a static file</a><?php if (ini_get('display_errors')): ?> · <a href="/info.php">phpinfo()</a><?php endif ?></p>
 </main>
 </html>

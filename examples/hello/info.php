@@ -1,6 +1,6 @@
 <?php
-/* Everything PHP knows about itself. That is for development only: sapid serve --dev sets SAPID_DEV. */
-if (!getenv('SAPID_DEV')) {
+/* Everything PHP knows about itself: for development only. `sapid serve --dev` shows errors in the browser. */
+if (!ini_get('display_errors')) {
     http_response_code(404);
     exit("Only with ./run --dev\n");
 }
