@@ -48,8 +48,12 @@ MUST_USE int channel_create(const struct channel_geometry *g, int *ret_fd);
 MUST_USE int channel_map(int fd, struct channel **ret);
 void channel_unmap(struct channel *ch);
 const struct channel_geometry *channel_geometry(const struct channel *ch);
-/* Marks the channel dead and wakes every sleeper. Called by the pool process or the gateway. */
+/* Lets channel_close wake the gateway: its threads' eventfds, one a thread; borrowed, copied. Optional. */
+void channel_set_eventfds(struct channel *ch, const int *eventfds);
+/* Marks the channel dead and wakes every sleeper: idle workers, workers blocked on a full ring or waiting
+ * for their grant, gateway threads whose eventfds are known. Called by the pool process or the gateway. */
 void channel_close(struct channel *ch);
+bool channel_is_closed(const struct channel *ch);
 
 /* --- requests ------------------------------------------------------------------------------------- */
 enum channel_body {
@@ -98,7 +102,7 @@ struct channel_ticket { uint32_t slot, seq; };
 
 /* Copies the request into a free slot of the thread and queues it. Workers are woken only by
  * channel_wake. -EAGAIN: no free slot (queue full: counted); -E2BIG: does not fit a slot;
- * -ESHUTDOWN. An inline body must fit: channel_inline_room tells what is left beside this request. */
+ * -ESHUTDOWN; -EPROTO: a worker spoilt the queue (close the channel). An inline body must fit: channel_inline_room tells what is left beside this request. */
 MUST_USE int channel_push(struct channel *ch, uint32_t thread, const struct channel_request *r,
                           const struct channel_pair *headers, struct channel_ticket *ret);
 size_t channel_inline_room(const struct channel *ch, const struct channel_request *r,
@@ -115,8 +119,14 @@ enum channel_state channel_ticket_state(const struct channel *ch, struct channel
                                         uint32_t *ret_worker);
 
 /* Sleep protocol of a gateway thread around its poll: */
+/* Deferred signals: while more requests are queued than there are workers, a worker whose recent requests
+ * were short may hold back its signal for up to `responses` responses; the thread then sleeps no longer than
+ * `bound_ns`. Either 0: off (the default; CHANNEL_DEFER_* are what the figures were made with). */
+enum { CHANNEL_DEFER_NS = 200000, CHANNEL_DEFER_RESPONSES = 8 };
+void channel_defer(struct channel *ch, uint32_t thread, uint64_t bound_ns, uint32_t responses);
 /* True: something is ready, do not block. False: asleep is declared, block, and a worker will write the
- * thread's eventfd. `max_sleep_ns` bounds the sleep (deferred signals, see research/dispatch.md). */
+ * thread's eventfd. `ret_max_sleep_ns` (written on false) bounds the sleep, UINT64_MAX: not at all. The
+ * eventfd counts up only: watch it edge-triggered and never read it. */
 bool channel_gateway_sleep(struct channel *ch, uint32_t thread, uint64_t *ret_max_sleep_ns);
 void channel_gateway_awake(struct channel *ch, uint32_t thread);
 
@@ -141,23 +151,29 @@ struct channel_piece {
     size_t bytes;
 };
 
-/* Next worker whose ring may have news for this thread, -1 when none. Clears its mark. */
+/* Next worker whose ring may have news for this thread, -1 when none. Clears its mark: what was published
+ * before is not marked again, so go on with peek and consume until peek returns 0 or the client is slow (and
+ * come back by yourself when it is not). */
 int channel_next_dirty(struct channel *ch, uint32_t thread);
 /* Looks at up to `max` published pieces of that ring without consuming. Returns how many; -EPROTO when
  * the worker wrote nonsense (kill it: the pool process does on request). Only pieces of tickets this
- * thread has RUNNING with that worker are delivered; others are dropped and counted. */
+ * thread has RUNNING with that worker are delivered; others are dropped and counted. Payload bytes stay
+ * shared with the worker: copy what is parsed (heads) before parsing it. */
 int channel_peek(struct channel *ch, uint32_t thread, uint32_t worker, struct channel_piece *ret,
                  int max);
 /* Consumes the first `pieces` whole pieces, then `bytes` of the payload of the following one. */
 void channel_consume(struct channel *ch, uint32_t thread, uint32_t worker, int pieces, size_t bytes);
-/* After CHANNEL_END was consumed: the slot returns to the thread. */
+/* The thread is done with the ticket: after CHANNEL_END was consumed, or at any time (client gone, time
+ * limit): pieces that still come are dropped, and those peeked but not consumed are gone. Takes a queued
+ * request back. The slot returns to the thread as soon as its worker has finished with it or was recovered. */
 void channel_release(struct channel *ch, uint32_t thread, struct channel_ticket t);
 
 /* The pool process said: worker `index` of `incarnation` is dead (reaped). For every thread, in that
  * thread: take what its ring still holds by peek/consume first, then this. Returns true and the ticket
- * when this thread's request died with it (answer 502). Resets the ring; wakes another worker if the
- * dead one had been claimed for a wake-up. When all threads have called it, the next incarnation may
- * start. */
+ * when this thread's request died with it (answer 502, then channel_release). Resets the ring; wakes another
+ * worker in case the dead one had been claimed for a wake-up. Call it until it returns false: honest workers
+ * leave one ticket at most, a corrupted one may seem to hold more. When all threads have called it, the next
+ * incarnation may start. */
 bool channel_worker_recover(struct channel *ch, uint32_t thread, uint32_t worker,
                             uint32_t incarnation, struct channel_ticket *ret);
 /* Lets a worker that was announced by the pool process begin. After recovery of the one before. */
@@ -166,19 +182,27 @@ void channel_worker_grant(struct channel *ch, uint32_t worker, uint32_t incarnat
 /* --- worker side ---------------------------------------------------------------------------------- */
 struct channel_worker; /* one per worker process, single-threaded */
 
-/* `eventfds[thread]` wake the gateway's threads. Blocks until granted. -ESHUTDOWN when closed. */
+/* `eventfds[thread]` wake the gateway's threads; copied, stay open. Blocks until granted. -ESHUTDOWN when
+ * closed, -EINTR after a signal. */
 MUST_USE int channel_worker_attach(struct channel *ch, uint32_t index, uint32_t incarnation,
                                    const int *eventfds, struct channel_worker **ret);
 /* Claims the next request; sleeps while there is none. 0; -ESHUTDOWN: channel closed or drained
- * (channel_worker_drain and queue seen empty); -EINTR after a signal; -ETIMEDOUT. */
+ * (channel_worker_drain and queue seen empty); -EINTR after a signal while asleep (install handlers without
+ * SA_RESTART; only channel_worker_drain is free of the race between a look at a flag and falling asleep);
+ * -ETIMEDOUT; UINT64_MAX: no limit; -EPROTO: the slot holds nonsense (exit, so that it is answered 502). */
 MUST_USE int channel_worker_next(struct channel_worker *w, uint64_t timeout_ns,
                                  struct channel_request *ret);
 MUST_USE int channel_request_header(const struct channel_worker *w, uint32_t i,
                                     struct channel_pair *ret);
 struct channel_ticket channel_worker_ticket(const struct channel_worker *w);
-/* Writes a piece, in parts where the ring is small; blocks while the ring is full. Bytes become visible to
- * the gateway at FLUSH, END, or when half the ring is filled. -ESHUTDOWN: the gateway is gone;
- * -ECANCELED: client gone. Both: what follows of this response is dropped silently. */
+/* The gateway thread whose request it is: whose end of the socket to ask for a body. */
+uint32_t channel_worker_thread(const struct channel_worker *w);
+/* Writes a piece, in parts where the ring is small (a head's parts but the last have CHANNEL_PART); blocks
+ * while the ring is full. Bytes become visible to the gateway at FLUSH, END, or when half the ring is filled;
+ * body pieces not yet visible grow by what follows. -ESHUTDOWN: the gateway is gone; -ECANCELED: client
+ * gone, also while blocked. Both: what follows of this response is dropped, each call returning the same, but
+ * END, which is always written and returns 0 or -ESHUTDOWN. After END: -ECANCELED. Signals do not interrupt
+ * it. */
 MUST_USE int channel_respond(struct channel_worker *w, enum channel_piece_type type, uint16_t status,
                              const struct iovec *iov, int n_iov);
 /* True once the client has gone (channel_abort). One relaxed load. */
@@ -187,6 +211,8 @@ bool channel_worker_aborted(const struct channel_worker *w);
 void channel_worker_done(struct channel_worker *w);
 /* From a signal handler or between requests: finish and let channel_worker_next return -ESHUTDOWN. */
 void channel_worker_drain(struct channel_worker *w);
+/* Before the process exits by its own will, with no request running: signals what was put off, frees. */
+void channel_worker_detach(struct channel_worker *w);
 
 /* --- observation: any process that maps the channel ------------------------------------------------ */
 struct channel_worker_info {
