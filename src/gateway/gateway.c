@@ -544,7 +544,7 @@ static void on_control(struct loop_watch *w, unsigned events)
 {
     struct gateway *g = CONTAINER_OF(w, struct gateway, control);
     struct control_message m;
-    int fds[16];
+    int fds[CHANNEL_THREADS_MAX + 3];
     size_t n_fds = 0;
 
     (void)events;

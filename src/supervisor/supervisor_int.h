@@ -135,7 +135,7 @@ void listeners_close(struct listeners *l);
 char *listeners_urls(const struct listeners *l);
 
 /* --- role.c -------------------------------------------------------------------------------------- */
-enum { ROLE_FDS_MAX = CHANNEL_THREADS_MAX + 2 };
+enum { ROLE_FDS_MAX = CHANNEL_THREADS_MAX + 3 };
 
 struct role {
     struct supervisor *sup;
@@ -157,9 +157,6 @@ struct role_spec {
     bool few_files;    /* gets the descriptor limit the supervisor was started with */
     bool no_new_privs;
 };
-
-/* The program that roles execute; unit tests point it at a stand-in. */
-extern const char *role_executable;
 
 void role_init(struct role *r, struct supervisor *s, const char *name);
 MUST_USE int role_start(struct role *r, const struct role_spec *spec);
