@@ -7,8 +7,10 @@
  * memfd with the boot text (control_boot); nothing else is inherited but 0, 1, 2. All other descriptors
  * come over the control socket.
  *
- *   supervisor -> gateway   LISTENER (fd), POOL_ADD (channel fd, socket to the pool process, n eventfds),
- *                           POOL_ACTIVATE, POOL_REMOVE, LISTEN, DRAIN, REOPEN_LOGS
+ *   supervisor -> gateway   LISTENER (fd; worker = gateway thread it is for, text = its URL), POOL_ADD
+ *                           (channel fd, socket to the pool process, n eventfds, and last the boot
+ *                           memfd of that generation: its configuration and document root; text =
+ *                           document root), POOL_ACTIVATE, POOL_REMOVE, LISTEN, DRAIN, REOPEN_LOGS
  *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED, DRAINED
  *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP
  *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (asks for a new generation)

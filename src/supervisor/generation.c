@@ -102,6 +102,12 @@ static void attach(struct generation *g)
     if (!role_running(&gw->role) || g->attached)
         return; /* the next gateway gets it */
     CHECK(g->ends.channel >= 0 && g->ends.gateway_end >= 0);
+    int boot = plan_boot(g->plan, g->pool->index, g->number);
+    if (boot < 0) {
+        log_error("%s: cannot describe it to the gateway: %s", g->role.name, strerror(-boot));
+        role_kill(&g->role);
+        return;
+    }
     fds[0] = g->ends.channel;
     fds[1] = g->ends.gateway_end;
     memcpy(fds + 2, g->ends.eventfds, g->ends.threads * sizeof(int));

@@ -21,8 +21,6 @@
 #include "base/mem.h"
 #include "supervisor/supervisor_int.h"
 
-const char *role_executable = "/proc/self/exe";
-
 void role_init(struct role *r, struct supervisor *s, const char *name)
 {
     memset(r, 0, sizeof(*r));
@@ -95,7 +93,7 @@ static NORETURN void child_run(const struct role *r, const struct role_spec *spe
                  (unsigned)spec->user->uid);
         child_fail(CONTROL_SUPERVISOR_FD, what, -e);
     }
-    execve(role_executable, args, spec->environment);
+    execve("/proc/self/exe", args, spec->environment);
     child_fail(CONTROL_SUPERVISOR_FD, "cannot execute the program again", errno);
 }
 
