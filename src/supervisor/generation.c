@@ -115,15 +115,10 @@ static void attach(struct generation *g)
     m.pool = g->pool->index;
     m.generation = g->number;
     control_message_set_text(&m, str_from(g->plan->pools[g->pool->index].document_root));
-    /* The last one: the configuration of this generation, which may be newer than the gateway's. */
-    int boot = plan_boot(g->plan, g->pool->index, g->number);
-    if (boot < 0)
-        log_error("cannot give the gateway the configuration of %s: %s", g->role.name,
-                  strerror(-boot));
     fds[2 + g->ends.threads] = boot;
-    role_send(&gw->role, &m, fds, 2 + g->ends.threads + (boot >= 0));
-    fd_close(&boot);
+    role_send(&gw->role, &m, fds, 3 + g->ends.threads);
     g->attached = true;
+    fd_close(&boot);
     link_close(&g->ends);
 }
 

@@ -1,0 +1,181 @@
+/*
+ * Stand-ins for the gateway and the pool process. The supervisor executes /proc/self/exe as `@gateway` or
+ * `@pool`: in the unit tests that is the test program, and this constructor takes over before main.
+ *
+ * They do nothing but speak control messages. What happened is appended to ROOT/events, one line each;
+ * how a pool behaves is the word in ROOT/behave when it starts:
+ *   ok (also without the file), fail (says FAILED), die (ends before READY), deaf (READY, but no DRAIN or
+ *   STOP has an effect), slow (READY only once ROOT/behave says ok)
+ * and ROOT/hold makes the gateway keep its "requests": no POOL_DRAINED, no DRAINED while it exists.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "channel/control.h"
+
+static struct control_boot boot;
+
+static void event(const char *fmt, ...) PRINTF_LIKE(1, 2);
+static void event(const char *fmt, ...)
+{
+    char path[512], line[512];
+    va_list ap;
+
+    snprintf(path, sizeof(path), "%s/events", boot.document_root);
+    va_start(ap, fmt);
+    int n = vsnprintf(line, sizeof(line) - 1, fmt, ap);
+    va_end(ap);
+    line[n] = '\n';
+    int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    CHECK(fd >= 0 && write(fd, line, (size_t)n + 1) == n + 1);
+    close(fd);
+}
+
+static bool behaves(const char *word)
+{
+    char path[512], found[32] = "ok";
+
+    snprintf(path, sizeof(path), "%s/behave", boot.document_root);
+    FILE *f = fopen(path, "re");
+    if (f) {
+        if (fscanf(f, "%31s", found) != 1)
+            found[0] = '\0';
+        fclose(f);
+    }
+    return strcmp(found, word) == 0;
+}
+
+static bool held(void)
+{
+    char path[512];
+
+    snprintf(path, sizeof(path), "%s/hold", boot.document_root);
+    return access(path, F_OK) == 0;
+}
+
+static void say(enum control_type type, uint32_t pool, uint32_t generation, const char *text)
+{
+    struct control_message m;
+
+    control_message_init(&m, type);
+    m.pool = pool;
+    m.generation = generation;
+    control_message_set_text(&m, str_from(text));
+    int unused = control_send(CONTROL_SUPERVISOR_FD, &m, NULL, 0);
+    (void)unused;
+}
+
+/* The next message; ends the process when the supervisor is gone. Descriptors are counted and closed. */
+static void hear(struct control_message *m, size_t *ret_n_fds)
+{
+    int fds[32];
+
+    if (control_receive(CONTROL_SUPERVISOR_FD, m, fds, ARRAY_LENGTH(fds), ret_n_fds) != 1)
+        _exit(0);
+    for (size_t i = 0; i < *ret_n_fds; i++)
+        close(fds[i]);
+}
+
+static void run_pool(void)
+{
+    struct control_message m;
+    size_t n;
+
+    event("pool %u start %d", boot.generation, (int)getpid());
+    if (behaves("die"))
+        _exit(3);
+    if (behaves("fail")) {
+        say(CONTROL_FAILED, boot.pool, boot.generation, "the engine did not like it");
+        _exit(1);
+    }
+    while (behaves("slow"))
+        poll(NULL, 0, 2);
+    bool deaf = behaves("deaf");
+    say(CONTROL_READY, boot.pool, boot.generation, "");
+    for (;;) {
+        hear(&m, &n);
+        if (m.type == CONTROL_CHANNEL)
+            event("pool %u channel %zu", boot.generation, n);
+        if (m.type == CONTROL_DRAIN)
+            event("pool %u drain", boot.generation);
+        if (m.type == CONTROL_STOP)
+            event("pool %u stop", boot.generation);
+        if (m.type == CONTROL_DRAIN && !deaf)
+            say(CONTROL_DRAINED, boot.pool, boot.generation, "");
+        if ((m.type == CONTROL_DRAIN || m.type == CONTROL_STOP) && !deaf)
+            _exit(0);
+    }
+}
+
+static void gateway_told(const struct control_message *m, size_t n_fds)
+{
+    static uint32_t active;
+
+    switch (m->type) {
+    case CONTROL_LISTENER:
+        event("gateway socket %d thread %u", m->status, m->worker);
+        break;
+    case CONTROL_POOL_ADD:
+        event("gateway add %u fds %zu", m->generation, n_fds);
+        say(CONTROL_POOL_READY, m->pool, m->generation, "");
+        break;
+    case CONTROL_POOL_ACTIVATE:
+        event("gateway activate %u", m->generation);
+        if (active && active != m->generation) {
+            while (held())
+                poll(NULL, 0, 2);
+            say(CONTROL_POOL_DRAINED, m->pool, active, "");
+        }
+        active = m->generation;
+        break;
+    case CONTROL_POOL_REMOVE:
+        event("gateway remove %u", m->generation);
+        break;
+    case CONTROL_LISTEN:
+        event("gateway listen");
+        break;
+    case CONTROL_DRAIN:
+        event("gateway drain");
+        while (held())
+            poll(NULL, 0, 2);
+        say(CONTROL_DRAINED, 0, 0, "");
+        break;
+    default:
+        event("gateway message %u", m->type);
+    }
+}
+
+static void run_gateway(void)
+{
+    struct control_message m;
+    size_t n;
+
+    event("gateway start %d", (int)getpid());
+    if (behaves("bad-gateway"))
+        _exit(5);
+    say(CONTROL_READY, 0, 0, "");
+    for (;;) {
+        hear(&m, &n);
+        gateway_told(&m, n);
+    }
+}
+
+__attribute__((constructor)) static void take_over(int argc, char **argv)
+{
+    if (argc < 2 || argv[1][0] != '@')
+        return;
+    CHECK(control_boot_unpack(CONTROL_BOOT_FD, &boot) == 0);
+    control_die_with_parent(boot.parent_pid, SIGKILL);
+    if (strcmp(argv[1], "@pool") == 0)
+        run_pool();
+    else
+        run_gateway();
+    _exit(0);
+}

@@ -1,0 +1,291 @@
+/* The life of generations and of the gateway, with stand-ins for both (fake_roles.c). */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server.h"
+
+static struct server v;
+
+static void turn_until(bool (*done)(void))
+{
+    while (!done())
+        loop_turn(v.s.loop, 5 * NS_PER_MS);
+}
+
+static bool no_generation_but_active(void)
+{
+    struct pool *p = &v.s.pools[0];
+    return p->active && !p->pending && p->generations.next == &p->active->link &&
+           p->generations.prev == &p->active->link;
+}
+
+static bool pool_is_waiting_to_retry(void)
+{
+    return v.s.pools[0].retry.deadline_ns != 0 && list_empty(&v.s.pools[0].generations);
+}
+
+TEST(listens_only_after_the_pool_was_granted)
+{
+    server_start(&v, NULL);
+    EXPECT_INT(server_count(&v, "pool 1 channel 3"), 1);
+    EXPECT_INT(server_count(&v, "gateway add 1 fds 4"), 1);
+    EXPECT_INT(server_count(&v, "gateway activate 1"), 1);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(engine_failure_at_first_start_ends_with_1)
+{
+    server_prepare(&v, NULL);
+    server_put(&v, "behave", "fail");
+    EXPECT_INT(supervisor_start(&v.s), 0);
+    EXPECT_INT(server_finish(&v), 1);
+}
+
+TEST(pool_death_before_ready_at_first_start_ends_with_1)
+{
+    server_prepare(&v, NULL);
+    server_put(&v, "behave", "die");
+    EXPECT_INT(supervisor_start(&v.s), 0);
+    EXPECT_INT(server_finish(&v), 1);
+}
+
+TEST(gateway_death_at_first_start_ends_with_1)
+{
+    server_prepare(&v, NULL);
+    server_put(&v, "behave", "bad-gateway");
+    EXPECT_INT(supervisor_start(&v.s), 0);
+    EXPECT_INT(server_finish(&v), 1);
+}
+
+TEST(reload_activates_the_new_generation_then_drains_the_old)
+{
+    server_start(&v, NULL);
+    server_signal(&v, SIGHUP);
+    server_await(&v, "gateway activate 2", 1);
+    server_await(&v, "pool 1 drain", 1);
+    server_await(&v, "gateway remove 1", 1);
+    turn_until(no_generation_but_active);
+    EXPECT_INT(v.s.pools[0].active->number, 2);
+    EXPECT_INT(server_count(&v, "pool 1 stop"), 0);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(reload_that_fails_keeps_the_old_generation)
+{
+    server_start(&v, NULL);
+    server_put(&v, "behave", "fail");
+    server_signal(&v, SIGHUP);
+    server_await(&v, "pool 2 start", 1);
+    turn_until(no_generation_but_active);
+    EXPECT_INT(v.s.pools[0].active->number, 1);
+    EXPECT_INT(server_count(&v, "gateway activate 2"), 0);
+    EXPECT_INT(server_count(&v, "pool 1 drain"), 0);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(reloads_during_a_start_become_one_more_generation)
+{
+    server_start(&v, NULL);
+    server_put(&v, "behave", "slow");
+    for (int i = 0; i < 5; i++)
+        server_signal(&v, SIGHUP);
+    server_await(&v, "pool 2 start", 1);
+    server_put(&v, "behave", "ok");
+    server_await(&v, "gateway activate 3", 1);
+    turn_until(no_generation_but_active);
+    EXPECT_INT(v.s.pools[0].last_number, 3);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(old_generation_that_never_drains_is_stopped_after_drain_timeout)
+{
+    static const char *const extra[] = { "server.drain_timeout=50ms", NULL };
+
+    server_start(&v, extra);
+    server_put(&v, "hold", "");
+    server_signal(&v, SIGHUP);
+    server_await(&v, "gateway activate 2", 1);
+    server_await(&v, "pool 1 stop", 1);
+    server_remove(&v, "hold");
+    turn_until(no_generation_but_active);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(dead_pool_is_replaced_and_the_gateway_told)
+{
+    server_start(&v, NULL);
+    kill(server_pid(&v, "pool 1 start "), SIGKILL);
+    server_await(&v, "gateway activate 2", 1);
+    EXPECT_INT(server_count(&v, "gateway remove 1"), 1);
+    EXPECT_INT(server_count(&v, "gateway start"), 1);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(pool_that_dies_again_and_again_is_retried_slower)
+{
+    server_start(&v, NULL);
+    server_put(&v, "behave", "die");
+    kill(server_pid(&v, "pool 1 start "), SIGKILL);
+    server_await(&v, "pool 3 start", 1); /* 2 at once, 3 after 100 ms */
+    turn_until(pool_is_waiting_to_retry);
+    uint64_t third_ns = v.s.pools[0].retry.deadline_ns - clock_monotonic_ns();
+    EXPECT(third_ns > 100 * NS_PER_MS && third_ns <= 200 * NS_PER_MS);
+    server_put(&v, "behave", "ok");
+    server_await(&v, "gateway activate 4", 1);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(dead_gateway_is_replaced_with_fresh_channels)
+{
+    server_start(&v, NULL);
+    kill(server_pid(&v, "gateway start "), SIGKILL);
+    server_await(&v, "gateway start", 2);
+    server_await(&v, "pool 1 channel 3", 2);
+    server_await(&v, "gateway add 1", 2);
+    server_await(&v, "gateway activate 1", 2);
+    server_await(&v, "gateway listen", 2);
+    EXPECT_INT(server_count(&v, "gateway socket 0 thread 0"), 2);
+    EXPECT_INT(server_count(&v, "pool 2 start"), 0);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(gateway_death_during_a_reload_loses_neither_generation)
+{
+    server_start(&v, NULL);
+    server_put(&v, "behave", "slow");
+    server_signal(&v, SIGHUP);
+    server_await(&v, "pool 2 start", 1);
+    kill(server_pid(&v, "gateway start "), SIGKILL);
+    server_await(&v, "gateway activate 1", 2);
+    server_put(&v, "behave", "ok");
+    server_await(&v, "gateway activate 2", 1);
+    turn_until(no_generation_but_active);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(both_dead_at_once_both_come_back)
+{
+    server_start(&v, NULL);
+    kill(server_pid(&v, "gateway start "), SIGKILL);
+    kill(server_pid(&v, "pool 1 start "), SIGKILL);
+    server_await(&v, "gateway activate 2", 1);
+    server_await(&v, "gateway listen", 2);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(invalid_configuration_on_reload_changes_nothing)
+{
+    server_start(&v, NULL);
+    v.s.options.config_path = mem_printf("%s/sapid.toml", v.root);
+    server_put(&v, "sapid.toml", "[server]\nlisten = 3\n");
+    server_signal(&v, SIGHUP);
+    EXPECT(no_generation_but_active());
+    EXPECT_INT(v.s.pools[0].last_number, 1);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(sigterm_drains_the_gateway_then_the_pool)
+{
+    server_start(&v, NULL);
+    server_put(&v, "hold", "");
+    server_signal(&v, SIGTERM);
+    server_await(&v, "gateway drain", 1);
+    EXPECT_INT(server_count(&v, "pool 1 drain"), 0);
+    server_remove(&v, "hold");
+    server_await(&v, "pool 1 drain", 1);
+    EXPECT_INT(server_count(&v, "pool 1 stop"), 0);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(drain_timeout_ends_what_is_left)
+{
+    static const char *const extra[] = { "server.drain_timeout=50ms", NULL };
+
+    server_start(&v, extra);
+    server_put(&v, "hold", "");
+    server_signal(&v, SIGTERM);
+    server_await(&v, "pool 1 stop", 1);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(second_sigterm_ends_at_once)
+{
+    server_start(&v, NULL);
+    server_put(&v, "hold", "");
+    server_signal(&v, SIGTERM);
+    server_await(&v, "gateway drain", 1);
+    server_signal(&v, SIGTERM);
+    server_await(&v, "pool 1 stop", 1);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(pool_that_hears_nothing_is_killed_on_sigint)
+{
+    server_prepare(&v, NULL);
+    server_put(&v, "behave", "deaf");
+    EXPECT_INT(supervisor_start(&v.s), 0);
+    server_await(&v, "gateway listen", 1);
+    pid_t pool = server_pid(&v, "pool 1 start ");
+    server_signal(&v, SIGINT);
+    EXPECT_INT(server_finish(&v), 0);
+    EXPECT(!process_exists(pool));
+}
+
+TEST(each_gateway_thread_gets_a_listener_and_an_eventfd)
+{
+    static const char *const extra[] = { "server.gateway_threads=3", NULL };
+
+    server_start(&v, extra);
+    EXPECT_INT(server_count(&v, "gateway socket 0 thread 2"), 1);
+    EXPECT_INT(server_count(&v, "gateway add 1 fds 6"), 1);
+    EXPECT_INT(server_count(&v, "pool 1 channel 5"), 1);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(no_descriptor_is_left_after_reloads_and_deaths)
+{
+    server_start(&v, NULL);
+    unsigned before = count_descriptors();
+    for (unsigned i = 2; i < 6; i++) {
+        char line[32];
+        server_signal(&v, SIGHUP);
+        snprintf(line, sizeof(line), "gateway activate %u", i);
+        server_await(&v, line, 1);
+        turn_until(no_generation_but_active);
+    }
+    kill(server_pid(&v, "gateway start "), SIGKILL);
+    server_await(&v, "gateway activate 5", 2);
+    server_await(&v, "gateway listen", 2);
+    EXPECT_INT(count_descriptors(), before);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(backoff_starts_at_once_doubles_and_forgets)
+{
+    struct backoff b = { 0 };
+
+    EXPECT_INT(backoff_next_ns(&b, 0), 0);
+    EXPECT_INT(backoff_next_ns(&b, 0), 100 * NS_PER_MS);
+    EXPECT_INT(backoff_next_ns(&b, 0), 200 * NS_PER_MS);
+    for (int i = 0; i < 20; i++)
+        EXPECT(backoff_next_ns(&b, 0) <= 5 * NS_PER_S);
+    EXPECT_INT(backoff_next_ns(&b, 0), 5 * NS_PER_S);
+    EXPECT_INT(backoff_next_ns(&b, 11 * NS_PER_S), 0);
+}
