@@ -116,10 +116,11 @@ void backend_forget(struct exchange *x)
 
     if (!b || backend_withdraw(x))
         return;
-    /* A worker has it: it is told, and what it still writes is dropped until its END. */
-    channel_abort(b->pool->channel, b->thread->index, x->ticket);
-    b->inflight[x->ticket.slot] = NULL;
-    x->backend = NULL;
+    /* A worker has it: it is told, and what it still writes is dropped. */
+    struct channel_ticket ticket = x->ticket;
+    channel_abort(b->pool->channel, b->thread->index, ticket);
+    leave_channel(b, ticket);
+    channel_release(b->pool->channel, b->thread->index, ticket);
 }
 
 /* --- answers ------------------------------------------------------------------------------------------------- */
@@ -148,24 +149,19 @@ static int take_group(struct backend *b, uint32_t worker, const struct channel_p
     struct gateway_thread *t = b->thread;
     struct channel_ticket ticket = p[0].ticket;
     struct exchange *x = b->inflight[ticket.slot];
-    size_t bytes = 0;
-    int taken = n;
 
-    if (x && x->ticket.seq == ticket.seq) {
-        taken = respond_pieces(x, p, n, &bytes);
-        if (x->stalled)
-            x->stalled_worker = worker;
-    } else {
-        x = NULL;
-    }
+    /* The channel delivers only pieces of tickets that are out, and each of those has its exchange. */
+    CHECK(x && x->ticket.seq == ticket.seq);
+    int taken = respond_pieces(x, p, n);
+    if (x->stalled)
+        x->stalled_worker = worker;
     bool ended = taken > 0 && p[taken - 1].type == CHANNEL_END;
-    channel_consume(b->pool->channel, t->index, worker, taken, bytes);
+    channel_consume(b->pool->channel, t->index, worker, taken, 0);
     if (!ended)
         return taken;
     leave_channel(b, ticket);
     channel_release(b->pool->channel, t->index, ticket);
-    if (x)
-        conn_advance(x->conn);
+    conn_advance(x->conn);
     return taken;
 }
 
@@ -220,7 +216,7 @@ void backend_worker_dead(struct backend *b, uint32_t worker, uint32_t incarnatio
     struct channel_ticket ticket;
 
     take_rest(b, worker);
-    if (channel_worker_recover(b->pool->channel, t->index, worker, incarnation, &ticket)) {
+    while (channel_worker_recover(b->pool->channel, t->index, worker, incarnation, &ticket)) {
         struct exchange *x = b->inflight[ticket.slot];
         t->count.lost_workers++;
         leave_channel(b, ticket);
@@ -256,7 +252,6 @@ void backend_abandon(struct backend *b)
         t->count.lost_workers++;
         respond_lost(x, 502);
     }
-    b->n_inflight = 0; /* requests whose clients had gone */
     backend_report_drained(b);
 }
 

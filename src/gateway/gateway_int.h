@@ -119,7 +119,7 @@ struct backend {
     struct gateway_thread *thread;
     struct loop_watch news;    /* the thread's eventfd of this channel */
     struct files *files;
-    struct exchange **inflight; /* by slot; NULL: nobody waits (client gone) */
+    struct exchange **inflight; /* by slot */
     uint32_t n_inflight;       /* requests given to the channel and not yet released */
     bool draining, drain_reported;
 };
@@ -259,6 +259,7 @@ struct gateway_thread {
     time_t date_at;
     char date[HTTP_DATE_BYTES];
     struct buf head;                   /* answer head under construction */
+    struct buf lines;                  /* header lines of a worker, copied out of its ring */
     struct buf log;                    /* access-log lines of this batch */
     struct gateway_counters count;
 };
@@ -329,8 +330,8 @@ void respond_status(struct exchange *x, int status, struct str extra);
 void respond_error(struct conn *c, enum http_error e);
 void respond_redirect(struct exchange *x, struct str path);
 void respond_static(struct exchange *x, struct files *f, struct file *file);
-/* Pieces of a PHP answer; returns how many whole pieces were taken, and the bytes of the next one. */
-int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n, size_t *ret_bytes);
+/* Pieces of a PHP answer; returns how many were taken. Fewer than n with x->stalled: the client is slow. */
+int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n);
 /* Backend died: 502 if nothing was sent, else the connection is cut. */
 void respond_lost(struct exchange *x, int status);
 /* Sends what waits. True when `out` and plan are empty. */

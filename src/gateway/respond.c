@@ -563,15 +563,25 @@ static void put_php_headers(struct exchange *x, struct php_head *h, struct str l
     }
 }
 
-/* Header lines of a HEAD piece as one run: in place, or put together in head_parts. */
+/* The header lines of a head, copied out of the ring before anything is concluded from them. Parts of a
+ * long one were kept in head_parts. */
 static struct str head_lines(struct exchange *x, const struct channel_piece *p)
 {
-    if (p->n_iov == 1 && buf_length(&x->head_parts) == 0)
-        return (struct str){ p->iov[0].iov_base, p->iov[0].iov_len };
+    struct buf *b = buf_length(&x->head_parts) ? &x->head_parts : &x->conn->thread->lines;
+
+    if (b != &x->head_parts)
+        b->head = b->tail = 0;
+    for (int i = 0; i < p->n_iov; i++)
+        if (buf_append(b, p->iov[i].iov_base, p->iov[i].iov_len) < 0)
+            cut(x);
+    return buf_view(b);
+}
+
+static void keep_head_part(struct exchange *x, const struct channel_piece *p)
+{
     for (int i = 0; i < p->n_iov; i++)
         if (buf_append(&x->head_parts, p->iov[i].iov_base, p->iov[i].iov_len) < 0)
             cut(x);
-    return buf_view(&x->head_parts);
 }
 
 /* How the end of the body is marked. `known`: its length if the whole answer is at hand, else -1. */
@@ -724,14 +734,13 @@ static void send_inform(struct exchange *x, const struct channel_piece *p)
     t->head.head = t->head.tail = 0;
 }
 
-int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n, size_t *ret_bytes)
+int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n)
 {
     struct gateway_thread *t = x->conn->thread;
     struct gather g;
     int taken = 0;
 
     CHECK_MAGIC(x, EXCHANGE_MAGIC);
-    *ret_bytes = 0;
     if (x->failed) {
         x->complete = n > 0 && pieces[n - 1].type == CHANNEL_END;
         return n;
@@ -747,7 +756,7 @@ int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n
         case CHANNEL_INFORM:
         case CHANNEL_HEAD:
             if (p->flags & CHANNEL_PART) {
-                (void)head_lines(x, p);
+                keep_head_part(x, p);
                 break;
             }
             if (p->type == CHANNEL_INFORM) {

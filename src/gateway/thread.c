@@ -257,6 +257,7 @@ int thread_init(struct gateway_thread *t, struct gateway *g, uint32_t index)
         t->listeners[i].watch.fd = -1;
     buf_init(&t->log, 0);
     buf_init(&t->head, 0);
+    buf_init(&t->lines, 0);
     t->commands_end = &t->commands;
     pthread_mutex_init(&t->mailbox_lock, NULL);
     int r = loop_new(&t->loop);
