@@ -3,46 +3,32 @@
  * started. It is made from the file as it is now and never changes afterwards; a reload makes another.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/fd.h"
 #include "base/mem.h"
 #include "supervisor/supervisor_int.h"
 
-enum { CONFIG_FILE_MAX = 1 << 20 };
-
-static int read_file(struct plan *p, const struct options *o, void (*say)(const char *))
+static int read_file(struct plan *p, const struct config_cli *cli, void (*say)(const char *))
 {
-    int fd, r;
+    char *message = NULL;
+    int r = config_cli_read(cli, &p->text, &p->text_bytes, &message);
 
-    p->overrides = o->overrides;
-    if (!o->config_path) {
-        p->name = mem_strdup("(command line)");
-        p->text = mem_strdup("");
-        return 0;
-    }
-    p->name = mem_strdup(o->config_path);
-    fd = open(o->config_path, O_RDONLY | O_CLOEXEC);
-    r = fd < 0 ? -errno : fd_read_all(fd, CONFIG_FILE_MAX, &p->text, &p->text_bytes);
-    fd_close(&fd);
-    if (r < 0) {
-        char *line = mem_printf("%s: cannot read the configuration: %s", o->config_path,
-                                strerror(-r));
-        say(line);
-        mem_free(line);
-    }
+    p->overrides = cli->overrides;
+    p->name = mem_strdup(cli->config_path ? cli->config_path : "(command line)");
+    if (r < 0)
+        say(message);
+    mem_free(message);
     return r;
 }
 
-static int load(struct plan *p, const struct options *o, void (*say)(const char *))
+static int load(struct plan *p, const struct config_cli *cli, void (*say)(const char *))
 {
     struct config_errors errors = { NULL, 0 };
     int r = config_load(str_from(p->name), (struct str){ p->text, p->text_bytes },
-                        (const char *const *)p->overrides, str_from(o->base_dir), &p->config,
+                        (const char *const *)p->overrides, str_from(cli->base_dir), &p->config,
                         &errors);
 
     for (uint32_t i = 0; i < errors.n; i++) {
@@ -55,23 +41,40 @@ static int load(struct plan *p, const struct options *o, void (*say)(const char 
     return r;
 }
 
+static int detect_root(const struct config_pool *c, struct pool_plan *p, char *message, size_t size)
+{
+    struct config_detected found;
+    char *dir = mem_strndup(c->document_root);
+    int r = config_detect_root(dir, &found);
+
+    if (r < 0) {
+        snprintf(message, size, "%s", found.sentence);
+    } else {
+        p->document_root = mem_strdup(found.root);
+        p->detected = mem_strdup(found.sentence);
+    }
+    config_detected_fini(&found);
+    mem_free(dir);
+    return r;
+}
+
 /* The root as it is now: a deploy that moves a symlink takes effect with the next plan, not before. */
 static int resolve_root(const struct config_pool *c, struct pool_plan *p, char *message, size_t size)
 {
-    char *given = mem_strndup(c->document_root);
-    char *resolved = realpath(given, NULL);
-    int r = 0;
-
+    if (c->document_root_given)
+        p->document_root = mem_strndup(c->document_root);
+    else if (detect_root(c, p, message, size) < 0)
+        return -EINVAL;
+    char *resolved = realpath(p->document_root, NULL);
     if (!resolved) {
-        r = -errno;
         snprintf(message, size, "document root %s: %s; name an existing folder with --root or "
-                 "php.document_root", given, strerror(errno));
-    } else {
-        p->document_root = mem_strdup(resolved);
+                 "php.document_root", p->document_root, strerror(errno));
+        return -EINVAL;
     }
+    mem_free(p->document_root);
+    p->document_root = mem_strdup(resolved);
     free(resolved);
-    mem_free(given);
-    return r;
+    return 0;
 }
 
 static int check_readable(const struct user *u, const char *who, const char *root, char *message,
@@ -118,13 +121,13 @@ static int decide(struct plan *p, char *message, size_t size)
     return check_readable(&p->gateway_user, "the gateway", p->pools[0].document_root, message, size);
 }
 
-int plan_new(const struct options *o, void (*say)(const char *line), struct plan **ret)
+int plan_new(const struct config_cli *cli, void (*say)(const char *line), struct plan **ret)
 {
     struct plan *p = mem_zalloc(sizeof(*p));
     char message[8192];
 
     p->refs = 1;
-    if (read_file(p, o, say) < 0 || load(p, o, say) < 0)
+    if (read_file(p, cli, say) < 0 || load(p, cli, say) < 0)
         goto fail;
     if (decide(p, message, sizeof(message)) < 0) {
         say(message);
@@ -144,6 +147,12 @@ struct plan *plan_ref(struct plan *p)
     return p;
 }
 
+static void pool_plan_fini(struct pool_plan *p)
+{
+    mem_free(p->document_root);
+    mem_free(p->detected);
+}
+
 void plan_unref(struct plan *p)
 {
     if (!p)
@@ -153,7 +162,7 @@ void plan_unref(struct plan *p)
         return;
     if (p->pools)
         for (uint32_t i = 0; i < p->config->n_pools; i++)
-            mem_free(p->pools[i].document_root);
+            pool_plan_fini(&p->pools[i]);
     mem_free(p->pools);
     config_free(p->config);
     mem_free(p->name);

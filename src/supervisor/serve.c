@@ -58,12 +58,12 @@ static void explain_users(const struct supervisor *s)
 static void explain(const struct supervisor *s)
 {
     log_notice("sapid " SAPID_VERSION ", %s%s",
-               s->options.config_path ? "configuration " : "no configuration file",
-               s->options.config_path ? s->options.config_path : "");
-    if (s->options.detected)
-        log_notice("%s", s->options.detected);
+               s->cli.config_path ? "configuration " : "no configuration file",
+               s->cli.config_path ? s->cli.config_path : "");
     for (uint32_t i = 0; i < s->n_pools; i++) {
         const struct pool_plan *p = &s->plan->pools[i];
+        if (p->detected)
+            log_notice("%s", p->detected);
         log_notice("pool %s: document root %s, %u worker%s%s%s%s", s->pools[i].name,
                    p->document_root, p->workers, p->workers == 1 ? "" : "s",
                    p->workers_why[0] ? " (" : "", p->workers_why, p->workers_why[0] ? ")" : "");
@@ -95,7 +95,7 @@ void supervisor_reload(struct supervisor *s)
                  s->phase == SUPERVISOR_STARTING ? "starting" : "stopping");
         return;
     }
-    if (plan_new(&s->options, log_line, &plan) < 0) {
+    if (plan_new(&s->cli, log_line, &plan) < 0) {
         log_error("reload refused: the configuration is not valid (see above); everything goes on as "
                   "it was");
         return;
@@ -219,7 +219,7 @@ static int make_loop(struct supervisor *s)
 int supervisor_start(struct supervisor *s)
 {
     char message[8192];
-    int r = plan_new(&s->options, say_line, &s->plan);
+    int r = plan_new(&s->cli, say_line, &s->plan);
 
     if (r == 0)
         r = init_log(s->plan->config);
@@ -269,8 +269,23 @@ void supervisor_fini(struct supervisor *s)
     }
     mem_free(s->pools);
     plan_unref(s->plan);
-    options_free(&s->options);
+    config_cli_fini(&s->cli);
     s->magic = 0;
+}
+
+/* 0: go on; 1: asked for help; -EINVAL after it said what is wrong. */
+static int read_command_line(struct supervisor *s, int argc, char **argv)
+{
+    char *message = NULL;
+    int r = config_cli_parse(argc, argv, &s->cli, &message);
+
+    if (r < 0)
+        say_line(message);
+    mem_free(message);
+    if (r < 0 || !s->cli.help)
+        return r;
+    fputs(config_cli_help("serve"), stdout);
+    return 1;
 }
 
 int serve_main(int argc, char **argv)
@@ -281,8 +296,9 @@ int serve_main(int argc, char **argv)
     open_standard_descriptors();
     signal(SIGPIPE, SIG_IGN); /* a log reader that goes away must not end the server */
     supervisor_init(&s);
-    if (options_parse(argc, argv, say_line, &s.options) < 0)
-        status = 2;
+    int r = read_command_line(&s, argc, argv);
+    if (r != 0)
+        status = r < 0 ? 2 : 0;
     else if (supervisor_start(&s) < 0)
         status = 1;
     else

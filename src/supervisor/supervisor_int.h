@@ -70,15 +70,9 @@ void sizing_geometry(const struct config *c, const struct config_pool *p, uint32
 void sizing_raise_nofile(uint64_t wanted, struct rlimit *ret_before);
 
 /* --- plan.c -------------------------------------------------------------------------------------- */
-struct options {
-    char *config_path; /* absolute, NULL: no file */
-    char **overrides;  /* NULL-terminated, "server.listen=..." */
-    char *base_dir;    /* for relative paths: folder of the file, or the working directory */
-    char *detected;    /* sentence: how the document root was found, NULL */
-};
-
 struct pool_plan {
     char *document_root; /* symlinks resolved when the plan was made: a deploy moves the link */
+    char *detected;      /* how it was found, NULL when it was named */
     struct user user;
     uint32_t workers;
     char workers_why[160];
@@ -92,25 +86,20 @@ struct plan {
     char *name; /* file, or "(command line)" */
     char *text;
     size_t text_bytes;
-    char **overrides; /* borrowed from struct options, which outlives all plans */
+    char **overrides; /* borrowed from the command line, which outlives all plans */
     struct config *config;
     struct pool_plan *pools; /* config->n_pools */
     struct user gateway_user;
     uint32_t threads;
 };
 /* Reads the file afresh. 0, or -EINVAL after `say` was called with each line of what is wrong. */
-MUST_USE int plan_new(const struct options *o, void (*say)(const char *line), struct plan **ret);
+MUST_USE int plan_new(const struct config_cli *cli, void (*say)(const char *line), struct plan **ret);
 struct plan *plan_ref(struct plan *p);
 void plan_unref(struct plan *p); /* NULL is fine */
 /* Sealed boot memfd for a role. Descriptor or -errno. */
 MUST_USE int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation);
 /* First [server] or [log] key that differs and needs a restart of the server, NULL when none does. */
 const char *plan_server_difference(const struct plan *a, const struct plan *b);
-
-/* --- options.c ----------------------------------------------------------------------------------- */
-/* Command line of `sapid serve`. 0, or -EINVAL after `say` told why. */
-MUST_USE int options_parse(int argc, char **argv, void (*say)(const char *line), struct options *ret);
-void options_free(struct options *o);
 
 /* --- listen.c ------------------------------------------------------------------------------------ */
 struct listener {
@@ -279,7 +268,7 @@ struct supervisor {
     enum supervisor_phase phase;
     int exit_status;
     struct loop *loop;
-    struct options options;
+    struct config_cli cli;
     struct plan *plan; /* of the gateway: the last accepted one */
     struct listeners listeners;
     struct gateway_process gateway;

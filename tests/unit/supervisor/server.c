@@ -41,7 +41,7 @@ void server_remove(struct server *v, const char *name)
     EXPECT_INT(unlink(path), 0);
 }
 
-static void add_override(struct options *o, size_t *n, char *text)
+static void add_override(struct config_cli *o, size_t *n, char *text)
 {
     o->overrides = mem_realloc(o->overrides, (*n + 2) * sizeof(char *));
     o->overrides[(*n)++] = text;
@@ -58,7 +58,7 @@ void server_prepare(struct server *v, const char *const *extra)
     EXPECT_INT(chmod(v->root, 0755), 0);
     supervisor_init(&v->s);
     server_put(v, "events", "");
-    struct options *o = &v->s.options;
+    struct config_cli *o = &v->s.cli;
     add_override(o, &n, mem_printf("php.document_root=%s", v->root));
     add_override(o, &n, mem_strdup("php.worker_pool_size=2"));
     for (; extra && *extra; extra++) {

@@ -190,7 +190,7 @@ TEST(both_dead_at_once_both_come_back)
 TEST(invalid_configuration_on_reload_changes_nothing)
 {
     server_start(&v, NULL);
-    v.s.options.config_path = mem_printf("%s/sapid.toml", v.root);
+    v.s.cli.config_path = mem_printf("%s/sapid.toml", v.root);
     server_put(&v, "sapid.toml", "[server]\nlisten = 3\n");
     server_signal(&v, SIGHUP);
     EXPECT(no_generation_but_active());

@@ -175,7 +175,7 @@ TEST(root_is_resolved_anew_with_each_plan)
 {
     char dir[] = "/tmp/sapid-unit-XXXXXX";
     char *overrides[] = { NULL, "php.worker_pool_size=1", NULL };
-    struct options o = { .overrides = overrides, .base_dir = dir };
+    struct config_cli o = { .overrides = overrides, .base_dir = dir };
     struct plan *one, *two;
 
     root_folder(dir, 0755);
@@ -207,7 +207,7 @@ TEST(root_is_resolved_anew_with_each_plan)
 TEST(missing_root_is_said)
 {
     char *overrides[] = { "php.document_root=/no/such/folder", NULL };
-    struct options o = { .overrides = overrides, .base_dir = "/" };
+    struct config_cli o = { .overrides = overrides, .base_dir = "/" };
     struct plan *p;
 
     EXPECT_INT(plan_new(&o, remember, &p), -EINVAL);
@@ -219,7 +219,7 @@ TEST(server_keys_that_need_a_restart_are_noticed)
 {
     char *first[] = { "php.document_root=/tmp", "server.listen=127.0.0.1:1", NULL };
     char *second[] = { "php.document_root=/tmp", "server.listen=127.0.0.1:2", NULL };
-    struct options o = { .overrides = first, .base_dir = "/" };
+    struct config_cli o = { .overrides = first, .base_dir = "/" };
     struct plan *a, *b;
 
     EXPECT_INT(plan_new(&o, remember, &a), 0);
