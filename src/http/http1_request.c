@@ -500,7 +500,9 @@ int http1_parse_request(struct http1_parser *p, struct str in, const struct http
         else if (likely(!note_header(h, n, &noted)))
             n++;
     }
-    ret->n_headers = n;
     rc = finish_head(ret, &noted, limits->body_bytes);
-    return rc < 0 ? rc : (int)(line + 2 - in.p);
+    if (rc < 0)
+        return rc;
+    ret->n_headers = n;
+    return (int)(line + 2 - in.p);
 }
