@@ -1,6 +1,6 @@
 /*
- * A whole configuration: defaults from the key table, then the file, then the command line, each value
- * through config_set. Nothing stops at the first error; memory is the one exception.
+ * A whole configuration: defaults from the key table, then the file, then the command line, each
+ * value through config_set. Nothing stops at the first error; memory is the one exception.
  */
 #include "config/config.h"
 
@@ -12,7 +12,8 @@
 
 enum { CONFIG_BYTES_MAX = 64 * 1024 * 1024 };
 
-/* ---- loader --------------------------------------------------------------------------------------- */
+/* ---- loader
+ * --------------------------------------------------------------------------------------- */
 
 void *loader_alloc(struct loader *l, size_t bytes)
 {
@@ -32,7 +33,8 @@ struct str loader_copy(struct loader *l, struct str s)
     return copy;
 }
 
-/* Absolute, without ".", "//" and a '/' at the end. ".." stays: only the kernel knows what it means. */
+/* Absolute, without ".", "//" and a '/' at the end. ".." stays: only the kernel knows what it
+ * means. */
 struct str loader_absolute(struct loader *l, struct str path)
 {
     bool absolute = path.n && path.p[0] == '/';
@@ -101,7 +103,8 @@ static void set_from(struct loader *l, const struct config_key *key, const struc
     config_set(l, key, v);
 }
 
-/* ---- defaults ------------------------------------------------------------------------------------- */
+/* ---- defaults
+ * ------------------------------------------------------------------------------------- */
 
 static void set_defaults(struct loader *l)
 {
@@ -126,20 +129,24 @@ static void set_defaults(struct loader *l)
     CHECKF(l->errors.n == 0, "default: %.*s", STR_ARG(l->errors.v[0].message));
 }
 
-/* ---- the file ------------------------------------------------------------------------------------- */
+/* ---- the file
+ * ------------------------------------------------------------------------------------- */
 
 static void complain_unknown_key(struct loader *l, struct str section, const struct toml_value *v)
 {
     const struct config_key *near = config_key_nearest(section, v->key);
 
     if (!near)
-        loader_complain(l, NULL, v->key_line, v->key_column, "unknown key %.*s.%.*s", STR_ARG(section), STR_ARG(v->key));
+        loader_complain(l, NULL, v->key_line, v->key_column, "unknown key %.*s.%.*s",
+                        STR_ARG(section), STR_ARG(v->key));
     else if (str_eq(section, str_from(near->section)))
-        loader_complain(l, NULL, v->key_line, v->key_column, "unknown key %.*s.%.*s; did you mean %s?", STR_ARG(section),
+        loader_complain(l, NULL, v->key_line, v->key_column,
+                        "unknown key %.*s.%.*s; did you mean %s?", STR_ARG(section),
                         STR_ARG(v->key), near->name);
     else
-        loader_complain(l, NULL, v->key_line, v->key_column, "unknown key %.*s.%.*s; did you mean %s in [%s]?",
-                        STR_ARG(section), STR_ARG(v->key), near->name, near->section);
+        loader_complain(l, NULL, v->key_line, v->key_column,
+                        "unknown key %.*s.%.*s; did you mean %s in [%s]?", STR_ARG(section),
+                        STR_ARG(v->key), near->name, near->section);
 }
 
 static void complain_unknown_top(struct loader *l, const struct toml_value *v)
@@ -149,15 +156,16 @@ static void complain_unknown_top(struct loader *l, const struct toml_value *v)
     bool table = v->type == TOML_TABLE || (v->type == TOML_ARRAY && v->origin == TOML_BY_HEADER);
 
     if (table && section)
-        loader_complain(l, NULL, v->key_line, v->key_column, "unknown table [%.*s]; did you mean [%s]?", STR_ARG(v->key),
-                        section->name);
+        loader_complain(l, NULL, v->key_line, v->key_column,
+                        "unknown table [%.*s]; did you mean [%s]?", STR_ARG(v->key), section->name);
     else if (table)
-        loader_complain(l, NULL, v->key_line, v->key_column, "unknown table [%.*s]; known are [server], [php] and [log]",
+        loader_complain(l, NULL, v->key_line, v->key_column,
+                        "unknown table [%.*s]; known are [server], [php] and [log]",
                         STR_ARG(v->key));
     else if (key)
         loader_complain(l, NULL, v->key_line, v->key_column,
-                        "unknown key %.*s outside of any table; did you mean %s in [%s]?", STR_ARG(v->key),
-                        key->name, key->section);
+                        "unknown key %.*s outside of any table; did you mean %s in [%s]?",
+                        STR_ARG(v->key), key->name, key->section);
     else
         loader_complain(l, NULL, v->key_line, v->key_column,
                         "unknown key %.*s; every key belongs to a table: [server], [php] or [log]",
@@ -175,8 +183,9 @@ static void set_file(struct loader *l, const struct toml_value *root)
             continue;
         }
         if (table->type != TOML_TABLE) {
-            loader_complain(l, NULL, table->line, table->column, "%.*s: expected a table, [%.*s], found %s",
-                            STR_ARG(table->key), STR_ARG(table->key), toml_type_name(table->type));
+            loader_complain(l, NULL, table->line, table->column,
+                            "%.*s: expected a table, [%.*s], found %s", STR_ARG(table->key),
+                            STR_ARG(table->key), toml_type_name(table->type));
             continue;
         }
         for (const struct toml_value *v = table->first; v; v = v->next) {
@@ -189,7 +198,8 @@ static void set_file(struct loader *l, const struct toml_value *root)
     }
 }
 
-/* ---- the command line ----------------------------------------------------------------------------- */
+/* ---- the command line
+ * ----------------------------------------------------------------------------- */
 
 static bool is_list(const struct config_key *key)
 {
@@ -210,7 +220,8 @@ static const struct config_key *find_override(struct str name, struct str *ret_p
 }
 
 /* Text of the command line as the TOML value that the key would have in a file. */
-static struct toml_value *override_value(struct loader *l, const struct config_key *key, struct str text)
+static struct toml_value *override_value(struct loader *l, const struct config_key *key,
+                                         struct str text)
 {
     struct toml_value *v = loader_alloc(l, sizeof(*v));
     uint64_t number;
@@ -237,8 +248,7 @@ static struct toml_value *override_value(struct loader *l, const struct config_k
             v->integer = (int64_t)number;
         }
         break;
-    default:
-        break;
+    default: break;
     }
     return v;
 }
@@ -253,8 +263,9 @@ static void append(struct toml_value *parent, struct toml_value *child)
 }
 
 /* The array of all values given for a list key, or the one-entry table of a pair. */
-static struct toml_value *override_collected(struct loader *l, const struct config_key *key, struct str pair,
-                                             struct str text, struct toml_value **lists)
+static struct toml_value *override_collected(struct loader *l, const struct config_key *key,
+                                             struct str pair, struct str text,
+                                             struct toml_value **lists)
 {
     struct toml_value *v = override_value(l, key, text);
 
@@ -285,7 +296,9 @@ static void set_overrides(struct loader *l, const char *const *overrides)
         struct str name = str_cut(&rest, '=');
         const struct config_key *key = find_override(name, &pair);
 
-        if (!rest.p) {
+        if (str_eq(name, STR("dev"))) {
+            l->c->dev = str_eq(rest, STR("true"));
+        } else if (!rest.p) {
             loader_complain(l, NULL, 0, 0, "expected key=value, found \"%s\"", *overrides);
         } else if (!key) {
             struct str after = name, section = str_cut(&after, '.');
@@ -302,7 +315,8 @@ static void set_overrides(struct loader *l, const char *const *overrides)
             set_from(l, &config_keys[i], lists[i], CONFIG_FROM_COMMAND_LINE);
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------ */
+/* ---- the whole
+ * ------------------------------------------------------------------------------------ */
 
 static int parse_file(struct loader *l, struct str text)
 {
@@ -317,11 +331,34 @@ static int parse_file(struct loader *l, struct str text)
     return rc;
 }
 
+/* --dev: what a developer wants of PHP, unless a key or -d says otherwise. */
+static void apply_dev(struct loader *l, struct config_pool *pool)
+{
+    static const char *const settings[][2] = {
+        { "display_errors", "1" },
+        { "display_startup_errors", "1" },
+        { "error_reporting", "32767" }, /* E_ALL */
+        { "html_errors", "1" },
+        { "opcache.validate_timestamps", "1" },
+        { "opcache.revalidate_freq", "0" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(settings); i++) {
+        bool given = false;
+        for (uint32_t j = 0; j < pool->ini.n; j++)
+            given |= str_eq(pool->ini.v[j].key, str_from(settings[i][0]));
+        if (!given)
+            config_pairs_put(l, &pool->ini, str_from(settings[i][0]), str_from(settings[i][1]));
+    }
+}
+
 /* document_root is absolute in any case; without one it is where detection begins. */
 static void finish(struct loader *l)
 {
     struct config_pool *pool = &l->c->pools[0];
 
+    if (l->c->dev)
+        apply_dev(l, pool);
     if (!pool->document_root_given)
         pool->document_root = loader_absolute(l, l->base_dir);
 }
@@ -368,5 +405,6 @@ char *config_error_line(const struct config *c, const struct config_error *e)
 {
     if (e->line == 0)
         return mem_printf("command line: %.*s", STR_ARG(e->message));
-    return mem_printf("%.*s:%u:%u: %.*s", STR_ARG(c->file), e->line, e->column, STR_ARG(e->message));
+    return mem_printf("%.*s:%u:%u: %.*s", STR_ARG(c->file), e->line, e->column,
+                      STR_ARG(e->message));
 }

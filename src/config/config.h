@@ -1,12 +1,13 @@
 /*
- * Configuration: sapid.toml (TOML 1.0) and the command line become one typed struct, through one table
- * (config_keys in keys.c), from which the reference page docs/configuration.md is printed too.
+ * Configuration: sapid.toml (TOML 1.0) and the command line become one typed struct, through one
+ * table (config_keys in keys.c), from which the reference page docs/configuration.md is printed
+ * too.
  *
- * Errors name file, line, column, key and what was expected; an unknown key names the nearest known one.
- * All errors of a file are collected, not only the first. Nothing here logs or exits.
+ * Errors name file, line, column, key and what was expected; an unknown key names the nearest known
+ * one. All errors of a file are collected, not only the first. Nothing here logs or exits.
  *
- * Every role parses the same text again (it arrives in the boot memfd), so a struct config never crosses
- * a process boundary. It is immutable after config_load and owns an arena.
+ * Every role parses the same text again (it arrives in the boot memfd), so a struct config never
+ * crosses a process boundary. It is immutable after config_load and owns an arena.
  */
 #ifndef SAPID_CONFIG_CONFIG_H
 #define SAPID_CONFIG_CONFIG_H
@@ -18,64 +19,72 @@
 #include "base/check.h"
 #include "base/str.h"
 
-struct config_strings { struct str *v; uint32_t n; };
-struct config_pair { struct str key, value; };
-struct config_pairs { struct config_pair *v; uint32_t n; };
+struct config_strings {
+    struct str *v;
+    uint32_t n;
+};
+struct config_pair {
+    struct str key, value;
+};
+struct config_pairs {
+    struct config_pair *v;
+    uint32_t n;
+};
 
 enum { CONFIG_AUTO = -1 };
 
 struct config_listen {
-    struct str text;      /* as written */
+    struct str text; /* as written */
     enum { CONFIG_LISTEN_TCP, CONFIG_LISTEN_UNIX } kind;
-    struct str host;      /* "127.0.0.1", "::", "*" ; without brackets */
-    uint16_t port;        /* 0: the kernel chooses; the start message says which */
-    struct str path;      /* unix */
+    struct str host; /* "127.0.0.1", "::", "*" ; without brackets */
+    uint16_t port;   /* 0: the kernel chooses; the start message says which */
+    struct str path; /* unix */
 };
 
 struct config_server {
-    struct config_listen *listen;     /* listen = ["127.0.0.1:8080"] */
+    struct config_listen *listen; /* listen = ["127.0.0.1:8080"] */
     uint32_t n_listen;
-    int32_t gateway_threads;          /* "auto" (CONFIG_AUTO): 1 up to 4 cores, then cores / 4 */
-    uint32_t max_connections;         /* 65536, lowered to what RLIMIT_NOFILE allows */
-    uint64_t header_timeout_ms;       /* 30 s: whole request head */
-    uint64_t body_timeout_ms;         /* 60 s: between two reads of a body */
-    uint64_t send_timeout_ms;         /* 60 s: between two successful writes to a client */
-    uint64_t keepalive_timeout_ms;    /* 75 s idle between requests */
-    uint64_t keepalive_requests;      /* 0 = no limit */
-    uint64_t max_body_size;           /* 64M */
-    uint64_t max_header_size;         /* 32K whole header section */
-    uint32_t max_header_count;        /* 100 */
-    uint64_t max_request_line;        /* 8K */
-    struct str spool_dir;             /* /var/tmp */
-    uint64_t max_spool_size;          /* 1G: all spooled request and response bytes together */
+    int32_t gateway_threads;       /* "auto" (CONFIG_AUTO): 1 up to 4 cores, then cores / 4 */
+    uint32_t max_connections;      /* 65536, lowered to what RLIMIT_NOFILE allows */
+    uint64_t header_timeout_ms;    /* 30 s: whole request head */
+    uint64_t body_timeout_ms;      /* 60 s: between two reads of a body */
+    uint64_t send_timeout_ms;      /* 60 s: between two successful writes to a client */
+    uint64_t keepalive_timeout_ms; /* 75 s idle between requests */
+    uint64_t keepalive_requests;   /* 0 = no limit */
+    uint64_t max_body_size;        /* 64M */
+    uint64_t max_header_size;      /* 32K whole header section */
+    uint32_t max_header_count;     /* 100 */
+    uint64_t max_request_line;     /* 8K */
+    struct str spool_dir;          /* /var/tmp */
+    uint64_t max_spool_size;       /* 1G: all spooled request and response bytes together */
     struct config_strings trusted_proxies; /* addresses, CIDR, "unix" */
-    bool proxy_protocol;              /* every connection of a trusted proxy starts with PROXY */
-    uint64_t drain_timeout_ms;        /* 5 s */
-    struct str user, group;           /* of the gateway when started as root; "" = chosen */
-    bool server_tokens;               /* Server: sapid; default true, without version */
+    bool proxy_protocol;       /* every connection of a trusted proxy starts with PROXY */
+    uint64_t drain_timeout_ms; /* 5 s */
+    struct str user, group;    /* of the gateway when started as root; "" = chosen */
+    bool server_tokens;        /* Server: sapid; default true, without version */
 };
 
 /* One pool: [php] is the pool "www" (index 0); [pool.NAME] come with their issue. */
 struct config_pool {
     struct str name;
-    struct str libphp_path;           /* "" = found: libphp.so of the newest installed version */
-    struct str document_root;         /* absolute after config_load (relative to the file or cwd) */
-    bool document_root_given;         /* no detection then */
-    int32_t worker_pool_size;         /* CONFIG_AUTO */
-    uint64_t worker_max_requests;     /* 0 = never */
+    struct str libphp_path;       /* "" = found: libphp.so of the newest installed version */
+    struct str document_root;     /* absolute after config_load (relative to the file or cwd) */
+    bool document_root_given;     /* no detection then */
+    int32_t worker_pool_size;     /* CONFIG_AUTO */
+    uint64_t worker_max_requests; /* 0 = never */
     struct config_pairs ini, admin_ini;
     struct str ini_path, ini_scan_dir; /* "" = PHP-FPM's of that version, else embed's */
     bool ini_path_given, ini_scan_dir_given;
-    uint64_t request_timeout_ms;      /* 0 = none */
-    uint64_t slow_log_after_ms;       /* 0 = off */
-    uint64_t queue_timeout_ms;        /* 30 s */
-    uint32_t queue_size;              /* 1024 */
+    uint64_t request_timeout_ms; /* 0 = none */
+    uint64_t slow_log_after_ms;  /* 0 = off */
+    uint64_t queue_timeout_ms;   /* 30 s */
+    uint32_t queue_size;         /* 1024 */
     struct str user, group;
     struct config_pairs env;
-    bool clear_env;                   /* default true, as FPM */
-    struct str front_controller;      /* "index.php"; "" = none (front_controller = false) */
+    bool clear_env;              /* default true, as FPM */
+    struct str front_controller; /* "index.php"; "" = none (front_controller = false) */
     bool front_controller_given;
-    struct config_strings index;      /* ["index.php", "index.html"] */
+    struct config_strings index; /* ["index.php", "index.html"] */
     /* [worker] */
     struct str worker_script;
     int32_t worker_num;
@@ -83,39 +92,48 @@ struct config_pool {
 };
 
 struct config_log {
-    struct str access;        /* path, "stdout", "stderr", "off"; default: "stdout" on a terminal, else off */
+    struct str
+        access; /* path, "stdout", "stderr", "off"; default: "stdout" on a terminal, else off */
     bool access_given;
     enum { CONFIG_LOG_COMBINED, CONFIG_LOG_JSON } format;
-    struct str error;         /* path or "stderr" */
-    struct str level;         /* "notice" */
+    struct str error; /* path or "stderr" */
+    struct str level; /* "notice" */
 };
 
 /* Where a key's value came from. */
 enum config_origin_kind { CONFIG_FROM_DEFAULT, CONFIG_FROM_FILE, CONFIG_FROM_COMMAND_LINE };
-struct config_origin { enum config_origin_kind kind; uint32_t line, column; };
+struct config_origin {
+    enum config_origin_kind kind;
+    uint32_t line, column;
+};
 
 struct config {
-    struct str file;          /* name for messages */
+    struct str file; /* name for messages */
     struct config_server server;
     struct config_pool *pools;
-    uint32_t n_pools;         /* at least 1 */
+    uint32_t n_pools; /* at least 1 */
     struct config_log log;
-    bool dev;                 /* --dev; set by whoever read the command line */
+    bool dev;                      /* --dev: the override "dev=true" */
     struct config_origin *origins; /* by index in the key table */
     struct arena arena;
 };
 
 struct config_error {
-    uint32_t line, column;    /* 1-based; 0: from the command line */
-    struct str message;       /* what was expected and found, key included */
+    uint32_t line, column; /* 1-based; 0: from the command line */
+    struct str message;    /* what was expected and found, key included */
 };
-struct config_errors { struct config_error *v; uint32_t n; };
+struct config_errors {
+    struct config_error *v;
+    uint32_t n;
+};
 
-/* `text` may be empty (no file). `overrides`: "server.listen=127.0.0.1:0", NULL-terminated, parsed by the
- * key's type; a list key given several times collects. `base_dir` makes relative paths absolute.
- * 0, or -EINVAL with `*ret_errors` (in the config's arena: call config_free either way), -ENOMEM. */
+/* `text` may be empty (no file). `overrides`: "server.listen=127.0.0.1:0", NULL-terminated, parsed
+ * by the key's type; a list key given several times collects. `base_dir` makes relative paths
+ * absolute. 0, or -EINVAL with `*ret_errors` (in the config's arena: call config_free either way),
+ * -ENOMEM. */
 MUST_USE int config_load(struct str file, struct str text, const char *const *overrides,
-                         struct str base_dir, struct config **ret, struct config_errors *ret_errors);
+                         struct str base_dir, struct config **ret,
+                         struct config_errors *ret_errors);
 void config_free(struct config *c);
 /* "sapid.toml:3:9: server.listen: expected ..., found ..." into a fresh string (mem_free). */
 char *config_error_line(const struct config *c, const struct config_error *e);
@@ -125,15 +143,56 @@ void config_print_reference(config_put *put, void *ctx);
 /* Every key with its value and where it came from, as TOML that could be loaded again. */
 void config_print_effective(const struct config *c, config_put *put, void *ctx);
 
-/* --- TOML by itself (used by config_load, the tests and toml-test) --------------------------------- */
-enum toml_type { TOML_STRING, TOML_INTEGER, TOML_FLOAT, TOML_BOOLEAN, TOML_DATETIME, TOML_DATETIME_LOCAL,
-                 TOML_DATE_LOCAL, TOML_TIME_LOCAL, TOML_ARRAY, TOML_TABLE };
+/* --- the command line that `serve` and `check` share
+ * ---------------------------------------------- */
+struct config_cli {
+    bool help;         /* --help: print config_cli_help and do nothing */
+    bool reference;    /* check --reference */
+    bool dev;          /* --dev; stands in `overrides` too, for the roles */
+    char *config_path; /* absolute, NULL: no file */
+    char *base_dir; /* of relative paths in the file: its folder; without a file the current one */
+    char **overrides; /* for config_load, NULL-terminated; relative paths are made absolute */
+};
+/* argv[0] is the command's name, "serve" or "check". 0, or -EINVAL with one sentence of what is
+ * wrong in `*ret_message` (mem_free). config_cli_fini in either case. */
+MUST_USE int config_cli_parse(int argc, char **argv, struct config_cli *ret, char **ret_message);
+void config_cli_fini(struct config_cli *cli);
+const char *config_cli_help(const char *command);
+/* Text of the file (mem_free), "" without one. 0, or -errno with one sentence in `*ret_message`. */
+MUST_USE int config_cli_read(const struct config_cli *cli, char **ret_text, size_t *ret_bytes,
+                             char **ret_message);
+
+/* --- the document root when nobody named one
+ * ------------------------------------------------------ */
+struct config_detected {
+    char *root;     /* absolute; NULL when nothing was found */
+    char *sentence; /* what was chosen and why, or what was looked for in vain */
+};
+/* Looks at `dir` and the usual folders below it. 0, or -ENOENT: nothing there looks like something
+ * to serve, and guessing on would expose files nobody meant to. */
+MUST_USE int config_detect_root(const char *dir, struct config_detected *ret);
+void config_detected_fini(struct config_detected *d);
+
+/* --- TOML by itself (used by config_load, the tests and toml-test)
+ * --------------------------------- */
+enum toml_type {
+    TOML_STRING,
+    TOML_INTEGER,
+    TOML_FLOAT,
+    TOML_BOOLEAN,
+    TOML_DATETIME,
+    TOML_DATETIME_LOCAL,
+    TOML_DATE_LOCAL,
+    TOML_TIME_LOCAL,
+    TOML_ARRAY,
+    TOML_TABLE
+};
 struct toml_value {
     enum toml_type type;
-    uint32_t line, column;       /* of the value */
-    struct str key;              /* in a table */
+    uint32_t line, column; /* of the value */
+    struct str key;        /* in a table */
     uint32_t key_line, key_column;
-    struct str string;           /* STRING; date-times as written, normalised */
+    struct str string; /* STRING; date-times as written, normalised */
     int64_t integer;
     double number;
     bool boolean;
@@ -142,7 +201,8 @@ struct toml_value {
     /* How a table or array came to be: the parser's own, decides what may add to it. */
     enum { TOML_IMPLICIT, TOML_BY_HEADER, TOML_BY_DOTTED_KEY, TOML_INLINE } origin;
 };
-/* Root table in `arena`, strings and keys NUL-terminated; or -EINVAL with the place and message of the first syntax error. */
+/* Root table in `arena`, strings and keys NUL-terminated; or -EINVAL with the place and message of
+ * the first syntax error. */
 MUST_USE int toml_parse(struct arena *arena, struct str text, struct toml_value **ret,
                         struct config_error *ret_error);
 const struct toml_value *toml_get(const struct toml_value *table, struct str key);

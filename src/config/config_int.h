@@ -1,6 +1,6 @@
 /*
- * Between the files of this room: keys.c (the table), value.c (one TOML value into one field), config.c
- * (a whole file and the command line into one struct).
+ * Between the files of this room: keys.c (the table), value.c (one TOML value into one field),
+ * config.c (a whole file and the command line into one struct).
  */
 #ifndef SAPID_CONFIG_CONFIG_INT_H
 #define SAPID_CONFIG_CONFIG_INT_H
@@ -34,15 +34,15 @@ enum { NO_GIVEN_FIELD = -1 };
 struct config_key {
     const char *section, *name;
     enum config_kind kind;
-    enum config_part part;  /* the struct that `offset` and `given_offset` are in */
+    enum config_part part; /* the struct that `offset` and `given_offset` are in */
     uint32_t offset;
-    int32_t given_offset;   /* of the bool that says "somebody set it", or NO_GIVEN_FIELD */
-    uint64_t min, max;      /* of numbers; `max` 0: no limit */
+    int32_t given_offset;       /* of the bool that says "somebody set it", or NO_GIVEN_FIELD */
+    uint64_t min, max;          /* of numbers; `max` 0: no limit */
     const char *const *choices; /* NULL-terminated */
-    const char *fallback;   /* in TOML; "" where the default is not one value */
-    const char *fallback_text; /* what the reference says instead, or NULL */
-    const char *text;       /* for the reference: Markdown, one paragraph */
-    const char *example;    /* value in TOML */
+    const char *fallback;       /* in TOML; "" where the default is not one value */
+    const char *fallback_text;  /* what the reference says instead, or NULL */
+    const char *text;           /* for the reference: Markdown, one paragraph */
+    const char *example;        /* value in TOML */
 };
 
 struct config_section {
@@ -87,7 +87,11 @@ void *config_field(struct config *c, const struct config_key *key);
 /* "64M", "30s": the shortest form that reads back as the same value. */
 void config_format_size(uint64_t bytes, char *out, size_t size);
 void config_format_time(uint64_t ms, char *out, size_t size);
-/* Checks one value and stores it. Complains and stores nothing when it is not what the key expects. */
+/* Adds or replaces one pair. */
+void config_pairs_put(struct loader *l, struct config_pairs *pairs, struct str key,
+                      struct str value);
+/* Checks one value and stores it. Complains and stores nothing when it is not what the key expects.
+ */
 void config_set(struct loader *l, const struct config_key *key, const struct toml_value *v);
 
 #endif

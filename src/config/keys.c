@@ -1,8 +1,8 @@
 /*
- * The one table of configuration keys: what they are called, what they may be, where they are stored,
- * their default and their description. Loading, `sapid check` and docs/configuration.md are made from it,
- * so that a key cannot be documented differently from what it does. A key stands here when something in
- * the program acts on it, not before.
+ * The one table of configuration keys: what they are called, what they may be, where they are
+ * stored, their default and their description. Loading, `sapid check` and docs/configuration.md are
+ * made from it, so that a key cannot be documented differently from what it does. A key stands here
+ * when something in the program acts on it, not before.
  */
 #include <stddef.h>
 
@@ -26,8 +26,9 @@ static const char *const log_levels[] = { "error", "warn", "notice", "info", "de
 #define TRACKED(type, field) .given_offset = (int32_t)offsetof(type, field)
 
 const struct config_section config_sections[] = {
-    { "server", "Listeners, limits and time limits of the gateway, the process that owns every client "
-                "connection." },
+    { "server",
+      "Listeners, limits and time limits of the gateway, the process that owns every client "
+      "connection." },
     { "php", "The PHP engine and the application that it runs." },
     { "log", "The access log and the error log." },
 };
@@ -35,160 +36,192 @@ const size_t config_n_sections = ARRAY_LENGTH(config_sections);
 
 const struct config_key config_keys[] = {
     { "server", "listen", KIND_LISTEN, SERVER(listen), NOT_TRACKED,
-      .fallback = "[\"127.0.0.1:8080\"]", .example = "[\"*:80\", \"[::1]:8080\", \"unix:/run/sapid.sock\"]",
-      .text = "Where to accept connections: `\"address:port\"`, `\"[IPv6 address]:port\"`, `\"name:port\"` "
-              "(every address of the name), `\"*:port\"` or `\":port\"` (every address of this machine, "
-              "IPv4 and IPv6), `\"port\"` (127.0.0.1 only) or `\"unix:/path\"`. Port 0 lets the kernel "
-              "choose; the start message says which. One string or a list. On the command line: "
-              "`--listen`, repeatable, instead of the file's list." },
-    { "server", "gateway_threads", KIND_AUTO, SERVER(gateway_threads), NOT_TRACKED, .min = 1, .max = 16,
-      .fallback = "\"auto\"", .example = "2",
-      .text = "Threads of the gateway. `\"auto\"`: 1 up to 4 cores, then a quarter of the cores. Each "
-              "thread has a listening socket of its own (SO_REUSEPORT)." },
-    { "server", "max_connections", KIND_COUNT32, SERVER(max_connections), NOT_TRACKED, .min = 1, .max = 1048576,
-      .fallback = "65536", .example = "20000",
-      .text = "Client connections at the same time; further ones wait in the kernel's backlog. Lowered to "
-              "what the limit of open files (`ulimit -n`) allows; the start message says so." },
-    { "server", "header_timeout", KIND_TIME, SERVER(header_timeout_ms), NOT_TRACKED, .min = 1, .max = DAY,
-      .fallback = "\"30s\"", .example = "\"10s\"",
-      .text = "From the first byte of a request to the end of its header section, however slowly the bytes "
-              "trickle in. Then 408 and the connection is closed." },
-    { "server", "body_timeout", KIND_TIME, SERVER(body_timeout_ms), NOT_TRACKED, .min = 1, .max = DAY,
-      .fallback = "\"60s\"", .example = "\"2m\"",
+      .fallback = "[\"127.0.0.1:8080\"]",
+      .example = "[\"*:80\", \"[::1]:8080\", \"unix:/run/sapid.sock\"]",
+      .text =
+          "Where to accept connections: `\"address:port\"`, `\"[IPv6 address]:port\"`, `\"name:port\"` "
+          "(every address of the name), `\"*:port\"` or `\":port\"` (every address of this machine, "
+          "IPv4 and IPv6), `\"port\"` (127.0.0.1 only) or `\"unix:/path\"`. Port 0 lets the kernel "
+          "choose; the start message says which. One string or a list. On the command line: "
+          "`--listen`, repeatable, instead of the file's list." },
+    { "server", "gateway_threads", KIND_AUTO, SERVER(gateway_threads), NOT_TRACKED, .min = 1,
+      .max = 16, .fallback = "\"auto\"", .example = "2",
+      .text =
+          "Threads of the gateway. `\"auto\"`: 1 up to 4 cores, then a quarter of the cores. Each "
+          "thread has a listening socket of its own (SO_REUSEPORT)." },
+    { "server", "max_connections", KIND_COUNT32, SERVER(max_connections), NOT_TRACKED, .min = 1,
+      .max = 1048576, .fallback = "65536", .example = "20000",
+      .text =
+          "Client connections at the same time; further ones wait in the kernel's backlog. Lowered to "
+          "what the limit of open files (`ulimit -n`) allows; the start message says so." },
+    { "server", "header_timeout", KIND_TIME, SERVER(header_timeout_ms), NOT_TRACKED, .min = 1,
+      .max = DAY, .fallback = "\"30s\"", .example = "\"10s\"",
+      .text =
+          "From the first byte of a request to the end of its header section, however slowly the bytes "
+          "trickle in. Then 408 and the connection is closed." },
+    { "server", "body_timeout", KIND_TIME, SERVER(body_timeout_ms), NOT_TRACKED, .min = 1,
+      .max = DAY, .fallback = "\"60s\"", .example = "\"2m\"",
       .text = "Between two reads of a request body. Then 408 and the connection is closed." },
-    { "server", "send_timeout", KIND_TIME, SERVER(send_timeout_ms), NOT_TRACKED, .min = 1, .max = DAY,
-      .fallback = "\"60s\"", .example = "\"2m\"",
+    { "server", "send_timeout", KIND_TIME, SERVER(send_timeout_ms), NOT_TRACKED, .min = 1,
+      .max = DAY, .fallback = "\"60s\"", .example = "\"2m\"",
       .text = "Between two successful writes to a client that does not read its response. Then the "
               "connection is closed." },
-    { "server", "keepalive_timeout", KIND_TIME, SERVER(keepalive_timeout_ms), NOT_TRACKED, .max = DAY,
-      .fallback = "\"75s\"", .example = "\"15s\"",
-      .text = "How long an idle connection is kept open for its next request. 0: every response closes its "
-              "connection." },
-    { "server", "keepalive_requests", KIND_COUNT64, SERVER(keepalive_requests), NOT_TRACKED, .max = UINT32_MAX,
-      .fallback = "0", .example = "10000",
+    { "server", "keepalive_timeout", KIND_TIME, SERVER(keepalive_timeout_ms), NOT_TRACKED,
+      .max = DAY, .fallback = "\"75s\"", .example = "\"15s\"",
+      .text =
+          "How long an idle connection is kept open for its next request. 0: every response closes its "
+          "connection." },
+    { "server", "keepalive_requests", KIND_COUNT64, SERVER(keepalive_requests), NOT_TRACKED,
+      .max = UINT32_MAX, .fallback = "0", .example = "10000",
       .text = "Requests on one connection, then it is closed. 0: no limit." },
-    { "server", "max_body_size", KIND_SIZE, SERVER(max_body_size), NOT_TRACKED, .min = 1, .max = TIB,
-      .fallback = "\"64M\"", .example = "\"256M\"",
+    { "server", "max_body_size", KIND_SIZE, SERVER(max_body_size), NOT_TRACKED, .min = 1,
+      .max = TIB, .fallback = "\"64M\"", .example = "\"256M\"",
       .text = "Largest request body; a larger one is answered 413. PHP's own `post_max_size` and "
               "`upload_max_filesize` apply as well." },
-    { "server", "max_header_size", KIND_SIZE, SERVER(max_header_size), NOT_TRACKED, .min = 256, .max = MIB,
-      .fallback = "\"32K\"", .example = "\"64K\"",
-      .text = "Largest header section of a request, all fields together; a larger one is answered 431." },
-    { "server", "max_header_count", KIND_COUNT32, SERVER(max_header_count), NOT_TRACKED, .min = 1, .max = 256,
-      .fallback = "100", .example = "200", .text = "Most header fields of a request; more are answered 431." },
-    { "server", "max_request_line", KIND_SIZE, SERVER(max_request_line), NOT_TRACKED, .min = 64, .max = MIB,
-      .fallback = "\"8K\"", .example = "\"16K\"",
+    { "server", "max_header_size", KIND_SIZE, SERVER(max_header_size), NOT_TRACKED, .min = 256,
+      .max = MIB, .fallback = "\"32K\"", .example = "\"64K\"",
+      .text =
+          "Largest header section of a request, all fields together; a larger one is answered 431." },
+    { "server", "max_header_count", KIND_COUNT32, SERVER(max_header_count), NOT_TRACKED, .min = 1,
+      .max = 256, .fallback = "100", .example = "200",
+      .text = "Most header fields of a request; more are answered 431." },
+    { "server", "max_request_line", KIND_SIZE, SERVER(max_request_line), NOT_TRACKED, .min = 64,
+      .max = MIB, .fallback = "\"8K\"", .example = "\"16K\"",
       .text = "Longest request line (method, target, version); a longer one is answered 414." },
-    { "server", "spool_dir", KIND_PATH, SERVER(spool_dir), NOT_TRACKED,
-      .fallback = "\"/var/tmp\"", .example = "\"/var/spool/sapid\"",
-      .text = "Folder for unnamed temporary files: request bodies too large for shared memory and responses "
-              "that a slow client has not read yet. Should not be a tmpfs." },
-    { "server", "max_spool_size", KIND_SIZE, SERVER(max_spool_size), NOT_TRACKED, .min = 1, .max = TIB,
-      .fallback = "\"1G\"", .example = "\"10G\"", .text = "Most bytes in `spool_dir`, all requests together." },
+    { "server", "spool_dir", KIND_PATH, SERVER(spool_dir), NOT_TRACKED, .fallback = "\"/var/tmp\"",
+      .example = "\"/var/spool/sapid\"",
+      .text =
+          "Folder for unnamed temporary files: request bodies too large for shared memory and responses "
+          "that a slow client has not read yet. Should not be a tmpfs." },
+    { "server", "max_spool_size", KIND_SIZE, SERVER(max_spool_size), NOT_TRACKED, .min = 1,
+      .max = TIB, .fallback = "\"1G\"", .example = "\"10G\"",
+      .text = "Most bytes in `spool_dir`, all requests together." },
     { "server", "trusted_proxies", KIND_PEERS, SERVER(trusted_proxies), NOT_TRACKED,
       .fallback = "[]", .example = "[\"127.0.0.1\", \"10.0.0.0/8\", \"unix\"]",
-      .text = "Peers whose `Forwarded`, `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` are believed: "
-              "addresses, networks, or `\"unix\"` for everybody on a Unix socket. Nobody by default." },
+      .text =
+          "Peers whose `Forwarded`, `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` are believed: "
+          "addresses, networks, or `\"unix\"` for everybody on a Unix socket. Nobody by default." },
     { "server", "proxy_protocol", KIND_BOOLEAN, SERVER(proxy_protocol), NOT_TRACKED,
       .fallback = "false", .example = "true",
-      .text = "Every connection of a trusted proxy begins with a PROXY protocol header, version 1 or 2." },
+      .text =
+          "Every connection of a trusted proxy begins with a PROXY protocol header, version 1 or 2." },
     { "server", "drain_timeout", KIND_TIME, SERVER(drain_timeout_ms), NOT_TRACKED, .max = DAY,
       .fallback = "\"5s\"", .example = "\"30s\"",
-      .text = "On SIGTERM and reload, how long running requests may still take. Idle connections are closed "
-              "at once." },
-    { "server", "user", KIND_STRING, SERVER(user), NOT_TRACKED,
-      .fallback = "\"\"", .fallback_text = "`www-data`, else `nobody`", .example = "\"www-data\"",
-      .text = "User of the gateway when sapid is started as root. Ignored otherwise." },
-    { "server", "group", KIND_STRING, SERVER(group), NOT_TRACKED,
-      .fallback = "\"\"", .fallback_text = "the user's own group", .example = "\"www-data\"",
-      .text = "Group of the gateway when sapid is started as root." },
+      .text =
+          "On SIGTERM and reload, how long running requests may still take. Idle connections are closed "
+          "at once." },
+    { "server", "user", KIND_STRING, SERVER(user), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "`nobody`, or the PHP user where only that one may read the files",
+      .example = "\"www-data\"",
+      .text =
+          "User of the gateway, a name or a number. Only root can start processes of another user." },
+    { "server", "group", KIND_STRING, SERVER(group), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "the user's own group", .example = "\"www-data\"",
+      .text = "Group of the gateway, a name or a number." },
     { "server", "server_tokens", KIND_BOOLEAN, SERVER(server_tokens), NOT_TRACKED,
       .fallback = "true", .example = "false",
-      .text = "Send `Server: sapid` (never with a version) in responses that set no `Server` of their own." },
+      .text =
+          "Send `Server: sapid` (never with a version) in responses that set no `Server` of their own." },
 
-    { "php", "libphp_path", KIND_PATH, POOL(libphp_path), NOT_TRACKED,
-      .fallback = "\"\"", .fallback_text = "the newest installed libphp",
-      .example = "\"/usr/lib/libphp8.2.so\"",
-      .text = "The PHP engine: an unpatched NTS build of libphp, as in Debian's `libphp8.2-embed`." },
-    { "php", "document_root", KIND_PATH, POOL(document_root), TRACKED(struct config_pool, document_root_given),
-      .fallback = "\"\"", .fallback_text = "found: `public/`, `web/`, ... or the folder itself",
+    { "php", "libphp_path", KIND_PATH, POOL(libphp_path), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "the newest installed libphp", .example = "\"/usr/lib/libphp8.2.so\"",
+      .text =
+          "The PHP engine: an unpatched NTS build of libphp, as in Debian's `libphp8.2-embed`." },
+    { "php", "document_root", KIND_PATH, POOL(document_root),
+      TRACKED(struct config_pool, document_root_given), .fallback = "\"\"",
+      .fallback_text = "found: `public/`, `web/`, ... or the folder itself",
       .example = "\"/srv/www/app/public\"",
-      .text = "The folder whose files have URLs. Used as it is when given, here or by `--root`; otherwise "
-              "sapid looks for it and says in one sentence what it chose and why." },
-    { "php", "worker_pool_size", KIND_AUTO, POOL(worker_pool_size), NOT_TRACKED, .min = 1, .max = 1024,
-      .fallback = "\"auto\"", .example = "16",
-      .text = "PHP worker processes: how many requests run at the same time. `\"auto\"`: from the number of "
-              "cores. On the command line: `--workers`." },
-    { "php", "worker_max_requests", KIND_COUNT64, POOL(worker_max_requests), NOT_TRACKED, .max = UINT32_MAX,
-      .fallback = "0", .example = "10000",
+      .text =
+          "The folder whose files have URLs. Used as it is when given, here or by `--root`; otherwise "
+          "sapid looks for it and says in one sentence what it chose and why." },
+    { "php", "worker_pool_size", KIND_AUTO, POOL(worker_pool_size), NOT_TRACKED, .min = 1,
+      .max = 1024, .fallback = "\"auto\"", .example = "16",
+      .text =
+          "PHP worker processes: how many requests run at the same time. `\"auto\"`: four for each "
+          "CPU, 8 to 256, as far as half of the memory has 64 MiB for each. On the command line: "
+          "`--workers`." },
+    { "php", "worker_max_requests", KIND_COUNT64, POOL(worker_max_requests), NOT_TRACKED,
+      .max = UINT32_MAX, .fallback = "0", .example = "10000",
       .text = "Requests after which a worker is replaced (a few more or less, so that not all end "
               "together). 0: never." },
-    { "php", "ini", KIND_PAIRS, POOL(ini), NOT_TRACKED,
-      .fallback = "{}", .example = "{ memory_limit = \"256M\", opcache.revalidate_freq = 60 }",
-      .text = "php.ini settings, as `php -d` sets them: they beat the files, `ini_set` may still change "
-              "them. On the command line: `-d name=value`." },
-    { "php", "admin_ini", KIND_PAIRS, POOL(admin_ini), NOT_TRACKED,
-      .fallback = "{}", .example = "{ open_basedir = \"/srv/www:/tmp\" }",
+    { "php", "ini", KIND_PAIRS, POOL(ini), NOT_TRACKED, .fallback = "{}",
+      .example = "{ memory_limit = \"256M\", opcache.revalidate_freq = 60 }",
+      .text =
+          "php.ini settings, as `php -d` sets them: they beat the files, `ini_set` may still change "
+          "them. On the command line: `-d name=value`." },
+    { "php", "admin_ini", KIND_PAIRS, POOL(admin_ini), NOT_TRACKED, .fallback = "{}",
+      .example = "{ open_basedir = \"/srv/www:/tmp\" }",
       .text = "php.ini settings that the application cannot change (php_admin_value of PHP-FPM)." },
     { "php", "ini_path", KIND_PATH, POOL(ini_path), TRACKED(struct config_pool, ini_path_given),
-      .fallback = "\"\"", .fallback_text = "PHP-FPM's php.ini of that PHP version, else libphp's own",
+      .fallback = "\"\"",
+      .fallback_text = "PHP-FPM's php.ini of that PHP version, else libphp's own",
       .example = "\"/etc/php/8.2/fpm/php.ini\"",
       .text = "The main php.ini. `sapid doctor` says which files are read." },
-    { "php", "ini_scan_dir", KIND_STRING, POOL(ini_scan_dir), TRACKED(struct config_pool, ini_scan_dir_given),
-      .fallback = "\"\"", .fallback_text = "PHP-FPM's conf.d of that PHP version, else libphp's own",
+    { "php", "ini_scan_dir", KIND_STRING, POOL(ini_scan_dir),
+      TRACKED(struct config_pool, ini_scan_dir_given), .fallback = "\"\"",
+      .fallback_text = "PHP-FPM's conf.d of that PHP version, else libphp's own",
       .example = "\"/etc/php/8.2/fpm/conf.d\"",
-      .text = "Folders of further .ini files, separated by `:`, read after `ini_path`; the environment "
-              "variable PHP_INI_SCAN_DIR beats it." },
+      .text =
+          "Folders of further .ini files, separated by `:`, read after `ini_path`; the environment "
+          "variable PHP_INI_SCAN_DIR beats it." },
     { "php", "queue_timeout", KIND_TIME, POOL(queue_timeout_ms), NOT_TRACKED, .min = 1, .max = DAY,
       .fallback = "\"30s\"", .example = "\"5s\"",
       .text = "How long a request may wait for an idle worker. Then 503 with Retry-After." },
     { "php", "queue_size", KIND_COUNT32, POOL(queue_size), NOT_TRACKED, .min = 1, .max = 32768,
       .fallback = "1024", .example = "4096",
       .text = "How many requests may wait for an idle worker. One more is answered 503 at once." },
-    { "php", "user", KIND_STRING, POOL(user), NOT_TRACKED,
-      .fallback = "\"\"", .fallback_text = "`www-data`, else `nobody`", .example = "\"www-data\"",
-      .text = "User of the PHP processes when sapid is started as root. Ignored otherwise. On the command "
-              "line: `--user`." },
-    { "php", "group", KIND_STRING, POOL(group), NOT_TRACKED,
-      .fallback = "\"\"", .fallback_text = "the user's own group", .example = "\"www-data\"",
-      .text = "Group of the PHP processes when sapid is started as root. On the command line: `--group`." },
-    { "php", "env", KIND_PAIRS, POOL(env), NOT_TRACKED,
-      .fallback = "{}", .example = "{ APP_ENV = \"prod\" }",
+    { "php", "user", KIND_STRING, POOL(user), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "the owner of the document root", .example = "\"www-data\"",
+      .text =
+          "User of the PHP processes when sapid is started as root. Ignored otherwise. On the command "
+          "line: `--user`." },
+    { "php", "group", KIND_STRING, POOL(group), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "the user's own group", .example = "\"www-data\"",
+      .text =
+          "Group of the PHP processes when sapid is started as root. On the command line: `--group`." },
+    { "php", "env", KIND_PAIRS, POOL(env), NOT_TRACKED, .fallback = "{}",
+      .example = "{ APP_ENV = \"prod\" }",
       .text = "Environment variables of the PHP processes, seen by `getenv` and `$_SERVER`." },
-    { "php", "clear_env", KIND_BOOLEAN, POOL(clear_env), NOT_TRACKED,
-      .fallback = "true", .example = "false",
-      .text = "PHP sees only the variables of `env`, not those that sapid was started with. As in PHP-FPM." },
+    { "php", "clear_env", KIND_BOOLEAN, POOL(clear_env), NOT_TRACKED, .fallback = "true",
+      .example = "false",
+      .text =
+          "PHP sees only the variables of `env`, not those that sapid was started with. As in PHP-FPM." },
     { "php", "front_controller", KIND_FRONT_CONTROLLER, POOL(front_controller),
-      TRACKED(struct config_pool, front_controller_given),
-      .fallback = "\"index.php\"", .example = "\"app.php\"",
-      .text = "The script, relative to `document_root`, for every URL that is neither an existing file nor "
-              "ends in .php. When the file does not exist, such URLs are 404. `false`: they always are." },
+      TRACKED(struct config_pool, front_controller_given), .fallback = "\"index.php\"",
+      .example = "\"app.php\"",
+      .text =
+          "The script, relative to `document_root`, for every URL that is neither an existing file nor "
+          "ends in .php. When the file does not exist, such URLs are 404. `false`: they always are." },
     { "php", "index", KIND_STRINGS, POOL(index), NOT_TRACKED,
       .fallback = "[\"index.php\", \"index.html\"]", .example = "[\"index.html\"]",
       .text = "Files looked for, in this order, when the URL is a folder." },
 
     { "log", "access", KIND_LOG_TARGET, LOG(access), TRACKED(struct config_log, access_given),
       .choices = log_targets, .fallback = "\"off\"",
-      .fallback_text = "`\"stdout\"` on a terminal, else `\"off\"`", .example = "\"/var/log/sapid/access.log\"",
+      .fallback_text = "`\"stdout\"` on a terminal, else `\"off\"`",
+      .example = "\"/var/log/sapid/access.log\"",
       .text = "Access log: a file, `\"stdout\"`, `\"stderr\"` or `\"off\"`." },
     { "log", "format", KIND_FORMAT, LOG(format), NOT_TRACKED, .choices = log_formats,
       .fallback = "\"combined\"", .example = "\"json\"",
-      .text = "Format of the access log: `\"combined\"` (as nginx and Apache) or `\"json\"` (one object a "
-              "line)." },
+      .text =
+          "Format of the access log: `\"combined\"` (as nginx and Apache) or `\"json\"` (one object a "
+          "line)." },
     { "log", "error", KIND_LOG_TARGET, LOG(error), NOT_TRACKED, .choices = error_targets,
       .fallback = "\"stderr\"", .example = "\"/var/log/sapid/error.log\"",
       .text = "Error log: a file or `\"stderr\"`." },
     { "log", "level", KIND_LEVEL, LOG(level), NOT_TRACKED, .choices = log_levels,
       .fallback = "\"notice\"", .example = "\"info\"",
-      .text = "Least severe messages of the error log: `\"error\"`, `\"warn\"`, `\"notice\"`, `\"info\"` or "
-              "`\"debug\"`." },
+      .text =
+          "Least severe messages of the error log: `\"error\"`, `\"warn\"`, `\"notice\"`, `\"info\"` or "
+          "`\"debug\"`." },
 };
 const size_t config_n_keys = ARRAY_LENGTH(config_keys);
 
 const struct config_key *config_key_find(struct str section, struct str name)
 {
     for (size_t i = 0; i < config_n_keys; i++)
-        if (str_eq(str_from(config_keys[i].section), section) && str_eq(str_from(config_keys[i].name), name))
+        if (str_eq(str_from(config_keys[i].section), section) &&
+            str_eq(str_from(config_keys[i].name), name))
             return &config_keys[i];
     return NULL;
 }
@@ -201,9 +234,11 @@ void *config_field(struct config *c, const struct config_key *key)
     return part + key->offset;
 }
 
-/* ---- the nearest name ----------------------------------------------------------------------------- */
+/* ---- the nearest name
+ * ----------------------------------------------------------------------------- */
 
-/* Edits (insert, delete, replace, swap of neighbours) that make `b` of `a`; `limit` + 1 when more. */
+/* Edits (insert, delete, replace, swap of neighbours) that make `b` of `a`; `limit` + 1 when more.
+ */
 unsigned config_distance(struct str a, struct str b, unsigned limit)
 {
     enum { LONGEST = 48 };
@@ -223,7 +258,8 @@ unsigned config_distance(struct str a, struct str b, unsigned limit)
                 best = above[j] + 1u;
             if (row[j - 1] + 1u < best)
                 best = row[j - 1] + 1u;
-            if (i > 1 && j > 1 && a.p[i - 1] == b.p[j - 2] && a.p[i - 2] == b.p[j - 1] && above2[j - 2] + 1u < best)
+            if (i > 1 && j > 1 && a.p[i - 1] == b.p[j - 2] && a.p[i - 2] == b.p[j - 1] &&
+                above2[j - 2] + 1u < best)
                 best = above2[j - 2] + 1u;
             row[j] = (unsigned char)best;
         }

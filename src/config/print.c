@@ -1,6 +1,6 @@
 /*
- * The key table for people: the reference page docs/configuration.md, and the effective configuration
- * that `sapid check` shows.
+ * The key table for people: the reference page docs/configuration.md, and the effective
+ * configuration that `sapid check` shows.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -26,7 +26,8 @@ PRINTF_LIKE(2, 3) static void print(const struct sink *out, const char *fmt, ...
     free(text);
 }
 
-/* ---- the effective configuration ------------------------------------------------------------------ */
+/* ---- the effective configuration
+ * ------------------------------------------------------------------ */
 
 /* A TOML basic string. */
 static void print_string(const struct sink *out, struct str s)
@@ -76,21 +77,16 @@ static void print_listen(const struct sink *out, const struct config_server *ser
     out->put(out->ctx, "]");
 }
 
-static void print_value(const struct sink *out, const struct config *c, const struct config_key *key)
+static void print_value(const struct sink *out, const struct config *c,
+                        const struct config_key *key)
 {
     const void *field = config_field((struct config *)c, key);
     char text[32];
 
     switch (key->kind) {
-    case KIND_BOOLEAN:
-        out->put(out->ctx, *(const bool *)field ? "true" : "false");
-        break;
-    case KIND_COUNT32:
-        print(out, "%" PRIu32, *(const uint32_t *)field);
-        break;
-    case KIND_COUNT64:
-        print(out, "%" PRIu64, *(const uint64_t *)field);
-        break;
+    case KIND_BOOLEAN: out->put(out->ctx, *(const bool *)field ? "true" : "false"); break;
+    case KIND_COUNT32: print(out, "%" PRIu32, *(const uint32_t *)field); break;
+    case KIND_COUNT64: print(out, "%" PRIu64, *(const uint64_t *)field); break;
     case KIND_AUTO:
         if (*(const int32_t *)field == CONFIG_AUTO)
             out->put(out->ctx, "\"auto\"");
@@ -108,38 +104,30 @@ static void print_value(const struct sink *out, const struct config *c, const st
     case KIND_STRING:
     case KIND_PATH:
     case KIND_LOG_TARGET:
-    case KIND_LEVEL:
-        print_string(out, *(const struct str *)field);
-        break;
+    case KIND_LEVEL: print_string(out, *(const struct str *)field); break;
     case KIND_FRONT_CONTROLLER:
         if (((const struct str *)field)->n)
             print_string(out, *(const struct str *)field);
         else
             out->put(out->ctx, "false");
         break;
-    case KIND_FORMAT:
-        print(out, "\"%s\"", key->choices[*(const int *)field]);
-        break;
+    case KIND_FORMAT: print(out, "\"%s\"", key->choices[*(const int *)field]); break;
     case KIND_STRINGS:
-    case KIND_PEERS:
-        print_strings(out, field);
-        break;
-    case KIND_LISTEN:
-        print_listen(out, &c->server);
-        break;
-    case KIND_PAIRS:
-        print_pairs(out, field);
-        break;
+    case KIND_PEERS: print_strings(out, field); break;
+    case KIND_LISTEN: print_listen(out, &c->server); break;
+    case KIND_PAIRS: print_pairs(out, field); break;
     }
 }
 
-/* Keys whose default is found at start have nothing that could be loaded again: those lines are comments. */
+/* Keys whose default is found at start have nothing that could be loaded again: those lines are
+ * comments. */
 static bool is_decided_at_start(const struct config *c, const struct config_key *key)
 {
     return key->fallback_text && c->origins[key - config_keys].kind == CONFIG_FROM_DEFAULT;
 }
 
-static void print_origin(const struct sink *out, const struct config *c, const struct config_key *key)
+static void print_origin(const struct sink *out, const struct config *c,
+                         const struct config_key *key)
 {
     const struct config_origin *o = &c->origins[key - config_keys];
 
@@ -172,7 +160,8 @@ void config_print_effective(const struct config *c, config_put *put, void *ctx)
     }
 }
 
-/* ---- the reference page --------------------------------------------------------------------------- */
+/* ---- the reference page
+ * --------------------------------------------------------------------------- */
 
 static const char *kind_text(const struct config_key *key)
 {
@@ -234,17 +223,18 @@ void config_print_reference(config_put *put, void *ctx)
 {
     struct sink out = { put, ctx };
 
-    put(ctx, "<!-- Printed by `sapid check --reference` from the key table in src/config/keys.c. Do not edit. -->\n"
-             "# Configuration reference\n\n"
-             "sapid needs no configuration file. `--config FILE` reads one; it is [TOML 1.0](https://toml.io/en/v1.0.0).\n"
-             "What the command line says beats the file (see [command-line.md](command-line.md)).\n"
-             "`sapid check --config FILE` reads a file without serving anything: it reports every error with file,\n"
-             "line and column, or prints the effective value of every key and where it came from.\n\n"
-             "- An unknown key is an error, and the message names the nearest known one.\n"
-             "- A **size** is a number of bytes or a string such as `\"64M\"` (K, M, G and T count in 1024s).\n"
-             "- A **time** is a string with its unit: `\"500ms\"`, `\"30s\"`, `\"2m\"`, `\"1h\"`, `\"1d\"`; or `0`.\n"
-             "- A relative **path** in the file is relative to the file's folder, on the command line to the current one.\n"
-             "- SIGHUP reads the file again for `[php]`; changes of `[server]` and `[log]` need a restart.\n\n");
+    put(ctx,
+        "<!-- Printed by `sapid check --reference` from the key table in src/config/keys.c. Do not edit. -->\n"
+        "# Configuration reference\n\n"
+        "sapid needs no configuration file. `--config FILE` reads one; it is [TOML 1.0](https://toml.io/en/v1.0.0).\n"
+        "What the command line says beats the file (see [command-line.md](command-line.md)).\n"
+        "`sapid check --config FILE` reads a file without serving anything: it reports every error with file,\n"
+        "line and column, or prints the effective value of every key and where it came from.\n\n"
+        "- An unknown key is an error, and the message names the nearest known one.\n"
+        "- A **size** is a number of bytes or a string such as `\"64M\"` (K, M, G and T count in 1024s).\n"
+        "- A **time** is a string with its unit: `\"500ms\"`, `\"30s\"`, `\"2m\"`, `\"1h\"`, `\"1d\"`; or `0`.\n"
+        "- A relative **path** in the file is relative to the file's folder, on the command line to the current one.\n"
+        "- SIGHUP reads the file again for `[php]`; changes of `[server]` and `[log]` need a restart.\n\n");
     for (size_t s = 0; s < config_n_sections; s++) {
         print(&out, "## [%s]\n\n%s\n\n", config_sections[s].name, config_sections[s].text);
         for (size_t i = 0; i < config_n_keys; i++)

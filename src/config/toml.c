@@ -1,10 +1,12 @@
 /*
- * TOML 1.0 parser, strict: one pass over the text, recursive only for nested arrays and inline tables
- * (with a limit), a tree of values in the caller's arena. The first error ends it. Everything in the tree
- * is a copy, so the text may go away afterwards; strings and keys are NUL-terminated.
+ * TOML 1.0 parser, strict: one pass over the text, recursive only for nested arrays and inline
+ * tables (with a limit), a tree of values in the caller's arena. The first error ends it.
+ * Everything in the tree is a copy, so the text may go away afterwards; strings and keys are
+ * NUL-terminated.
  *
- * Encoding is checked for the whole text first (UTF-8; no control characters but tab and line ends), so
- * that no rule further down has to think of it. The specification: https://toml.io/en/v1.0.0
+ * Encoding is checked for the whole text first (UTF-8; no control characters but tab and line
+ * ends), so that no rule further down has to think of it. The specification:
+ * https://toml.io/en/v1.0.0
  */
 #include <errno.h>
 #include <limits.h>
@@ -27,7 +29,8 @@ struct parser {
     struct config_error *error;
 };
 
-/* ---- errors and places ---------------------------------------------------------------------------- */
+/* ---- errors and places
+ * ---------------------------------------------------------------------------- */
 
 /* People count characters, not bytes. */
 static uint32_t column_of(const struct parser *p, size_t at)
@@ -83,7 +86,8 @@ static const char *found(const struct parser *p)
     return text;
 }
 
-/* ---- encoding ------------------------------------------------------------------------------------- */
+/* ---- encoding
+ * ------------------------------------------------------------------------------------- */
 
 /* Length of the well-formed UTF-8 sequence at `s` (Unicode 15, table 3-7), 0 when it is none. */
 static size_t utf8_length(const unsigned char *s, size_t n)
@@ -136,8 +140,10 @@ static int check_encoding(struct parser *p)
         if (c == '\r' && !looking_at(p, STR("\r\n")))
             return fail_at(p, p->at, "a carriage return without a line feed is not allowed");
         if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7F)
-            return fail_at(p, p->at, "the control character U+%04X is not allowed; inside double "
-                           "quotes write \\u%04X", c, c);
+            return fail_at(p, p->at,
+                           "the control character U+%04X is not allowed; inside double "
+                           "quotes write \\u%04X",
+                           c, c);
         p->at += n;
         if (c == '\n')
             begin_line(p);
@@ -145,7 +151,8 @@ static int check_encoding(struct parser *p)
     return 0;
 }
 
-/* ---- white space ---------------------------------------------------------------------------------- */
+/* ---- white space
+ * ---------------------------------------------------------------------------------- */
 
 static void skip_blanks(struct parser *p)
 {
@@ -189,7 +196,8 @@ static int expect_line_end(struct parser *p, const char *after)
     return fail_at(p, p->at, "expected the end of the line after %s, found %s", after, found(p));
 }
 
-/* ---- tree ----------------------------------------------------------------------------------------- */
+/* ---- tree
+ * ----------------------------------------------------------------------------------------- */
 
 static struct toml_value *value_new(struct parser *p, enum toml_type type, size_t at)
 {
@@ -243,7 +251,8 @@ const char *toml_type_name(enum toml_type type)
     return names[type];
 }
 
-/* ---- strings -------------------------------------------------------------------------------------- */
+/* ---- strings
+ * -------------------------------------------------------------------------------------- */
 
 static int hex_digit(char c)
 {
@@ -290,7 +299,8 @@ static int parse_unicode_escape(struct parser *p, char *out, size_t *n)
     for (size_t i = 0; i < digits; i++) {
         int digit = first + i < p->text.n ? hex_digit(p->text.p[first + i]) : -1;
         if (digit < 0)
-            return fail_at(p, p->at, "\\%c needs %zu hexadecimal digits", digits == 4 ? 'u' : 'U', digits);
+            return fail_at(p, p->at, "\\%c needs %zu hexadecimal digits", digits == 4 ? 'u' : 'U',
+                           digits);
         code = code << 4 | (uint32_t)digit;
     }
     if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF))
@@ -331,11 +341,13 @@ static int parse_escape(struct parser *p, bool multiline, char *out, size_t *n)
         return parse_unicode_escape(p, out, n);
     if (multiline && skip_line_continuation(p))
         return 0;
-    return fail_at(p, p->at, "unknown escape; known are \\b \\t \\n \\f \\r \\\" \\\\ \\uXXXX \\UXXXXXXXX "
+    return fail_at(p, p->at,
+                   "unknown escape; known are \\b \\t \\n \\f \\r \\\" \\\\ \\uXXXX \\UXXXXXXXX "
                    "(write a literal backslash as \\\\ or use single quotes)");
 }
 
-/* Bytes of source that a string beginning at the cursor can at most have: the result is never longer. */
+/* Bytes of source that a string beginning at the cursor can at most have: the result is never
+ * longer. */
 static size_t string_bound(const struct parser *p, char quote, bool multiline)
 {
     size_t i = p->at;
@@ -346,13 +358,15 @@ static size_t string_bound(const struct parser *p, char quote, bool multiline)
         else if (p->text.p[i] == '\n' && !multiline)
             break;
         else if (p->text.p[i] == quote &&
-                 (!multiline || (i + 2 < p->text.n && p->text.p[i + 1] == quote && p->text.p[i + 2] == quote)))
+                 (!multiline ||
+                  (i + 2 < p->text.n && p->text.p[i + 1] == quote && p->text.p[i + 2] == quote)))
             break;
     }
     return (i < p->text.n ? i : p->text.n) - p->at;
 }
 
-/* The cursor stands behind the opening """ or '''. Up to two quotes may stand right before the end. */
+/* The cursor stands behind the opening """ or '''. Up to two quotes may stand right before the end.
+ */
 static bool end_multiline(struct parser *p, char quote, char *out, size_t *n)
 {
     size_t quotes = 0;
@@ -393,7 +407,8 @@ static int parse_string(struct parser *p, bool allow_multiline, struct str *ret)
         if (at_end(p) || (!multiline && (c == '\n' || c == '\r'))) {
             *p = opening; /* the place that helps is where it began */
             return fail_at(p, start, "this string has no closing %s",
-                           multiline ? (quote == '"' ? "\"\"\"" : "'''") : (quote == '"' ? "\"" : "'"));
+                           multiline ? (quote == '"' ? "\"\"\"" : "'''")
+                                     : (quote == '"' ? "\"" : "'"));
         }
         if (c == quote) {
             if (!multiline) {
@@ -418,7 +433,8 @@ static int parse_string(struct parser *p, bool allow_multiline, struct str *ret)
     return 0;
 }
 
-/* ---- numbers, dates ------------------------------------------------------------------------------- */
+/* ---- numbers, dates
+ * ------------------------------------------------------------------------------- */
 
 static bool is_digit(char c)
 {
@@ -437,7 +453,8 @@ static int two_digits(struct str s, size_t at)
 static size_t match_date(struct str s)
 {
     static const int days[] = { 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
-    int century = two_digits(s, 0), year = two_digits(s, 2), month = two_digits(s, 5), day = two_digits(s, 8);
+    int century = two_digits(s, 0), year = two_digits(s, 2), month = two_digits(s, 5),
+        day = two_digits(s, 8);
 
     if (s.n < 10 || century < 0 || year < 0 || s.p[4] != '-' || s.p[7] != '-')
         return 0;
@@ -596,8 +613,8 @@ static bool match_float(struct str s, double *ret)
 
 static bool is_scalar_char(char c)
 {
-    return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '+' || c == '-' ||
-           c == '_' || c == '.' || c == ':';
+    return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '+' ||
+           c == '-' || c == '_' || c == '.' || c == ':';
 }
 
 /* The run of characters of a number, date, boolean or bare word at the cursor. */
@@ -609,7 +626,8 @@ static struct str scalar_token(const struct parser *p)
     while (n < rest.n && is_scalar_char(rest.p[n]))
         n++;
     /* A space may stand for the T between date and time. */
-    if (n == 10 && match_date(rest) && n + 1 < rest.n && rest.p[n] == ' ' && is_digit(rest.p[n + 1]))
+    if (n == 10 && match_date(rest) && n + 1 < rest.n && rest.p[n] == ' ' &&
+        is_digit(rest.p[n + 1]))
         for (n++; n < rest.n && is_scalar_char(rest.p[n]);)
             n++;
     return str_take(rest, n);
@@ -645,7 +663,8 @@ static int parse_scalar(struct parser *p, struct toml_value *v)
     if (match_datetime(token, &v->type))
         return parse_datetime(p, token, v);
     if (token.n >= MAX_NUMBER_BYTES)
-        return fail_at(p, p->at, "this number is too long (at most %d characters)", MAX_NUMBER_BYTES - 1);
+        return fail_at(p, p->at, "this number is too long (at most %d characters)",
+                       MAX_NUMBER_BYTES - 1);
     int rc = match_integer(token, &v->integer);
     if (rc == -ERANGE)
         return fail_at(p, p->at, "the integer %.*s does not fit 64 bits", STR_ARG(token));
@@ -663,7 +682,8 @@ static int parse_scalar(struct parser *p, struct toml_value *v)
     return 0;
 }
 
-/* ---- keys and tables ------------------------------------------------------------------------------ */
+/* ---- keys and tables
+ * ------------------------------------------------------------------------------ */
 
 static bool is_bare_key_char(char c)
 {
@@ -684,8 +704,8 @@ static int parse_simple_key(struct parser *p, struct str *ret)
     return ret->p ? 0 : -ENOMEM;
 }
 
-/* A table below `table` for one part of a dotted key. Such tables may only be extended by dotted keys of
- * the same section, never a table that a header defined. */
+/* A table below `table` for one part of a dotted key. Such tables may only be extended by dotted
+ * keys of the same section, never a table that a header defined. */
 static int step_dotted(struct parser *p, struct str key, size_t at, struct toml_value **table)
 {
     struct toml_value *v = table_find(*table, key);
@@ -701,7 +721,8 @@ static int step_dotted(struct parser *p, struct str key, size_t at, struct toml_
         return fail_at(p, at, "\"%.*s\" is already %s (line %u), not a table", STR_ARG(key),
                        toml_type_name(v->type), v->line);
     } else if (v->origin == TOML_BY_HEADER || v->origin == TOML_INLINE) {
-        return fail_at(p, at, "the table \"%.*s\" of line %u is complete: a dotted key cannot add to it",
+        return fail_at(p, at,
+                       "the table \"%.*s\" of line %u is complete: a dotted key cannot add to it",
                        STR_ARG(key), v->line);
     } else {
         v->origin = TOML_BY_DOTTED_KEY;
@@ -725,8 +746,9 @@ static int step_header(struct parser *p, struct str key, size_t at, struct toml_
     } else if (v->type == TOML_ARRAY && v->origin == TOML_BY_HEADER) {
         v = v->last; /* [[array]]: its newest element */
     } else if (v->type != TOML_TABLE || v->origin == TOML_INLINE) {
-        return fail_at(p, at, "\"%.*s\" is already %s (line %u): a header cannot add to it", STR_ARG(key),
-                       v->type == TOML_TABLE ? "an inline table" : toml_type_name(v->type), v->line);
+        return fail_at(
+            p, at, "\"%.*s\" is already %s (line %u): a header cannot add to it", STR_ARG(key),
+            v->type == TOML_TABLE ? "an inline table" : toml_type_name(v->type), v->line);
     }
     *table = v;
     return 0;
@@ -754,7 +776,8 @@ static int define_table(struct parser *p, struct str key, size_t at, struct toml
     return 0;
 }
 
-static int define_array_element(struct parser *p, struct str key, size_t at, struct toml_value **table)
+static int define_array_element(struct parser *p, struct str key, size_t at,
+                                struct toml_value **table)
 {
     struct toml_value *array = table_find(*table, key);
 
@@ -766,7 +789,8 @@ static int define_array_element(struct parser *p, struct str key, size_t at, str
         array->origin = TOML_BY_HEADER;
         value_append(*table, array);
     } else if (array->type != TOML_ARRAY || array->origin != TOML_BY_HEADER) {
-        return fail_at(p, at, "\"%.*s\" is already defined, as %s, in line %u: [[%.*s]] cannot add to it",
+        return fail_at(p, at,
+                       "\"%.*s\" is already defined, as %s, in line %u: [[%.*s]] cannot add to it",
                        STR_ARG(key), toml_type_name(array->type), array->line, STR_ARG(key));
     }
     struct toml_value *element = value_new(p, TOML_TABLE, at);
@@ -799,7 +823,8 @@ static int parse_header(struct parser *p, struct toml_value *root, struct toml_v
             rc = step_header(p, key, at, &table);
         } else if (looking_at(p, array ? STR("]]") : STR("]"))) {
             p->at += array ? 2 : 1;
-            rc = array ? define_array_element(p, key, at, &table) : define_table(p, key, at, &table);
+            rc = array ? define_array_element(p, key, at, &table)
+                       : define_table(p, key, at, &table);
             if (rc < 0)
                 return rc;
             *ret_table = table;
@@ -841,7 +866,8 @@ static int parse_key_value(struct parser *p, struct toml_value *table)
     if (before)
         return fail_at(p, at, "\"%.*s\" is already set in line %u", STR_ARG(key), before->line);
     if (peek(p) != '=')
-        return fail_at(p, p->at, "expected '=' after the key \"%.*s\", found %s", STR_ARG(key), found(p));
+        return fail_at(p, p->at, "expected '=' after the key \"%.*s\", found %s", STR_ARG(key),
+                       found(p));
     uint32_t line = p->line, column = column_of(p, at);
     p->at++;
     skip_blanks(p);
@@ -902,8 +928,9 @@ static int parse_inline_table(struct parser *p, struct toml_value *table)
         if (peek(p) == '}')
             break;
         if (peek(p) != ',')
-            return fail_at(p, p->at, "expected ',' or '}' in the inline table, found %s%s", found(p),
-                           peek(p) == '\n' || peek(p) == '\r' ? " (an inline table stands on one line)" : "");
+            return fail_at(
+                p, p->at, "expected ',' or '}' in the inline table, found %s%s", found(p),
+                peek(p) == '\n' || peek(p) == '\r' ? " (an inline table stands on one line)" : "");
         p->at++;
     }
     p->at++;
@@ -923,9 +950,7 @@ static int parse_value(struct parser *p, struct toml_value **ret)
     p->nesting++;
     switch (peek(p)) {
     case '"':
-    case '\'':
-        rc = parse_string(p, true, &v->string);
-        break;
+    case '\'': rc = parse_string(p, true, &v->string); break;
     case '[':
         v->type = TOML_ARRAY;
         v->origin = TOML_INLINE;
@@ -936,15 +961,15 @@ static int parse_value(struct parser *p, struct toml_value **ret)
         v->origin = TOML_BY_DOTTED_KEY;
         rc = parse_inline_table(p, v);
         break;
-    default:
-        rc = parse_scalar(p, v);
+    default: rc = parse_scalar(p, v);
     }
     p->nesting--;
     *ret = v;
     return rc;
 }
 
-int toml_parse(struct arena *arena, struct str text, struct toml_value **ret, struct config_error *ret_error)
+int toml_parse(struct arena *arena, struct str text, struct toml_value **ret,
+               struct config_error *ret_error)
 {
     struct parser p = { .arena = arena, .text = text, .line = 1, .error = ret_error };
     struct toml_value *root, *table;

@@ -11,7 +11,8 @@
 
 enum { FOUND_BYTES = 96 };
 
-/* ---- messages ------------------------------------------------------------------------------------- */
+/* ---- messages
+ * ------------------------------------------------------------------------------------- */
 
 /* The value as people wrote it, shortened, for "found ...". */
 static const char *found(const struct toml_value *v, char out[FOUND_BYTES])
@@ -23,29 +24,24 @@ static const char *found(const struct toml_value *v, char out[FOUND_BYTES])
         else
             snprintf(out, FOUND_BYTES, "a string of %zu characters", v->string.n);
         break;
-    case TOML_INTEGER:
-        snprintf(out, FOUND_BYTES, "%" PRId64, v->integer);
-        break;
-    case TOML_BOOLEAN:
-        snprintf(out, FOUND_BYTES, "%s", v->boolean ? "true" : "false");
-        break;
-    case TOML_FLOAT:
-        snprintf(out, FOUND_BYTES, "%g", v->number);
-        break;
-    default:
-        snprintf(out, FOUND_BYTES, "%s", toml_type_name(v->type));
+    case TOML_INTEGER: snprintf(out, FOUND_BYTES, "%" PRId64, v->integer); break;
+    case TOML_BOOLEAN: snprintf(out, FOUND_BYTES, "%s", v->boolean ? "true" : "false"); break;
+    case TOML_FLOAT: snprintf(out, FOUND_BYTES, "%g", v->number); break;
+    default: snprintf(out, FOUND_BYTES, "%s", toml_type_name(v->type));
     }
     return out;
 }
 
-static void expected(struct loader *l, const struct config_key *key, const struct toml_value *v, const char *what)
+static void expected(struct loader *l, const struct config_key *key, const struct toml_value *v,
+                     const char *what)
 {
     char text[FOUND_BYTES];
 
     loader_complain(l, key, v->line, v->column, "expected %s, found %s", what, found(v, text));
 }
 
-/* ---- numbers with units --------------------------------------------------------------------------- */
+/* ---- numbers with units
+ * --------------------------------------------------------------------------- */
 
 struct unit {
     const char *name;
@@ -68,7 +64,7 @@ static const struct unit size_units[] = {
     { NULL, 0 },
 };
 static const struct unit time_units[] = {
-    { "ms", 1 }, { "s", 1000 }, { "m", 60 * 1000 }, { "min", 60 * 1000 },
+    { "ms", 1 },          { "s", 1000 },         { "m", 60 * 1000 }, { "min", 60 * 1000 },
     { "h", 3600 * 1000 }, { "d", 86400 * 1000 }, { NULL, 0 },
 };
 
@@ -127,11 +123,14 @@ static void format_limit(const struct config_key *key, uint64_t n, char *out, si
         snprintf(out, size, "%" PRIu64, n);
 }
 
-/* Number of any of the numeric kinds; complains and returns false when it is not one or out of range. */
-static bool take_number(struct loader *l, const struct config_key *key, const struct toml_value *v, uint64_t *ret)
+/* Number of any of the numeric kinds; complains and returns false when it is not one or out of
+ * range. */
+static bool take_number(struct loader *l, const struct config_key *key, const struct toml_value *v,
+                        uint64_t *ret)
 {
-    const char *what = key->kind == KIND_SIZE   ? "a size such as \"64M\" or a number of bytes"
-                       : key->kind == KIND_TIME ? "a time with its unit such as \"30s\", \"500ms\" or \"2m\""
+    const char *what = key->kind == KIND_SIZE ? "a size such as \"64M\" or a number of bytes"
+                       : key->kind == KIND_TIME
+                           ? "a time with its unit such as \"30s\", \"500ms\" or \"2m\""
                        : key->kind == KIND_AUTO ? "\"auto\" or a whole number"
                                                 : "a whole number";
     char text[FOUND_BYTES], low[32], high[32];
@@ -152,12 +151,13 @@ static bool take_number(struct loader *l, const struct config_key *key, const st
         return true;
     format_limit(key, key->min, low, sizeof(low));
     format_limit(key, key->max, high, sizeof(high));
-    loader_complain(l, key, v->line, v->column, "expected %s from %s to %s, found %s", what, low, high,
-                    found(v, text));
+    loader_complain(l, key, v->line, v->column, "expected %s from %s to %s, found %s", what, low,
+                    high, found(v, text));
     return false;
 }
 
-/* ---- strings -------------------------------------------------------------------------------------- */
+/* ---- strings
+ * -------------------------------------------------------------------------------------- */
 
 static bool is_choice(const struct config_key *key, struct str s, int *ret_index)
 {
@@ -169,14 +169,18 @@ static bool is_choice(const struct config_key *key, struct str s, int *ret_index
     return false;
 }
 
-static void expected_choice(struct loader *l, const struct config_key *key, const struct toml_value *v)
+static void expected_choice(struct loader *l, const struct config_key *key,
+                            const struct toml_value *v)
 {
     char what[160] = "";
 
     for (size_t i = 0; key->choices[i]; i++) {
         size_t n = strlen(what);
         snprintf(what + n, sizeof(what) - n, "%s\"%s\"",
-                 i == 0 ? "" : key->choices[i + 1] ? ", " : " or ", key->choices[i]);
+                 i == 0                ? ""
+                 : key->choices[i + 1] ? ", "
+                                       : " or ",
+                 key->choices[i]);
     }
     expected(l, key, v, what);
 }
@@ -187,7 +191,8 @@ static bool has_nul(struct str s)
     return str_find(s, '\0') >= 0;
 }
 
-static void set_text(struct loader *l, const struct config_key *key, const struct toml_value *v, struct str *field)
+static void set_text(struct loader *l, const struct config_key *key, const struct toml_value *v,
+                     struct str *field)
 {
     bool path = key->kind == KIND_PATH || key->kind == KIND_LOG_TARGET;
     int index;
@@ -199,8 +204,9 @@ static void set_text(struct loader *l, const struct config_key *key, const struc
     } else if (key->kind == KIND_LOG_TARGET && is_choice(key, v->string, &index)) {
         *field = loader_copy(l, v->string);
     } else if (path && v->string.n == 0) {
-        loader_complain(l, key, v->line, v->column,
-                        "expected a path, found an empty string; leave the key out for the default");
+        loader_complain(
+            l, key, v->line, v->column,
+            "expected a path, found an empty string; leave the key out for the default");
     } else if (path) {
         *field = loader_absolute(l, v->string);
     } else {
@@ -208,8 +214,8 @@ static void set_text(struct loader *l, const struct config_key *key, const struc
     }
 }
 
-static void set_front_controller(struct loader *l, const struct config_key *key, const struct toml_value *v,
-                                 struct str *field)
+static void set_front_controller(struct loader *l, const struct config_key *key,
+                                 const struct toml_value *v, struct str *field)
 {
     struct str s = v->string;
 
@@ -226,9 +232,11 @@ static void set_front_controller(struct loader *l, const struct config_key *key,
     *field = loader_copy(l, s);
 }
 
-/* ---- lists ---------------------------------------------------------------------------------------- */
+/* ---- lists
+ * ---------------------------------------------------------------------------------------- */
 
-/* A string or an array of strings; NULL-free array of the strings' values, or false after a complaint. */
+/* A string or an array of strings; NULL-free array of the strings' values, or false after a
+ * complaint. */
 static bool take_strings(struct loader *l, const struct config_key *key, const struct toml_value *v,
                          const struct toml_value ***ret, uint32_t *ret_n)
 {
@@ -271,7 +279,9 @@ static bool is_peer(struct str s)
         return false;
     memcpy(text, address.p, address.n);
     text[address.n] = '\0';
-    uint64_t most = inet_pton(AF_INET, text, bytes) == 1 ? 32 : inet_pton(AF_INET6, text, bytes) == 1 ? 128 : 0;
+    uint64_t most = inet_pton(AF_INET, text, bytes) == 1    ? 32
+                    : inet_pton(AF_INET6, text, bytes) == 1 ? 128
+                                                            : 0;
     return most && (!s.p || str_to_u64(s, most, &bits));
 }
 
@@ -296,7 +306,8 @@ static void set_strings(struct loader *l, const struct config_key *key, const st
     *field = result;
 }
 
-/* ---- listen addresses ----------------------------------------------------------------------------- */
+/* ---- listen addresses
+ * ----------------------------------------------------------------------------- */
 
 static bool is_host_name(struct str s)
 {
@@ -376,14 +387,16 @@ static bool parse_listen(struct loader *l, const struct config_key *key, const s
         if (ret->path.n >= sizeof(((struct sockaddr_un *)0)->sun_path)) {
             loader_complain(l, key, v->line, v->column,
                             "the path of a Unix socket has at most %zu bytes, %.*s has %zu",
-                            sizeof(((struct sockaddr_un *)0)->sun_path) - 1, STR_ARG(ret->path), ret->path.n);
+                            sizeof(((struct sockaddr_un *)0)->sun_path) - 1, STR_ARG(ret->path),
+                            ret->path.n);
             return false;
         }
         return true;
     }
     if (!split_host_port(s, &host, &port) || !str_to_u64(port, 65535, &number)) {
-        expected(l, key, v, "\"address:port\", \"[IPv6]:port\", \"name:port\", \"*:port\", \"port\" or "
-                            "\"unix:/path\" with a port from 0 to 65535");
+        expected(l, key, v,
+                 "\"address:port\", \"[IPv6]:port\", \"name:port\", \"*:port\", \"port\" or "
+                 "\"unix:/path\" with a port from 0 to 65535");
         return false;
     }
     ret->kind = CONFIG_LISTEN_TCP;
@@ -410,7 +423,8 @@ static void set_listen(struct loader *l, const struct config_key *key, const str
     if (!take_strings(l, key, v, &items, &n))
         return;
     if (n == 0 || n > MOST) {
-        loader_complain(l, key, v->line, v->column, "expected 1 to %d addresses, found %u", MOST, n);
+        loader_complain(l, key, v->line, v->column, "expected 1 to %d addresses, found %u", MOST,
+                        n);
         return;
     }
     struct config_listen *list = loader_alloc(l, n * sizeof(*list));
@@ -421,40 +435,33 @@ static void set_listen(struct loader *l, const struct config_key *key, const str
             continue;
         for (uint32_t j = 0; j < i; j++)
             if (same_listen(&list[i], &list[j]))
-                loader_complain(l, key, items[i]->line, items[i]->column, "\"%.*s\" is listed twice",
-                                STR_ARG(items[i]->string));
+                loader_complain(l, key, items[i]->line, items[i]->column,
+                                "\"%.*s\" is listed twice", STR_ARG(items[i]->string));
     }
     l->c->server.listen = list;
     l->c->server.n_listen = n;
 }
 
-/* ---- tables of settings --------------------------------------------------------------------------- */
+/* ---- tables of settings
+ * --------------------------------------------------------------------------- */
 
 static bool scalar_text(struct loader *l, const struct toml_value *v, struct str *ret)
 {
     char text[48];
 
     switch (v->type) {
-    case TOML_STRING:
-        *ret = loader_copy(l, v->string);
-        return true;
-    case TOML_INTEGER:
-        snprintf(text, sizeof(text), "%" PRId64, v->integer);
-        break;
-    case TOML_FLOAT:
-        snprintf(text, sizeof(text), "%.15g", v->number);
-        break;
-    case TOML_BOOLEAN:
-        snprintf(text, sizeof(text), "%s", v->boolean ? "1" : "0");
-        break;
-    default:
-        return false;
+    case TOML_STRING: *ret = loader_copy(l, v->string); return true;
+    case TOML_INTEGER: snprintf(text, sizeof(text), "%" PRId64, v->integer); break;
+    case TOML_FLOAT: snprintf(text, sizeof(text), "%.15g", v->number); break;
+    case TOML_BOOLEAN: snprintf(text, sizeof(text), "%s", v->boolean ? "1" : "0"); break;
+    default: return false;
     }
     *ret = loader_copy(l, str_from(text));
     return true;
 }
 
-static void pairs_put(struct loader *l, struct config_pairs *pairs, struct str key, struct str value)
+void config_pairs_put(struct loader *l, struct config_pairs *pairs, struct str key,
+                      struct str value)
 {
     for (uint32_t i = 0; i < pairs->n; i++)
         if (str_eq(pairs->v[i].key, key)) {
@@ -471,9 +478,10 @@ static void pairs_put(struct loader *l, struct config_pairs *pairs, struct str k
     pairs->n++;
 }
 
-/* php.ini names have dots, which TOML reads as nested tables: opcache.enable = 1 becomes "opcache.enable". */
-static void set_pairs(struct loader *l, const struct config_key *key, const struct toml_value *v, struct str prefix,
-                      struct config_pairs *field)
+/* php.ini names have dots, which TOML reads as nested tables: opcache.enable = 1 becomes
+ * "opcache.enable". */
+static void set_pairs(struct loader *l, const struct config_key *key, const struct toml_value *v,
+                      struct str prefix, struct config_pairs *field)
 {
     if (v->type != TOML_TABLE) {
         expected(l, key, v, "a table such as { name = \"value\" }");
@@ -482,7 +490,8 @@ static void set_pairs(struct loader *l, const struct config_key *key, const stru
     for (const struct toml_value *it = v->first; it; it = it->next) {
         struct str name = it->key, value;
         if (prefix.n) {
-            struct str dotted = arena_printf(&l->c->arena, "%.*s.%.*s", STR_ARG(prefix), STR_ARG(it->key));
+            struct str dotted =
+                arena_printf(&l->c->arena, "%.*s.%.*s", STR_ARG(prefix), STR_ARG(it->key));
             if (!dotted.p) {
                 l->out_of_memory = true;
                 return;
@@ -491,22 +500,26 @@ static void set_pairs(struct loader *l, const struct config_key *key, const stru
         }
         if (it->type == TOML_TABLE && key->kind == KIND_PAIRS) {
             set_pairs(l, key, it, name, field);
-        } else if (name.n == 0 || has_nul(name) || str_find(name, '=') >= 0 || str_find(name, '\n') >= 0) {
-            loader_complain(l, key, it->key_line, it->key_column, "expected a name without '=', NUL and line ends");
+        } else if (name.n == 0 || has_nul(name) || str_find(name, '=') >= 0 ||
+                   str_find(name, '\n') >= 0) {
+            loader_complain(l, key, it->key_line, it->key_column,
+                            "expected a name without '=', NUL and line ends");
         } else if (!scalar_text(l, it, &value) || has_nul(value)) {
             char text[FOUND_BYTES];
             loader_complain(l, key, it->line, it->column,
-                            "%.*s: expected a string, a number, true or false, found %s", STR_ARG(name),
-                            found(it, text));
+                            "%.*s: expected a string, a number, true or false, found %s",
+                            STR_ARG(name), found(it, text));
         } else {
-            pairs_put(l, field, loader_copy(l, name), value);
+            config_pairs_put(l, field, loader_copy(l, name), value);
         }
     }
 }
 
-/* ---- all kinds ------------------------------------------------------------------------------------ */
+/* ---- all kinds
+ * ------------------------------------------------------------------------------------ */
 
-static void set_number(struct loader *l, const struct config_key *key, const struct toml_value *v, void *field)
+static void set_number(struct loader *l, const struct config_key *key, const struct toml_value *v,
+                       void *field)
 {
     uint64_t number;
 
@@ -524,7 +537,8 @@ static void set_number(struct loader *l, const struct config_key *key, const str
         *(uint64_t *)field = number;
 }
 
-static void set_choice(struct loader *l, const struct config_key *key, const struct toml_value *v, void *field)
+static void set_choice(struct loader *l, const struct config_key *key, const struct toml_value *v,
+                       void *field)
 {
     int index;
 
@@ -551,30 +565,16 @@ void config_set(struct loader *l, const struct config_key *key, const struct tom
     case KIND_COUNT64:
     case KIND_AUTO:
     case KIND_SIZE:
-    case KIND_TIME:
-        set_number(l, key, v, field);
-        break;
+    case KIND_TIME: set_number(l, key, v, field); break;
     case KIND_STRING:
     case KIND_PATH:
-    case KIND_LOG_TARGET:
-        set_text(l, key, v, field);
-        break;
-    case KIND_FRONT_CONTROLLER:
-        set_front_controller(l, key, v, field);
-        break;
+    case KIND_LOG_TARGET: set_text(l, key, v, field); break;
+    case KIND_FRONT_CONTROLLER: set_front_controller(l, key, v, field); break;
     case KIND_LEVEL:
-    case KIND_FORMAT:
-        set_choice(l, key, v, field);
-        break;
+    case KIND_FORMAT: set_choice(l, key, v, field); break;
     case KIND_STRINGS:
-    case KIND_PEERS:
-        set_strings(l, key, v, field);
-        break;
-    case KIND_LISTEN:
-        set_listen(l, key, v);
-        break;
-    case KIND_PAIRS:
-        set_pairs(l, key, v, STR_NONE, field);
-        break;
+    case KIND_PEERS: set_strings(l, key, v, field); break;
+    case KIND_LISTEN: set_listen(l, key, v); break;
+    case KIND_PAIRS: set_pairs(l, key, v, STR_NONE, field); break;
     }
 }

@@ -1,4 +1,5 @@
-/* Configuration files and command lines: what they become, and what people read when they are wrong. */
+/* Configuration files and command lines: what they become, and what people read when they are
+ * wrong. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -11,7 +12,8 @@ static struct config_errors errors;
 
 static int load(const char *text, const char *const *overrides)
 {
-    return config_load(STR("sapid.toml"), test_guarded(str_from(text)), overrides, STR("/srv/app"), &c, &errors);
+    return config_load(STR("sapid.toml"), test_guarded(str_from(text)), overrides, STR("/srv/app"),
+                       &c, &errors);
 }
 
 static void load_ok(const char *text, const char *const *overrides)
@@ -86,17 +88,18 @@ TEST(no_file_gives_the_defaults)
 
 TEST(a_file_sets_every_kind_of_key)
 {
-    load_ok("[server]\n"
-            "listen = ['*:80', '[::1]:8443', 'localhost:0', 'unix:run/s.sock', ':81', '82']\n"
-            "gateway_threads = 2\nheader_timeout = '500ms'\nkeepalive_timeout = 0\nmax_body_size = '2G'\n"
-            "max_header_size = 65536\ntrusted_proxies = ['10.0.0.0/8', '::1', 'unix']\nproxy_protocol = true\n"
-            "[php]\ndocument_root = './web//x/'\nworker_pool_size = 7\nuser = 'www-data'\n"
-            "ini = { memory_limit = '256M', 'opcache.enable' = true }\n"
-            "front_controller = false\nlibphp_path = '/usr/lib/libphp8.2.so'\n"
-            "[php.admin_ini]\nopcache.jit = 'off'\nopcache.max_accelerated_files = 4000\n"
-            "[php.env]\nAPP_ENV = 'prod'\n"
-            "[log]\naccess = 'access.log'\nformat = 'json'\nlevel = 'debug'\n",
-            NULL);
+    load_ok(
+        "[server]\n"
+        "listen = ['*:80', '[::1]:8443', 'localhost:0', 'unix:run/s.sock', ':81', '82']\n"
+        "gateway_threads = 2\nheader_timeout = '500ms'\nkeepalive_timeout = 0\nmax_body_size = '2G'\n"
+        "max_header_size = 65536\ntrusted_proxies = ['10.0.0.0/8', '::1', 'unix']\nproxy_protocol = true\n"
+        "[php]\ndocument_root = './web//x/'\nworker_pool_size = 7\nuser = 'www-data'\n"
+        "ini = { memory_limit = '256M', 'opcache.enable' = true }\n"
+        "front_controller = false\nlibphp_path = '/usr/lib/libphp8.2.so'\n"
+        "[php.admin_ini]\nopcache.jit = 'off'\nopcache.max_accelerated_files = 4000\n"
+        "[php.env]\nAPP_ENV = 'prod'\n"
+        "[log]\naccess = 'access.log'\nformat = 'json'\nlevel = 'debug'\n",
+        NULL);
     const struct config_listen *a = c->server.listen;
     EXPECT_INT(c->server.n_listen, 6);
     EXPECT_TEXT(a[0].host, "*");
@@ -139,13 +142,16 @@ TEST(a_file_sets_every_kind_of_key)
 
 TEST(the_command_line_beats_the_file)
 {
-    const char *overrides[] = { "server.listen=127.0.0.1:0", "server.listen=unix:/tmp/x", "php.worker_pool_size=3",
-                                "php.ini.memory_limit=1G", "php.ini.opcache.enable=0", "php.document_root=/x",
-                                "server.max_body_size=100", "server.header_timeout=2s", "log.access=stdout",
-                                "server.proxy_protocol=true", "php.ini.date.timezone=a=b", NULL };
+    const char *overrides[] = { "server.listen=127.0.0.1:0", "server.listen=unix:/tmp/x",
+                                "php.worker_pool_size=3",    "php.ini.memory_limit=1G",
+                                "php.ini.opcache.enable=0",  "php.document_root=/x",
+                                "server.max_body_size=100",  "server.header_timeout=2s",
+                                "log.access=stdout",         "server.proxy_protocol=true",
+                                "php.ini.date.timezone=a=b", NULL };
 
-    load_ok("[server]\nlisten = ['*:80']\n[php]\nworker_pool_size = 'auto'\nini = { memory_limit = '1M', x = 1 }\n",
-            overrides);
+    load_ok(
+        "[server]\nlisten = ['*:80']\n[php]\nworker_pool_size = 'auto'\nini = { memory_limit = '1M', x = 1 }\n",
+        overrides);
     EXPECT_INT(c->server.n_listen, 2);
     EXPECT_INT(c->server.listen[0].port, 0);
     EXPECT_TEXT(c->server.listen[1].path, "/tmp/x");
@@ -165,47 +171,68 @@ TEST(the_command_line_beats_the_file)
 
 TEST(errors_say_place_key_expected_and_found)
 {
-    expect_error("[server]\nmax_body_size = '64Q'\n",
-                 "sapid.toml:2:17: server.max_body_size: expected a size such as \"64M\" or a number of bytes, "
-                 "found \"64Q\"");
-    expect_error("[server]\nheader_timeout = 30\n",
-                 "sapid.toml:2:18: server.header_timeout: expected a time with its unit such as \"30s\", "
-                 "\"500ms\" or \"2m\", found 30");
-    expect_error("[server]\nmax_header_count = 1000\n",
-                 "sapid.toml:2:20: server.max_header_count: expected a whole number from 1 to 256, found 1000");
-    expect_error("[server]\n  listen = ['127.0.0.1:80', 'a b:80']\n",
-                 "sapid.toml:2:29: server.listen: expected \"address:port\", \"[IPv6]:port\", \"name:port\", "
-                 "\"*:port\", \"port\" or \"unix:/path\" with a port from 0 to 65535, found \"a b:80\"");
-    expect_error("[log]\nformat = 'xml'\n", "sapid.toml:2:10: log.format: expected \"combined\" or \"json\", "
-                                            "found \"xml\"");
-    expect_error("[php]\nclear_env = 1\n", "sapid.toml:2:13: php.clear_env: expected true or false, found 1");
-    expect_error("[php]\nini = { a = [1] }\n", "sapid.toml:2:13: php.ini: a: expected a string, a number, true or "
-                                               "false, found an array");
-    expect_error("[php\n", "sapid.toml:1:5: expected '.' or ']' after a part of the header, found the end of the "
-                           "line");
-    expect_error("[php]\nuser = www-data\n", "sapid.toml:2:8: expected a value, found www-data (a string needs "
-                                             "quotes)");
+    expect_error(
+        "[server]\nmax_body_size = '64Q'\n",
+        "sapid.toml:2:17: server.max_body_size: expected a size such as \"64M\" or a number of bytes, "
+        "found \"64Q\"");
+    expect_error(
+        "[server]\nheader_timeout = 30\n",
+        "sapid.toml:2:18: server.header_timeout: expected a time with its unit such as \"30s\", "
+        "\"500ms\" or \"2m\", found 30");
+    expect_error(
+        "[server]\nmax_header_count = 1000\n",
+        "sapid.toml:2:20: server.max_header_count: expected a whole number from 1 to 256, found 1000");
+    expect_error(
+        "[server]\n  listen = ['127.0.0.1:80', 'a b:80']\n",
+        "sapid.toml:2:29: server.listen: expected \"address:port\", \"[IPv6]:port\", \"name:port\", "
+        "\"*:port\", \"port\" or \"unix:/path\" with a port from 0 to 65535, found \"a b:80\"");
+    expect_error("[log]\nformat = 'xml'\n",
+                 "sapid.toml:2:10: log.format: expected \"combined\" or \"json\", "
+                 "found \"xml\"");
+    expect_error("[php]\nclear_env = 1\n",
+                 "sapid.toml:2:13: php.clear_env: expected true or false, found 1");
+    expect_error("[php]\nini = { a = [1] }\n",
+                 "sapid.toml:2:13: php.ini: a: expected a string, a number, true or "
+                 "false, found an array");
+    expect_error(
+        "[php\n",
+        "sapid.toml:1:5: expected '.' or ']' after a part of the header, found the end of the "
+        "line");
+    expect_error("[php]\nuser = www-data\n",
+                 "sapid.toml:2:8: expected a value, found www-data (a string needs "
+                 "quotes)");
 }
 
 TEST(unknown_keys_name_the_nearest_known_one)
 {
-    expect_error("[server]\nlisen = []\n", "sapid.toml:2:1: unknown key server.lisen; did you mean listen?");
-    expect_error("[server]\nlibphp_path = 'x'\n",
-                 "sapid.toml:2:1: unknown key server.libphp_path; did you mean libphp_path in [php]?");
+    expect_error("[server]\nlisen = []\n",
+                 "sapid.toml:2:1: unknown key server.lisen; did you mean listen?");
+    expect_error(
+        "[server]\nlibphp_path = 'x'\n",
+        "sapid.toml:2:1: unknown key server.libphp_path; did you mean libphp_path in [php]?");
     expect_error("[php]\nqwertyuiop = 1\n", "sapid.toml:2:1: unknown key php.qwertyuiop");
     expect_error("[sevrer]\n", "sapid.toml:1:2: unknown table [sevrer]; did you mean [server]?");
-    expect_error("[route]\n", "sapid.toml:1:2: unknown table [route]; known are [server], [php] and [log]");
-    expect_error("listen = ['8080']\n",
-                 "sapid.toml:1:1: unknown key listen outside of any table; did you mean listen in [server]?");
-    expect_override_error("php.worker_pool_siz=2", "command line: unknown key php.worker_pool_siz; did you mean "
-                                                   "worker_pool_size?");
+    expect_error("[route]\n",
+                 "sapid.toml:1:2: unknown table [route]; known are [server], [php] and [log]");
+    expect_error(
+        "listen = ['8080']\n",
+        "sapid.toml:1:1: unknown key listen outside of any table; did you mean listen in [server]?");
+    expect_override_error("php.worker_pool_siz=2",
+                          "command line: unknown key php.worker_pool_siz; did you mean "
+                          "worker_pool_size?");
 }
 
 TEST(keys_of_later_features_are_not_accepted)
 {
     static const char *const files[] = {
-        "[worker]\nscript = 'x.php'\n", "[[route]]\nbackend = 'php'\n", "[fastcgi]\n", "[pool.a]\n", "[admin]\n",
-        "[php]\nrequest_timeout = '3s'\n", "[php]\nslow_log_after = '3s'\n", "[php]\nuse_fpm = true\n",
+        "[worker]\nscript = 'x.php'\n",
+        "[[route]]\nbackend = 'php'\n",
+        "[fastcgi]\n",
+        "[pool.a]\n",
+        "[admin]\n",
+        "[php]\nrequest_timeout = '3s'\n",
+        "[php]\nslow_log_after = '3s'\n",
+        "[php]\nuse_fpm = true\n",
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(files); i++) {
@@ -225,23 +252,44 @@ TEST(all_errors_of_a_file_are_collected_in_order)
     EXPECT_INT(errors.v[1].line, 3);
     EXPECT_INT(errors.v[2].line, 5);
     EXPECT_INT(errors.v[3].line, 0);
-    EXPECT_STR(str_from(config_error_line(c, &errors.v[3])),
-               STR("command line: log.level: expected \"error\", \"warn\", \"notice\", \"info\" or \"debug\", found "
-                   "\"loud\""));
+    EXPECT_STR(
+        str_from(config_error_line(c, &errors.v[3])),
+        STR("command line: log.level: expected \"error\", \"warn\", \"notice\", \"info\" or \"debug\", found "
+            "\"loud\""));
     config_free(c);
 }
 
 TEST(columns_count_characters_not_bytes)
 {
-    expect_error("[php]\nini = { \"\xC3\xA4\xC3\xB6\" = 1, b = [] }\n",
-                 "sapid.toml:2:23: php.ini: b: expected a string, a number, true or false, found an array");
+    expect_error(
+        "[php]\nini = { \"\xC3\xA4\xC3\xB6\" = 1, b = [] }\n",
+        "sapid.toml:2:23: php.ini: b: expected a string, a number, true or false, found an array");
 }
 
 TEST(listen_addresses_that_are_wrong)
 {
-    static const char *const wrong[] = { "", ":", "x", "1.2.3:80", "1.2.3.4", "1.2.3.4:", "1.2.3.4:65536", "::1:80",
-                                         "[::1]", "[::1", "[::1]80", "[1.2.3.4]:80", "[]:80", "host:http", "-a:80",
-                                         "a/b:80", "unix:", "http://localhost:80", "80 ", " 80", "+80", "1.2.3.4:-1" };
+    static const char *const wrong[] = { "",
+                                         ":",
+                                         "x",
+                                         "1.2.3:80",
+                                         "1.2.3.4",
+                                         "1.2.3.4:",
+                                         "1.2.3.4:65536",
+                                         "::1:80",
+                                         "[::1]",
+                                         "[::1",
+                                         "[::1]80",
+                                         "[1.2.3.4]:80",
+                                         "[]:80",
+                                         "host:http",
+                                         "-a:80",
+                                         "a/b:80",
+                                         "unix:",
+                                         "http://localhost:80",
+                                         "80 ",
+                                         " 80",
+                                         "+80",
+                                         "1.2.3.4:-1" };
 
     for (size_t i = 0; i < ARRAY_LENGTH(wrong); i++) {
         char *text = mem_printf("[server]\nlisten = ['%s']\n", wrong[i]);
@@ -252,7 +300,8 @@ TEST(listen_addresses_that_are_wrong)
     }
     expect_error("[server]\nlisten = ['80', '127.0.0.1:80']\n",
                  "sapid.toml:2:17: server.listen: \"127.0.0.1:80\" is listed twice");
-    expect_error("[server]\nlisten = []\n", "sapid.toml:2:10: server.listen: expected 1 to 64 addresses, found 0");
+    expect_error("[server]\nlisten = []\n",
+                 "sapid.toml:2:10: server.listen: expected 1 to 64 addresses, found 0");
 }
 
 /* Every allocation that can fail, fails once: -ENOMEM each time, nothing leaks or crashes. */

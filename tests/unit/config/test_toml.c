@@ -1,6 +1,6 @@
 /*
- * The TOML parser against the toml-test suite (tests/toml: valid files with their value as JSON, and files
- * that have to be refused), and its messages and places.
+ * The TOML parser against the toml-test suite (tests/toml: valid files with their value as JSON,
+ * and files that have to be refused), and its messages and places.
  */
 #include <errno.h>
 #include <ftw.h>
@@ -16,7 +16,8 @@
 
 #include <fcntl.h>
 
-/* ---- a JSON reader that compares as it goes ------------------------------------------------------- */
+/* ---- a JSON reader that compares as it goes
+ * ------------------------------------------------------- */
 
 struct json {
     const char *at, *end;
@@ -93,8 +94,9 @@ static struct str json_string(struct json *j)
     return (struct str){ out, n };
 }
 
-static const char *const type_names[] = { "string", "integer", "float", "bool", "datetime", "datetime-local",
-                                          "date-local", "time-local" };
+static const char *const type_names[] = {
+    "string", "integer", "float", "bool", "datetime", "datetime-local", "date-local", "time-local"
+};
 
 /* The fraction of a second without zeros at its end. */
 static struct str without_zeros(struct json *j, struct str s)
@@ -116,27 +118,23 @@ static struct str without_zeros(struct json *j, struct str s)
     return copy;
 }
 
-static void compare_scalar(struct json *j, struct str type, struct str value, const struct toml_value *v)
+static void compare_scalar(struct json *j, struct str type, struct str value,
+                           const struct toml_value *v)
 {
     EXPECT((size_t)v->type < ARRAY_LENGTH(type_names));
     EXPECT_STR(str_from(type_names[v->type]), type);
     switch (v->type) {
-    case TOML_STRING:
-        EXPECT_STR(v->string, value);
-        break;
+    case TOML_STRING: EXPECT_STR(v->string, value); break;
     case TOML_INTEGER:
         EXPECT_INT(v->integer, strtoll(arena_copy(&j->arena, value).p, NULL, 10));
         break;
-    case TOML_BOOLEAN:
-        EXPECT_STR(v->boolean ? STR("true") : STR("false"), value);
-        break;
+    case TOML_BOOLEAN: EXPECT_STR(v->boolean ? STR("true") : STR("false"), value); break;
     case TOML_FLOAT: {
         double want = strtod(arena_copy(&j->arena, value).p, NULL);
         EXPECT(want == v->number || (isnan(want) && isnan(v->number)));
         break;
     }
-    default:
-        EXPECT_STR(without_zeros(j, v->string), without_zeros(j, value));
+    default: EXPECT_STR(without_zeros(j, v->string), without_zeros(j, value));
     }
 }
 
@@ -205,7 +203,8 @@ static void compare(struct json *j, const struct toml_value *v)
     EXPECT(c == NULL);
 }
 
-/* ---- the suite ------------------------------------------------------------------------------------ */
+/* ---- the suite
+ * ------------------------------------------------------------------------------------ */
 
 static unsigned n_files;
 
@@ -226,7 +225,8 @@ static bool is_toml(const char *path, int type)
     return type == FTW_F && str_has_suffix(str_from(path), STR(".toml"));
 }
 
-static int run_valid(const char *path, const struct stat *st UNUSED, int type, struct FTW *ftw UNUSED)
+static int run_valid(const char *path, const struct stat *st UNUSED, int type,
+                     struct FTW *ftw UNUSED)
 {
     struct arena arena;
     struct toml_value *root;
@@ -237,7 +237,8 @@ static int run_valid(const char *path, const struct stat *st UNUSED, int type, s
     arena_init(&arena, 0);
     struct str text = test_guarded(read_file(path));
     if (toml_parse(&arena, text, &root, &error) < 0)
-        test_fail(__FILE__, __LINE__, "%s:%u:%u: %.*s", path, error.line, error.column, STR_ARG(error.message));
+        test_fail(__FILE__, __LINE__, "%s:%u:%u: %.*s", path, error.line, error.column,
+                  STR_ARG(error.message));
     char *json_path = mem_printf("%.*sjson", (int)strlen(path) - 4, path);
     struct str json = read_file(json_path);
     struct json j = { json.p, json.p + json.n, path, { 0 } };
@@ -250,7 +251,8 @@ static int run_valid(const char *path, const struct stat *st UNUSED, int type, s
     return 0;
 }
 
-static int run_invalid(const char *path, const struct stat *st UNUSED, int type, struct FTW *ftw UNUSED)
+static int run_invalid(const char *path, const struct stat *st UNUSED, int type,
+                       struct FTW *ftw UNUSED)
 {
     struct arena arena;
     struct toml_value *root;
