@@ -1,0 +1,72 @@
+/*
+ * Differences between PHP 8.2 and 8.5 in one place, so that no version test stands inside a function.
+ * Included by every engine file instead of php.h.
+ */
+#ifndef SAPID_PHP_ENGINE_COMPAT_H
+#define SAPID_PHP_ENGINE_COMPAT_H
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wpointer-arith"
+#include "php.h"
+
+#include "SAPI.h"
+#include "ext/standard/info.h"
+#include "ext/standard/php_standard.h"
+#include "php_ini.h"
+#include "php_main.h"
+#include "php_output.h"
+#include "php_variables.h"
+#include "zend_exceptions.h"
+#include "zend_extensions.h"
+#include "zend_ini.h"
+#include "zend_interfaces.h"
+#include "zend_signal.h"
+#include "zend_stream.h"
+#pragma GCC diagnostic pop
+
+/* php.h brings syslog.h, whose names base/log.h uses for its own levels. */
+#undef LOG_ERR
+#undef LOG_NOTICE
+#undef LOG_INFO
+
+/* Exported by libphp, but in no header. */
+extern PHPAPI char *php_ini_opened_path;
+extern PHPAPI char *php_ini_scanned_files;
+
+#ifdef ZTS
+#error "sapid needs a non-thread-safe (NTS) PHP"
+#endif
+#if PHP_VERSION_ID < 80200
+#error "sapid needs PHP 8.2 or newer"
+#endif
+
+/* Since 8.4 a SAPI may act before the body is read; .user.ini may then change post_max_size. */
+#if PHP_VERSION_ID >= 80400
+#define COMPAT_PRE_REQUEST_INIT(fn) .pre_request_init = (fn),
+#define COMPAT_ACTIVATE(fn)
+#else
+#define COMPAT_PRE_REQUEST_INIT(fn)
+#define COMPAT_ACTIVATE(fn) .activate = (fn),
+#endif
+
+/* 8.3 lets a forked child refresh what belongs to a process (memory manager, timers). */
+#if PHP_VERSION_ID >= 80300
+#define compat_child_init() php_child_init()
+#else
+#define compat_child_init() ((void)0)
+#endif
+
+#ifdef ZEND_SIGNALS
+#define compat_signal_startup() zend_signal_startup()
+/* Leave SIGPROF, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 alone at every request start: the
+ * server owns the signals of its workers. */
+#define compat_signal_keep_ours() ((void)(SIGG(reset) = 0))
+#else
+#define compat_signal_startup() ((void)0)
+#define compat_signal_keep_ours() ((void)0)
+#endif
+
+#endif

@@ -1,0 +1,100 @@
+/*
+ * Inside the engine module. One process runs at most one request at a time, so the request is one static
+ * object (`request`), and so is the worker.
+ *
+ * Texts of a request are NUL-terminated copies in `request.texts`, made once when the request is taken:
+ * the slot in shared memory is not trusted to stay as it was, and PHP wants C strings.
+ */
+#ifndef SAPID_PHP_ENGINE_INT_H
+#define SAPID_PHP_ENGINE_INT_H
+
+#include "php/engine/compat.h"
+
+#include "base/log.h"
+#include "base/str.h"
+#include "channel/channel.h"
+#include "php/engine.h"
+
+struct text_pair {
+    struct str name, value; /* NUL-terminated */
+};
+
+struct body {
+    enum channel_body kind;
+    struct str rest;      /* INLINE: not yet read; FILE, STREAM: read ahead, not yet taken */
+    int fd;               /* -1: not asked for */
+    bool ended;
+    int64_t left;         /* FILE and STREAM: bytes still expected, -1: until the end */
+};
+
+struct request {
+    struct channel_worker *worker; /* NULL: no gateway (lifecycle) */
+    uint64_t serial; /* counts requests of this process */
+    bool active;    /* between take and finish */
+    bool head_sent, ended;
+    bool script_missing; /* the script could not be opened; open_errno says why */
+    int open_errno;
+    bool https;
+    struct channel_request view;   /* texts point into `texts` */
+    struct text_pair *headers;
+    uint32_t n_headers, headers_max;
+    struct str content_type, authorization, cookie;
+    struct body body;
+    char *texts; /* grows between requests only */
+    size_t texts_used, texts_max;
+    struct str php_self;
+};
+
+extern struct request request;
+extern sapi_module_struct engine_sapi;
+extern zend_module_entry engine_module_entry;
+extern const char *engine_software;
+
+/* request.c: taking a request, its texts and its body */
+MUST_USE int request_take(struct channel_worker *w);
+/* The response ends now, if it has not yet. Later output is dropped. */
+void request_end(void);
+void request_finish(void);
+const struct text_pair *request_header(struct str name);
+
+/* body.c */
+void body_init(struct body *b, const struct channel_request *r, int64_t length);
+void body_fini(struct body *b);
+/* Up to `n` bytes; less only at the end of the body or when the client or the gateway has gone. */
+size_t body_read(struct body *b, char *into, size_t n);
+/* The socket to the gateway on which bodies are asked for. */
+void body_set_socket(int sock, uint32_t index, uint32_t incarnation);
+
+/* variables.c: the CGI variables of the request, as nginx's fastcgi_params and PHP-FPM give them */
+void variables_register(zval *track_vars_array);
+char *variables_getenv(const char *name, size_t name_len);
+/* Makes getenv() and $_ENV see the CGI variables too, as in FPM. */
+void variables_install(void);
+
+/* ini.c */
+MUST_USE char *ini_render(const struct engine_options *o);
+void ini_lock_admin(const struct engine_options *o);
+/* .user.ini files and [PATH=], [HOST=] sections for this request's script. */
+void ini_activate_user_config(void);
+
+/* timeout.c: max_execution_time, max_input_time and hard_timeout without a timer per request */
+void timeout_install(void);      /* once, after module start */
+void timeout_worker_start(void); /* in each worker: arms the coarse CPU timer */
+void timeout_request_start(void);
+void timeout_script_start(void);
+void timeout_request_end(void);
+
+/* script.c: running one script with the trims */
+void script_install(void); /* in MINIT: the quiet opener of the main script */
+void script_after_startup(void);
+/* Runs request startup, the script, and shutdown. False: the engine is in doubt, the process must end. */
+MUST_USE bool script_run(const char *path);
+
+/* worker.c, cli.c */
+int worker_run(const struct engine_worker *w);
+int cli_run(const struct engine_options *o, int argc, char **argv);
+
+/* functions.c */
+extern const zend_function_entry engine_functions[];
+
+#endif

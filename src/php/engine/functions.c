@@ -1,0 +1,130 @@
+/* PHP functions and the module of the engine. See functions.stub.php for their documentation. */
+#include "php/engine/engine_int.h"
+
+#include "version.h"
+
+PHP_FUNCTION(fastcgi_finish_request)
+{
+    ZEND_PARSE_PARAMETERS_NONE();
+    if (request.ended)
+        RETURN_FALSE;
+    php_output_end_all();
+    php_header();
+    request_end();
+    RETURN_TRUE;
+}
+
+/* "x-FORWARDED-for" -> "X-Forwarded-For": what FPM makes of HTTP_X_FORWARDED_FOR. */
+static zend_string *canonical_name(struct str name)
+{
+    zend_string *s = zend_string_alloc(name.n, 0);
+    bool first = true;
+
+    for (size_t i = 0; i < name.n; i++) {
+        char c = ascii_lower(name.p[i]);
+        ZSTR_VAL(s)[i] = first && c >= 'a' && c <= 'z' ? (char)(c - 0x20) : c;
+        first = c == '-';
+    }
+    ZSTR_VAL(s)[name.n] = '\0';
+    return s;
+}
+
+static void put_header(HashTable *into, struct str name, struct str value)
+{
+    zend_string *key = canonical_name(name);
+    zval *old = zend_hash_find(into, key);
+    zval v;
+
+    if (old)
+        ZVAL_STR(&v, zend_string_concat3(Z_STRVAL_P(old), Z_STRLEN_P(old), ", ", 2, value.p, value.n));
+    else
+        ZVAL_STRINGL(&v, value.p, value.n);
+    zend_symtable_update(into, key, &v);
+    zend_string_release(key);
+}
+
+PHP_FUNCTION(apache_request_headers)
+{
+    ZEND_PARSE_PARAMETERS_NONE();
+    array_init(return_value);
+    if (!request.active)
+        return;
+    if (request.view.host.n)
+        put_header(Z_ARRVAL_P(return_value), STR("Host"), request.view.host);
+    for (uint32_t i = 0; i < request.n_headers; i++)
+        if (!str_eq_nocase(request.headers[i].name, STR("Host")))
+            put_header(Z_ARRVAL_P(return_value), request.headers[i].name, request.headers[i].value);
+}
+
+PHP_FUNCTION(apache_response_headers)
+{
+    zend_llist_position at;
+
+    ZEND_PARSE_PARAMETERS_NONE();
+    array_init(return_value);
+    for (sapi_header_struct *h = zend_llist_get_first_ex(&SG(sapi_headers).headers, &at); h;
+         h = zend_llist_get_next_ex(&SG(sapi_headers).headers, &at)) {
+        struct str value = { h->header, h->header_len };
+        struct str name = str_cut(&value, ':');
+        value = str_trim(value);
+        if (name.n && value.p)
+            add_assoc_stringl_ex(return_value, name.p, name.n, (char *)value.p, value.n);
+    }
+}
+
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_returns_bool, 0, 0, _IS_BOOL, 0)
+ZEND_END_ARG_INFO()
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_returns_array, 0, 0, IS_ARRAY, 0)
+ZEND_END_ARG_INFO()
+
+const zend_function_entry engine_functions[] = {
+    ZEND_FE(fastcgi_finish_request, arginfo_returns_bool)
+    ZEND_FE(apache_request_headers, arginfo_returns_array)
+    ZEND_FALIAS(getallheaders, apache_request_headers, arginfo_returns_array)
+    ZEND_FE(apache_response_headers, arginfo_returns_array)
+    ZEND_FE_END
+};
+
+/* Applications look at these settings of PHP-FPM; here they only say what is true of this server. */
+PHP_INI_BEGIN()
+PHP_INI_ENTRY("cgi.fix_pathinfo", "1", PHP_INI_SYSTEM, NULL)
+PHP_INI_ENTRY("fastcgi.logging", "1", PHP_INI_SYSTEM, NULL)
+PHP_INI_END()
+
+static PHP_MINIT_FUNCTION(sapid)
+{
+    (void)type;
+    REGISTER_INI_ENTRIES();
+    script_install();
+    variables_install();
+    return SUCCESS;
+}
+
+static PHP_MSHUTDOWN_FUNCTION(sapid)
+{
+    (void)type;
+    UNREGISTER_INI_ENTRIES();
+    return SUCCESS;
+}
+
+static PHP_MINFO_FUNCTION(sapid)
+{
+    (void)zend_module;
+    php_info_print_table_start();
+    php_info_print_table_row(2, "sapid", SAPID_VERSION);
+    php_info_print_table_row(2, "Mode", "classic");
+    php_info_print_table_end();
+}
+
+zend_module_entry engine_module_entry = {
+    STANDARD_MODULE_HEADER,
+    "sapid",
+    engine_functions,
+    PHP_MINIT(sapid),
+    PHP_MSHUTDOWN(sapid),
+    NULL,
+    NULL,
+    PHP_MINFO(sapid),
+    SAPID_VERSION,
+    STANDARD_MODULE_PROPERTIES
+};

@@ -1,0 +1,167 @@
+/*
+ * The request of this worker process: taken from the channel into the worker's own memory, ended towards
+ * the gateway, finished. See engine_int.h for what is copied and why.
+ */
+#include "php/engine/engine_int.h"
+
+#include <errno.h>
+
+#include "base/mem.h"
+
+struct request request = { .body = { .fd = -1 } };
+
+/* A NUL-terminated copy. `texts` was sized by reserve_texts, so that it cannot run out or move. */
+static struct str keep(struct str s)
+{
+    char *p = request.texts + request.texts_used;
+
+    CHECKF(request.texts_max - request.texts_used > s.n, "%zu bytes of %zu used, %zu asked for",
+           request.texts_used, request.texts_max, s.n);
+    if (s.n)
+        memcpy(p, s.p, s.n);
+    p[s.n] = '\0';
+    request.texts_used += s.n + 1;
+    return (struct str){ p, s.n };
+}
+
+static int reserve_texts(size_t bytes, uint32_t headers)
+{
+    if (bytes > request.texts_max) {
+        char *p = mem_try_realloc(request.texts, bytes);
+        if (!p)
+            return -ENOMEM;
+        request.texts = p;
+        request.texts_max = bytes;
+    }
+    if (headers > request.headers_max) {
+        struct text_pair *p = mem_try_realloc(request.headers, headers * sizeof(*p));
+        if (!p)
+            return -ENOMEM;
+        request.headers = p;
+        request.headers_max = headers;
+    }
+    return 0;
+}
+
+/* Copies texts and headers. The slot's content is the gateway's: every length came checked from the
+ * channel and is read once. */
+static int copy_texts(struct channel_worker *w, struct channel_request *r)
+{
+    struct str *const fields[] = { &r->method,       &r->target,      &r->protocol,
+                                   &r->script_name,  &r->script_filename, &r->path_info,
+                                   &r->query,        &r->document_root,   &r->host,
+                                   &r->server_name,  &r->remote_addr,     &r->server_addr,
+                                   &r->request_id };
+    size_t bytes = r->script_name.n + r->path_info.n + 1;
+    struct channel_pair pair;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(fields); i++)
+        bytes += fields[i]->n + 1;
+    for (uint32_t i = 0; i < r->n_headers; i++) {
+        int rc = channel_request_header(w, i, &pair);
+        if (rc < 0)
+            return rc;
+        bytes += pair.name.n + pair.value.n + 4; /* two NULs, ", " when joined with another */
+    }
+    int rc = reserve_texts(bytes * 2, r->n_headers); /* twice: joined values are copied again */
+    if (rc < 0)
+        return rc;
+
+    request.texts_used = 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(fields); i++)
+        *fields[i] = keep(*fields[i]);
+    request.n_headers = 0;
+    for (uint32_t i = 0; i < r->n_headers; i++) {
+        rc = channel_request_header(w, i, &pair);
+        if (rc < 0)
+            return rc;
+        if (request.texts_max - request.texts_used < pair.name.n + pair.value.n + 2)
+            return -EPROTO; /* it grew between the two looks */
+        request.headers[request.n_headers].name = keep(pair.name);
+        request.headers[request.n_headers++].value = keep(pair.value);
+    }
+    return 0;
+}
+
+static struct str join(struct str a, struct str separator, struct str b)
+{
+    char *p = request.texts + request.texts_used;
+
+    if (request.texts_max - request.texts_used < a.n + separator.n + b.n + 1)
+        return a;
+    memcpy(p, a.p, a.n);
+    memcpy(p + a.n, separator.p, separator.n);
+    memcpy(p + a.n + separator.n, b.p, b.n);
+    p[a.n + separator.n + b.n] = '\0';
+    request.texts_used += a.n + separator.n + b.n + 1;
+    return (struct str){ p, a.n + separator.n + b.n };
+}
+
+/* The three headers that PHP wants before the script runs. HTTP/2 clients split cookies. */
+static void find_special_headers(void)
+{
+    request.content_type = request.authorization = request.cookie = STR_NONE;
+    for (uint32_t i = 0; i < request.n_headers; i++) {
+        const struct text_pair *h = &request.headers[i];
+        if (h->name.n == 6 && str_eq_nocase(h->name, STR("Cookie")))
+            request.cookie =
+                request.cookie.n ? join(request.cookie, STR("; "), h->value) : h->value;
+        else if (h->name.n == 12 && str_eq_nocase(h->name, STR("Content-Type")))
+            request.content_type = h->value;
+        else if (h->name.n == 13 && str_eq_nocase(h->name, STR("Authorization")))
+            request.authorization = h->value;
+    }
+}
+
+int request_take(struct channel_worker *w)
+{
+    CHECK(!request.active);
+    request.worker = w;
+    request.serial++;
+    request.head_sent = request.ended = request.script_missing = false;
+    int rc = copy_texts(w, &request.view);
+    if (rc < 0)
+        return rc;
+    find_special_headers();
+    request.php_self = request.view.path_info.n
+                           ? join(request.view.script_name, STR(""), request.view.path_info)
+                           : request.view.script_name;
+    request.https = request.view.flags & CHANNEL_HTTPS;
+    body_init(&request.body, &request.view, request.view.content_length);
+    request.active = true;
+    return 0;
+}
+
+void request_end(void)
+{
+    DCHECK(request.active);
+    if (request.ended)
+        return;
+    request.ended = true;
+    if (!request.worker)
+        return;
+    int rc = 0;
+    if (!request.head_sent) { /* the engine failed before it could say anything */
+        request.head_sent = true;
+        rc = channel_respond(request.worker, CHANNEL_HEAD, 500, NULL, 0);
+    }
+    if (rc == 0)
+        rc = channel_respond(request.worker, CHANNEL_END, 0, NULL, 0);
+    (void)rc; /* nobody is left to tell */
+}
+
+void request_finish(void)
+{
+    CHECK(request.active);
+    request_end();
+    body_fini(&request.body);
+    request.active = false;
+}
+
+const struct text_pair *request_header(struct str name)
+{
+    for (uint32_t i = 0; i < request.n_headers; i++)
+        if (str_eq_nocase(request.headers[i].name, name))
+            return &request.headers[i];
+    return NULL;
+}

@@ -1,0 +1,105 @@
+/*
+ * A worker process: forked by the pool process after the engine has started, takes one request after
+ * another from the channel until that ends, the limit of requests is reached or the engine is in doubt.
+ */
+#include "php/engine/engine_int.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct channel_worker *worker;
+
+static void on_drain(int signo)
+{
+    (void)signo;
+    if (!worker) /* not yet granted: nothing to finish */
+        _exit(ENGINE_EXIT_OK);
+    channel_worker_drain(worker);
+}
+
+/* The pool process says "finish" by SIGQUIT, as FPM's master does. SIGTERM ends at once. */
+static void take_signals(void)
+{
+    struct sigaction drain = { .sa_handler = on_drain, .sa_flags = SA_RESTART }, plain = { .sa_handler = SIG_DFL };
+    struct sigaction ignore = { .sa_handler = SIG_IGN };
+    sigset_t none;
+
+    sigfillset(&drain.sa_mask);
+    sigaction(SIGQUIT, &drain, NULL);
+    sigaction(SIGTERM, &plain, NULL);
+    sigaction(SIGINT, &ignore, NULL); /* Ctrl-C reaches the whole group: the supervisor decides */
+    sigaction(SIGHUP, &ignore, NULL);
+    sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGCHLD, &plain, NULL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void set_environment(const struct engine_worker *w)
+{
+    if (w->clear_env)
+        clearenv();
+    for (size_t i = 0; i < w->n_env; i++)
+        setenv(w->env[i].name, w->env[i].value, 1);
+    tzset();
+}
+
+/* False: this process must not take another request. */
+static bool serve_one(struct channel_worker *w)
+{
+    int rc = request_take(w);
+    bool healthy = true;
+
+    if (rc == 0) {
+        healthy = script_run(request.view.script_filename.p);
+        request_finish();
+    } else {
+        log_error("a request could not be read from the channel: %s", strerror(-rc));
+        rc = channel_respond(w, CHANNEL_HEAD, 500, NULL, 0);
+        if (rc == 0)
+            rc = channel_respond(w, CHANNEL_END, 0, NULL, 0);
+    }
+    channel_worker_done(w);
+    return healthy;
+}
+
+int worker_run(const struct engine_worker *w)
+{
+    struct channel_request *view = &request.view;
+    uint64_t served = 0;
+
+    log_init(w->role, 2, w->log_least);
+    set_environment(w);
+    compat_child_init();
+    compat_signal_keep_ours();
+    take_signals();
+    timeout_worker_start();
+    body_set_socket(w->sock, w->index, w->incarnation);
+    int rc;
+    do {
+        rc = channel_worker_attach(w->channel, w->index, w->incarnation, w->eventfds, &worker);
+    } while (rc == -EINTR);
+    if (rc == -ESHUTDOWN)
+        return ENGINE_EXIT_OK;
+    if (rc < 0) {
+        log_error("cannot attach to the channel: %s", strerror(-rc));
+        return ENGINE_EXIT_CHANNEL;
+    }
+    while (w->max_requests == 0 || served < w->max_requests) {
+        rc = channel_worker_next(worker, UINT64_MAX, view);
+        if (rc == -EINTR || rc == -ETIMEDOUT)
+            continue;
+        if (rc == -ESHUTDOWN)
+            return ENGINE_EXIT_OK;
+        if (rc < 0) {
+            log_error("cannot take a request: %s", strerror(-rc));
+            return ENGINE_EXIT_CHANNEL;
+        }
+        if (!serve_one(worker))
+            return ENGINE_EXIT_UNHEALTHY;
+        served++;
+    }
+    return ENGINE_EXIT_OK;
+}

@@ -1,0 +1,269 @@
+/*
+ * Finding and loading libphp and the engine module that fits it. The program is built without PHP; which
+ * PHP it runs is decided here, once per process. Every refusal is one sentence that says what to install.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <glob.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "php/php_int.h"
+#include "version.h"
+
+/* ZEND_MODULE_API_NO of each PHP that an engine module can be built for. */
+static const struct {
+    const char *version;
+    unsigned api;
+} known_apis[] = { { "8.2", 20220829 }, { "8.3", 20230831 }, { "8.4", 20240924 }, { "8.5", 20250925 } };
+
+static int refuse(char *message, size_t size, int error, const char *fmt, ...) PRINTF_LIKE(4, 5);
+static int refuse(char *message, size_t size, int error, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(message, size, fmt, ap);
+    va_end(ap);
+    return error;
+}
+
+/* --- libphp ---------------------------------------------------------------------------------------- */
+
+static const char *const library_patterns[] = {
+    "/usr/lib/libphp8.*.so",          "/usr/lib/*-linux-gnu/libphp8.*.so", "/usr/lib64/libphp8.*.so",
+    "/usr/local/lib/libphp8.*.so",    "/usr/lib/libphp.so",                "/usr/lib64/libphp.so",
+    "/usr/local/lib/libphp.so",       "/usr/local/lib/*-linux-gnu/libphp.so",
+};
+
+static bool module_path(unsigned api, char *ret, size_t size);
+
+static unsigned api_of_name(const char *path)
+{
+    const char *at = strstr(path, "libphp8.");
+
+    for (size_t i = 0; at && i < ARRAY_LENGTH(known_apis); i++)
+        if (strncmp(at + 6, known_apis[i].version, 3) == 0)
+            return known_apis[i].api;
+    return 0;
+}
+
+/* The newest version for which an engine module is there; else the newest; else any libphp.so. */
+static bool find_library(char *ret, size_t size)
+{
+    char module[PATH_MAX];
+    unsigned best = 0;
+    bool found = false;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(library_patterns); i++) {
+        glob_t g;
+        if (glob(library_patterns[i], 0, NULL, &g) != 0)
+            continue;
+        for (size_t k = 0; k < g.gl_pathc; k++) {
+            unsigned api = api_of_name(g.gl_pathv[k]);
+            unsigned rank = api ? api + (module_path(api, module, sizeof(module)) ? 100000000 : 0) : 1;
+            if (rank > best) {
+                best = rank;
+                found = true;
+                snprintf(ret, size, "%s", g.gl_pathv[k]);
+            }
+        }
+        globfree(&g);
+    }
+    return found;
+}
+
+/* "Zend Engine v4.2.36, Copyright..." is PHP 8.2.36. */
+static bool read_version(void *lib, struct php_probe *p)
+{
+    char *(*get_zend_version)(void) = NULL;
+    unsigned major, minor, patch;
+
+    *(void **)&get_zend_version = dlsym(lib, "get_zend_version");
+    if (!get_zend_version || !dlsym(lib, "php_module_startup") ||
+        sscanf(get_zend_version(), "Zend Engine v%u.%u.%u", &major, &minor, &patch) != 3)
+        return false;
+    snprintf(p->version, sizeof(p->version), "%u.%u.%u", major + 4, minor, patch);
+    p->api = 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(known_apis); i++) {
+        size_t n = strlen(known_apis[i].version);
+        if (strncmp(p->version, known_apis[i].version, n) == 0 && p->version[n] == '.')
+            p->api = known_apis[i].api;
+    }
+    p->zts = dlsym(lib, "ts_resource_ex") != NULL;
+    p->debug = dlsym(lib, "zend_rc_debug") != NULL;
+    return true;
+}
+
+static int check_library(const struct php_probe *p, char *message, size_t size)
+{
+    if (p->zts)
+        return refuse(message, size, -ENOEXEC,
+                      "%s is a thread-safe (ZTS) PHP %s, but sapid runs one interpreter per process: "
+                      "install a non-thread-safe build, such as Debian's libphp8.2-embed",
+                      p->path, p->version);
+    if (p->debug)
+        return refuse(message, size, -ENOEXEC,
+                      "%s is a debug build of PHP %s, whose memory layout differs: install a release "
+                      "build, such as Debian's libphp8.2-embed",
+                      p->path, p->version);
+    if (!p->api)
+        return refuse(message, size, -ENOEXEC,
+                      "%s is PHP %s, but sapid runs PHP 8.2 to 8.5: install libphp8.2-embed or name "
+                      "another library with php.libphp_path",
+                      p->path, p->version);
+    return 0;
+}
+
+static int open_library(struct str path, struct php_probe *p, void **ret_lib, char *message, size_t size)
+{
+    struct stat st;
+
+    memset(p, 0, sizeof(*p));
+    if (path.n == 0 && !find_library(p->path, sizeof(p->path)))
+        return refuse(message, size, -ENOENT,
+                      "no libphp found in /usr/lib: install libphp8.2-embed, or name the library with "
+                      "php.libphp_path");
+    if (path.n)
+        snprintf(p->path, sizeof(p->path), "%.*s", STR_ARG(path));
+    if (path.n >= sizeof(p->path))
+        return refuse(message, size, -ENAMETOOLONG, "php.libphp_path is longer than %zu bytes",
+                      sizeof(p->path) - 1);
+    if (stat(p->path, &st) < 0)
+        return refuse(message, size, -errno,
+                      "php.libphp_path %s cannot be read (%s): install libphp8.2-embed, or correct the "
+                      "path",
+                      p->path, strerror(errno));
+    void *lib = dlopen(p->path, RTLD_NOW | RTLD_GLOBAL);
+    if (!lib)
+        return refuse(message, size, -ENOEXEC,
+                      "php.libphp_path %s cannot be loaded (%s): expected the shared library of PHP's "
+                      "embed SAPI, as in Debian's libphp8.2-embed",
+                      p->path, dlerror());
+    if (!read_version(lib, p))
+        return refuse(message, size, -ENOEXEC,
+                      "php.libphp_path %s is a shared library, but not libphp (it has no Zend engine): "
+                      "install libphp8.2-embed and name its libphp8.2.so",
+                      p->path);
+    *ret_lib = lib;
+    return check_library(p, message, size);
+}
+
+/* --- the engine module ----------------------------------------------------------------------------- */
+
+/* Beside the program: build tree (src/php/, for unit tests ../../../src/php/), then installed
+ * (../lib/sapid, ../lib/MULTIARCH/sapid). SAPID_ENGINE_DIR beats all. */
+static const char *const module_dirs[] = { ".", "src/php", "../../../src/php", "../../src/php", "../lib/sapid",
+                                           "../lib/*/sapid" };
+
+static bool try_module(const char *dir, const char *sub, unsigned api, char *ret, size_t size)
+{
+    char pattern[PATH_MAX];
+    glob_t g;
+
+    snprintf(pattern, sizeof(pattern), "%s/%s/sapid-php-%u.so", dir, sub, api);
+    if (glob(pattern, 0, NULL, &g) != 0)
+        return false;
+    int n = snprintf(ret, size, "%s", g.gl_pathv[0]);
+    globfree(&g);
+    return n > 0 && (size_t)n < size;
+}
+
+static bool module_path(unsigned api, char *ret, size_t size)
+{
+    const char *override = secure_getenv("SAPID_ENGINE_DIR");
+    char self[PATH_MAX];
+
+    if (override)
+        return try_module(override, ".", api, ret, size);
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (n <= 0)
+        return false;
+    self[n] = '\0';
+    char *slash = strrchr(self, '/');
+    CHECK(slash);
+    *slash = '\0';
+    for (size_t i = 0; i < ARRAY_LENGTH(module_dirs); i++)
+        if (try_module(self, module_dirs[i], api, ret, size))
+            return true;
+    return false;
+}
+
+static int find_module(struct php_probe *p, char *message, size_t size)
+{
+    if (module_path(p->api, p->module, sizeof(p->module)))
+        return 0;
+    p->module[0] = '\0';
+    return refuse(message, size, -ENOENT,
+                  "PHP %s (API %u) needs the engine module sapid-php-%u.so beside the program or in "
+                  "../lib/sapid: build sapid with php%.3s-dev installed, or choose another PHP with "
+                  "php.libphp_path",
+                  p->version, p->api, p->api, p->version);
+}
+
+static int open_module(const struct php_probe *p, const struct engine_module **ret, char *message,
+                       size_t size)
+{
+    void *lib = dlopen(p->module, RTLD_NOW | RTLD_LOCAL);
+
+    if (!lib)
+        return refuse(message, size, -ENOEXEC,
+                      "engine module %s cannot be loaded (%s): build sapid again for this PHP", p->module,
+                      dlerror());
+    const struct engine_module *engine = dlsym(lib, ENGINE_SYMBOL);
+    if (!engine || engine->abi != ENGINE_ABI || strcmp(engine->build, SAPID_VERSION) != 0)
+        return refuse(message, size, -ENOEXEC,
+                      "engine module %s belongs to another build of sapid (expected %s): install both "
+                      "from the same package",
+                      p->module, SAPID_VERSION);
+    if (engine->zend_api != p->api)
+        return refuse(message, size, -ENOEXEC,
+                      "engine module %s was built for PHP API %u, but %s is PHP %s with API %u: build "
+                      "sapid again with the matching php-dev package",
+                      p->module, engine->zend_api, p->path, p->version, p->api);
+    *ret = engine;
+    return 0;
+}
+
+/* --- php.ini --------------------------------------------------------------------------------------- */
+
+/* The files of an installed PHP-FPM of that version: the ones people edit. Without it the fields stay
+ * empty, and the library's own search applies. */
+static void choose_ini(struct php_probe *p)
+{
+    char dir[64];
+    struct stat st;
+
+    snprintf(dir, sizeof(dir), "/etc/php/%.*s/fpm", (int)strcspn(p->version + 2, ".") + 2, p->version);
+    snprintf(p->ini_file, sizeof(p->ini_file), "%s/php.ini", dir);
+    snprintf(p->ini_scan_dir, sizeof(p->ini_scan_dir), "%s/conf.d", dir);
+    if (stat(p->ini_file, &st) < 0)
+        p->ini_file[0] = p->ini_scan_dir[0] = '\0';
+    else if (stat(p->ini_scan_dir, &st) < 0)
+        p->ini_scan_dir[0] = '\0';
+}
+
+int php_probe(struct str path, struct php_probe *ret, char *message, size_t message_size)
+{
+    void *lib;
+    int rc = open_library(path, ret, &lib, message, message_size);
+
+    if (rc < 0)
+        return rc;
+    choose_ini(ret);
+    return find_module(ret, message, message_size);
+}
+
+int library_load(struct str path, struct php_library *ret, char *message, size_t message_size)
+{
+    int rc = php_probe(path, &ret->probe, message, message_size);
+
+    if (rc < 0)
+        return rc;
+    return open_module(&ret->probe, &ret->engine, message, message_size);
+}

@@ -1,0 +1,555 @@
+/*
+ * The pool process: starts the engine once, runs no request, forks workers and replaces them.
+ *
+ * Workers sit in seats 0..n-1, the worker indexes of the channel. Every fork gets a fresh incarnation, so
+ * that the gateway never confuses a worker with the one that sat there before; the gateway hears of a
+ * death only after the process was reaped, and grants the successor after it has recovered the dead.
+ *
+ * A worker that dies after its first finished request is replaced at once: a crash costs its own request
+ * only. One that dies before is a sign that every request of that seat will crash: the first such death is
+ * forgiven, then the seat waits, twice as long each time.
+ *
+ * The gateway may die: the supervisor then sends a fresh channel, on which fresh workers are forked while
+ * the old ones finish. The engine, and opcache's memory with it, stays.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/mem.h"
+#include "channel/control.h"
+#include "php/php_int.h"
+
+enum {
+    BACKOFF_FIRST_MS = 100,
+    BACKOFF_MAX_MS = 10000,
+    GATEWAY_PATIENCE_MS = 5000, /* how long a full socket to the gateway may stay full */
+    FDS_MAX = 2 + CHANNEL_THREADS_MAX,
+};
+
+struct seat {
+    pid_t pid; /* 0: empty */
+    uint32_t incarnation;
+    unsigned early_deaths; /* in a row */
+    uint64_t not_before_ns;
+};
+
+struct pool {
+    struct config *config;
+    const struct config_pool *conf;
+    struct control_boot boot;
+    struct settings settings;
+    const struct engine_module *engine;
+    int supervisor, gateway, signals;
+    struct channel *channel; /* NULL: none yet */
+    int eventfds[CHANNEL_THREADS_MAX];
+    uint32_t n_eventfds;
+    struct seat *seats;
+    uint32_t n_seats;
+    pid_t *leavers; /* workers of channels before this one */
+    size_t n_leavers;
+    uint32_t incarnations;
+    bool draining, gateway_gone;
+};
+
+/* --- messages -------------------------------------------------------------------------------------- */
+
+static void tell_supervisor(struct pool *p, enum control_type type, const char *text)
+{
+    struct control_message m;
+
+    control_message_init(&m, type);
+    m.pool = p->boot.pool;
+    m.generation = p->boot.generation;
+    m.pid = getpid();
+    if (text)
+        control_message_set_text(&m, str_from(text));
+    int rc = control_send(p->supervisor, &m, NULL, 0);
+    if (rc < 0)
+        log_warn("cannot tell the supervisor (message %d): %s", (int)type, strerror(-rc));
+}
+
+static void lose_gateway(struct pool *p)
+{
+    if (!p->gateway_gone)
+        log_notice("the gateway has gone; workers end, fresh ones start with the next gateway");
+    p->gateway_gone = true;
+    fd_close(&p->gateway);
+    if (p->channel)
+        channel_close(p->channel);
+}
+
+static void tell_gateway(struct pool *p, const struct control_message *m, int fd)
+{
+    struct pollfd wait = { p->gateway, POLLOUT, 0 };
+    int rc;
+
+    if (p->gateway < 0)
+        return;
+    do {
+        rc = control_send(p->gateway, m, &fd, fd >= 0);
+    } while (rc == -EINTR || (rc == -EAGAIN && poll(&wait, 1, GATEWAY_PATIENCE_MS) > 0));
+    if (rc < 0) {
+        log_warn("the gateway does not take messages: %s", strerror(-rc));
+        lose_gateway(p);
+    }
+}
+
+/* --- workers --------------------------------------------------------------------------------------- */
+
+/* worker_max_requests with a jitter of 10 %, so that workers forked together do not leave together. */
+static uint64_t draw_max_requests(uint64_t n)
+{
+    uint64_t spread = n / 5, random = 0;
+
+    if (n == 0 || spread == 0)
+        return n;
+    if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
+        random = clock_monotonic_ns();
+    return n - spread / 2 + random % (spread + 1);
+}
+
+NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int parent)
+{
+    char role[64];
+
+    control_die_with_parent(parent, SIGKILL);
+    prctl(PR_SET_DUMPABLE, 0);
+    fd_close(&p->supervisor);
+    fd_close(&p->gateway);
+    fd_close(&p->signals);
+    proctitle_set("sapid: worker %.*s", STR_ARG(p->conf->name));
+    snprintf(role, sizeof(role), "%.*s g%u w%u", STR_ARG(p->conf->name), p->boot.generation, index);
+    struct engine_worker w = {
+        .role = role,
+        .log_least = p->settings.options.log_least,
+        .channel = p->channel,
+        .index = index,
+        .incarnation = p->seats[index].incarnation,
+        .eventfds = p->eventfds,
+        .sock = sock,
+        .max_requests = draw_max_requests(p->conf->worker_max_requests),
+        .env = p->settings.env,
+        .n_env = p->settings.n_env,
+        .clear_env = p->conf->clear_env,
+    };
+    /* No exit handlers: they belong to the pool process. */
+    _exit(p->engine->worker_run(&w));
+}
+
+static void start_worker(struct pool *p, uint32_t index)
+{
+    struct seat *seat = &p->seats[index];
+    struct control_message m;
+    int ends[2], parent = getpid();
+    int rc = fd_seqpacket_pair(ends);
+
+    CHECK(seat->pid == 0);
+    seat->not_before_ns = clock_monotonic_ns() + BACKOFF_FIRST_MS * NS_PER_MS; /* if this fails */
+    if (rc < 0) {
+        log_error("worker %u: no socket pair: %s", index, strerror(-rc));
+        return;
+    }
+    seat->incarnation = ++p->incarnations;
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[0]);
+        run_worker(p, index, ends[1], parent);
+    }
+    close(ends[1]);
+    if (pid < 0) {
+        log_error("worker %u: fork: %s", index, strerror(errno));
+        close(ends[0]);
+        return;
+    }
+    seat->pid = pid;
+    control_message_init(&m, CONTROL_WORKER_START);
+    m.pool = p->boot.pool;
+    m.generation = p->boot.generation;
+    m.worker = index;
+    m.incarnation = seat->incarnation;
+    m.pid = pid;
+    tell_gateway(p, &m, ends[0]);
+    close(ends[0]);
+}
+
+static void start_missing(struct pool *p)
+{
+    uint64_t now = clock_monotonic_ns();
+
+    if (p->draining || p->gateway_gone || !p->channel)
+        return;
+    for (uint32_t i = 0; i < p->n_seats; i++)
+        if (p->seats[i].pid == 0 && p->seats[i].not_before_ns <= now)
+            start_worker(p, i);
+}
+
+static int next_timeout_ms(const struct pool *p)
+{
+    uint64_t now = clock_monotonic_ns(), nearest = UINT64_MAX;
+
+    if (p->draining || p->gateway_gone || !p->channel)
+        return -1;
+    for (uint32_t i = 0; i < p->n_seats; i++)
+        if (p->seats[i].pid == 0 && p->seats[i].not_before_ns < nearest)
+            nearest = p->seats[i].not_before_ns;
+    if (nearest == UINT64_MAX)
+        return -1;
+    return nearest <= now ? 0 : (int)((nearest - now) / NS_PER_MS + 1);
+}
+
+/* How long the seat stays empty. */
+static uint64_t judge_death(struct seat *seat, uint32_t index, int status, uint64_t finished)
+{
+    if (finished > 0 || (WIFEXITED(status) && WEXITSTATUS(status) == ENGINE_EXIT_OK)) {
+        seat->early_deaths = 0;
+        return 0;
+    }
+    if (++seat->early_deaths == 1)
+        return 0;
+    unsigned doublings = seat->early_deaths - 2 < 7 ? seat->early_deaths - 2 : 7;
+    uint64_t ms = (uint64_t)BACKOFF_FIRST_MS << doublings;
+    if (ms > BACKOFF_MAX_MS)
+        ms = BACKOFF_MAX_MS;
+    log_error("crash loop: worker %u died %u times in a row before it finished a request; the next one "
+              "starts in %" PRIu64 " ms",
+              index, seat->early_deaths, ms);
+    return ms * NS_PER_MS;
+}
+
+static void worker_ended(struct pool *p, uint32_t index, int status)
+{
+    struct seat *seat = &p->seats[index];
+    struct channel_worker_info info = { 0 };
+    struct control_message m;
+
+    channel_worker_look(p->channel, index, &info);
+    if (info.incarnation != seat->incarnation) /* it never attached */
+        info = (struct channel_worker_info){ 0 };
+    control_message_init(&m, CONTROL_WORKER_DEAD);
+    m.pool = p->boot.pool;
+    m.generation = p->boot.generation;
+    m.worker = index;
+    m.incarnation = seat->incarnation;
+    m.pid = seat->pid;
+    m.status = status;
+    m.requests = (uint32_t)info.requests;
+    m.ticket = info.ticket;
+    tell_gateway(p, &m, -1);
+    int rc = control_send(p->supervisor, &m, NULL, 0); /* for the log; it may be busy */
+    if (rc < 0 && rc != -EAGAIN)
+        log_warn("cannot tell the supervisor of a dead worker: %s", strerror(-rc));
+    seat->pid = 0;
+    seat->not_before_ns = clock_monotonic_ns() + judge_death(seat, index, status, info.requests);
+}
+
+static void reap(struct pool *p)
+{
+    int status;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        for (uint32_t i = 0; i < p->n_seats; i++)
+            if (p->seats[i].pid == pid) {
+                worker_ended(p, i, status);
+                break;
+            }
+        for (size_t i = 0; i < p->n_leavers; i++)
+            if (p->leavers[i] == pid) {
+                p->leavers[i] = p->leavers[--p->n_leavers];
+                break;
+            }
+    }
+}
+
+static void signal_workers(struct pool *p, int signo)
+{
+    for (uint32_t i = 0; i < p->n_seats; i++)
+        if (p->seats[i].pid)
+            kill(p->seats[i].pid, signo);
+    for (size_t i = 0; i < p->n_leavers; i++)
+        kill(p->leavers[i], signo);
+}
+
+static bool workers_left(const struct pool *p)
+{
+    for (uint32_t i = 0; i < p->n_seats; i++)
+        if (p->seats[i].pid)
+            return true;
+    return p->n_leavers > 0;
+}
+
+/* --- channel --------------------------------------------------------------------------------------- */
+
+/* The workers of the channel before finish what they run and see it closed. */
+static void leave_channel(struct pool *p)
+{
+    if (!p->channel)
+        return;
+    channel_close(p->channel);
+    p->leavers = mem_realloc(p->leavers, (p->n_leavers + p->n_seats) * sizeof(*p->leavers));
+    for (uint32_t i = 0; i < p->n_seats; i++)
+        if (p->seats[i].pid)
+            p->leavers[p->n_leavers++] = p->seats[i].pid;
+    for (uint32_t i = 0; i < p->n_eventfds; i++)
+        fd_close(&p->eventfds[i]);
+    channel_unmap(p->channel);
+    mem_free(p->seats);
+    p->channel = NULL;
+    p->seats = NULL;
+    p->n_seats = p->n_eventfds = 0;
+    fd_close(&p->gateway);
+}
+
+/* fds: channel, socket to the gateway, one eventfd per gateway thread. Takes them all. */
+static int adopt_channel(struct pool *p, int *fds, size_t n_fds)
+{
+    struct channel *ch = NULL;
+    int rc = n_fds < 3 ? -EPROTO : channel_map(fds[0], &ch);
+
+    leave_channel(p);
+    if (rc == 0 && channel_geometry(ch)->threads != n_fds - 2) {
+        channel_unmap(ch);
+        rc = -EPROTO;
+    }
+    if (rc < 0) {
+        for (size_t i = 0; i < n_fds; i++)
+            fd_close(&fds[i]);
+        return rc;
+    }
+    fd_close(&fds[0]);
+    p->channel = ch;
+    p->gateway = fds[1];
+    p->gateway_gone = false;
+    p->n_eventfds = (uint32_t)(n_fds - 2);
+    memcpy(p->eventfds, fds + 2, p->n_eventfds * sizeof(int));
+    p->n_seats = channel_geometry(ch)->workers;
+    p->seats = mem_zalloc(p->n_seats * sizeof(*p->seats));
+    return 0;
+}
+
+/* --- events ---------------------------------------------------------------------------------------- */
+
+NORETURN static void stop_now(struct pool *p, int status)
+{
+    signal_workers(p, SIGKILL);
+    if (p->channel)
+        channel_close(p->channel);
+    _exit(status); /* the engine's shared memory is anonymous: the kernel frees it */
+}
+
+static void on_supervisor(struct pool *p)
+{
+    struct control_message m;
+    int fds[FDS_MAX];
+    size_t n_fds = 0;
+    int rc = control_receive(p->supervisor, &m, fds, FDS_MAX, &n_fds);
+
+    if (rc == -EINTR || rc == -EAGAIN)
+        return;
+    if (rc <= 0) {
+        log_error("the supervisor has gone; ending");
+        stop_now(p, 1);
+    }
+    switch (m.type) {
+    case CONTROL_CHANNEL:
+        rc = adopt_channel(p, fds, n_fds);
+        if (rc < 0)
+            log_error("the supervisor's channel cannot be used: %s", strerror(-rc));
+        return;
+    case CONTROL_DRAIN:
+        p->draining = true;
+        signal_workers(p, SIGQUIT);
+        break;
+    case CONTROL_STOP:
+        stop_now(p, 0);
+    default:
+        log_warn("message %u is not for a pool process", m.type);
+    }
+    for (size_t i = 0; i < n_fds; i++)
+        fd_close(&fds[i]);
+}
+
+static void on_gateway(struct pool *p)
+{
+    struct control_message m;
+    int fd = -1;
+    size_t n_fds = 0;
+    int rc = control_receive(p->gateway, &m, &fd, 1, &n_fds);
+
+    if (rc == -EINTR || rc == -EAGAIN)
+        return;
+    fd_close(&fd);
+    if (rc <= 0) {
+        lose_gateway(p);
+        return;
+    }
+    if (m.type != CONTROL_WORKER_KILL) {
+        log_warn("message %u of the gateway is not for a pool process", m.type);
+        return;
+    }
+    for (uint32_t i = 0; i < p->n_seats; i++)
+        if (i == m.worker && p->seats[i].pid && p->seats[i].incarnation == m.incarnation) {
+            log_warn("worker %u [%d] is ended for the gateway: %.*s", i, (int)p->seats[i].pid,
+                     STR_ARG(control_message_text(&m)));
+            kill(p->seats[i].pid, SIGKILL);
+        }
+}
+
+static void on_signals(struct pool *p)
+{
+    struct signalfd_siginfo info;
+
+    while (read(p->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        if (info.ssi_signo == SIGTERM)
+            stop_now(p, 0);
+        if (info.ssi_signo == SIGQUIT) {
+            p->draining = true;
+            signal_workers(p, SIGQUIT);
+        }
+    }
+    reap(p);
+}
+
+static void run(struct pool *p)
+{
+    while (!p->draining || workers_left(p)) {
+        struct pollfd fds[] = { { p->signals, POLLIN, 0 },
+                                { p->supervisor, POLLIN, 0 },
+                                { p->gateway, POLLIN, 0 } };
+        start_missing(p);
+        if (poll(fds, ARRAY_LENGTH(fds), next_timeout_ms(p)) < 0) {
+            CHECKF(errno == EINTR, "poll: %s", strerror(errno));
+            continue;
+        }
+        if (fds[0].revents)
+            on_signals(p);
+        if (fds[2].revents && p->gateway >= 0)
+            on_gateway(p);
+        if (fds[1].revents)
+            on_supervisor(p);
+    }
+    tell_supervisor(p, CONTROL_DRAINED, NULL);
+}
+
+/* --- start ----------------------------------------------------------------------------------------- */
+
+static int open_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGQUIT);
+    sigaddset(&set, SIGINT); /* Ctrl-C: the supervisor decides */
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    CHECKF(fd >= 0, "signalfd: %s", strerror(errno));
+    return fd;
+}
+
+static int load_config(struct pool *p, char *message, size_t size)
+{
+    struct config_errors errors;
+    const char *const *overrides = (const char *const *)p->boot.overrides;
+    int rc = config_load(str_from(p->boot.config_name),
+                         (struct str){ p->boot.config_text, p->boot.config_text_bytes }, overrides,
+                         str_from(p->boot.base_dir), &p->config, &errors);
+
+    if (rc < 0) {
+        snprintf(message, size, "the configuration cannot be read: %s",
+                 errors.n ? config_error_line(p->config, &errors.v[0]) : strerror(-rc));
+        return rc;
+    }
+    if (p->boot.pool >= p->config->n_pools) {
+        snprintf(message, size, "pool %u is not in the configuration", p->boot.pool);
+        return -EINVAL;
+    }
+    p->conf = &p->config->pools[p->boot.pool];
+    return 0;
+}
+
+/* For the supervisor's log: which PHP, and where its settings came from. */
+static void describe_engine(const struct pool *p, const struct php_probe *probe, char *text, size_t size)
+{
+    const char *ini, *scanned;
+    unsigned files = 0;
+
+    p->engine->ini_files(&ini, &scanned);
+    for (const char *c = scanned; *c; c++)
+        files += *c == ',';
+    snprintf(text, size, "%s: PHP %s (%s); php.ini: %s, and %u more files%s%s",
+             p->settings.options.role, probe->version, probe->path, *ini ? ini : "none found",
+             *scanned ? files + 1 : 0, *scanned ? " in " : "",
+             *scanned && p->settings.options.ini_scan_dir ? p->settings.options.ini_scan_dir : "");
+}
+
+/* `message`: what to tell the supervisor, good or bad. */
+static int start_engine(struct pool *p, char *message, size_t size)
+{
+    static char role[64];
+    struct php_library lib;
+    enum log_level least = LOG_NOTICE;
+
+    int rc = load_config(p, message, size);
+    if (rc < 0)
+        return rc;
+    snprintf(role, sizeof(role), "%.*s g%u", STR_ARG(p->conf->name), p->boot.generation);
+    (void)log_level_parse(p->config->log.level, &least);
+    log_init(role, STDERR_FILENO, least);
+    rc = library_load(p->conf->libphp_path, &lib, message, size);
+    if (rc < 0)
+        return rc;
+    settings_init(&p->settings, p->conf, &lib.probe);
+    p->settings.options.role = role;
+    p->settings.options.log_least = least;
+    p->engine = lib.engine;
+    rc = p->engine->start(&p->settings.options, message, size);
+    if (rc == 0)
+        describe_engine(p, &lib.probe, message, size);
+    return rc;
+}
+
+int pool_main(void)
+{
+    struct pool *p = mem_zalloc(sizeof(*p));
+    char message[2048] = "";
+
+    log_init("pool", STDERR_FILENO, LOG_NOTICE);
+    p->supervisor = CONTROL_SUPERVISOR_FD;
+    p->gateway = -1;
+    fcntl(CONTROL_SUPERVISOR_FD, F_SETFD, FD_CLOEXEC);
+    int rc = control_boot_unpack(CONTROL_BOOT_FD, &p->boot);
+    close(CONTROL_BOOT_FD);
+    if (rc < 0) {
+        log_error("`sapid @pool` is started by `sapid serve` only (no boot text on descriptor %d: %s)",
+                  CONTROL_BOOT_FD, strerror(-rc));
+        return 2;
+    }
+    control_die_with_parent(p->boot.parent_pid, SIGKILL);
+    proctitle_init();
+    proctitle_set("sapid: pool");
+    p->signals = open_signals();
+    rc = start_engine(p, message, sizeof(message));
+    if (rc < 0) {
+        tell_supervisor(p, CONTROL_FAILED, message);
+        return 1;
+    }
+    proctitle_set("sapid: pool %.*s g%u", STR_ARG(p->conf->name), p->boot.generation);
+    tell_supervisor(p, CONTROL_READY, message);
+    run(p);
+    return 0;
+}
