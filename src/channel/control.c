@@ -96,6 +96,9 @@ int control_boot_pack(const struct control_boot *boot, int *ret_fd)
         (r = put_number(&b, "config_text_bytes", (int64_t)boot->config_text_bytes)) < 0 ||
         (r = put_bytes(&b, "config_text", boot->config_text, boot->config_text_bytes)) < 0)
         goto out;
+    if (boot->base_dir &&
+        (r = put_bytes(&b, "base_dir", boot->base_dir, strlen(boot->base_dir))) < 0)
+        goto out;
     if (boot->config_name &&
         (r = put_bytes(&b, "config_name", boot->config_name, strlen(boot->config_name))) < 0)
         goto out;
@@ -140,6 +143,8 @@ static bool take_record(struct control_boot *b, struct str key, struct str value
         b->parent_pid = (int)n;
     else if (str_eq(key, STR("config_text_bytes")) && set_number(value, BOOT_BYTES_MAX, &n))
         b->config_text_bytes = (size_t)n;
+    else if (str_eq(key, STR("base_dir")) && !b->base_dir)
+        b->base_dir = mem_strndup(value);
     else if (str_eq(key, STR("config_name")) && !b->config_name)
         b->config_name = mem_strndup(value);
     else if (str_eq(key, STR("document_root")) && !b->document_root)
@@ -197,6 +202,7 @@ int control_boot_unpack(int fd, struct control_boot *ret)
 
 void control_boot_fini(struct control_boot *b)
 {
+    mem_free(b->base_dir);
     mem_free(b->config_name);
     mem_free(b->config_text);
     mem_free(b->document_root);

@@ -68,6 +68,7 @@ struct control_boot {
     uint32_t pool;           /* @pool: index */
     uint32_t generation;
     int parent_pid;          /* for the PR_SET_PDEATHSIG race */
+    char *base_dir;          /* relative paths of the configuration start here */
     char *config_name;       /* for messages: file name or "(command line)" */
     char *config_text;       /* TOML as read by the supervisor */
     size_t config_text_bytes;

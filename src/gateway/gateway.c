@@ -299,7 +299,7 @@ static int read_link_config(struct pool_link *link, int boot_fd)
     const struct control_boot *b = &link->boot;
     r = config_load(str_from(b->config_name),
                     (struct str){ b->config_text, b->config_text_bytes },
-                    (const char *const *)b->overrides, STR("/"), &link->config, &errors);
+                    (const char *const *)b->overrides, str_from(b->base_dir), &link->config, &errors);
     if (r == 0 && link->pool >= link->config->n_pools)
         r = -EPROTO;
     return r;
@@ -590,7 +590,7 @@ static int load_config(struct gateway *g)
     control_die_with_parent(g->boot.parent_pid, SIGTERM);
     r = config_load(str_from(g->boot.config_name),
                     (struct str){ g->boot.config_text, g->boot.config_text_bytes },
-                    (const char *const *)g->boot.overrides, STR("/"), &g->config, &errors);
+                    (const char *const *)g->boot.overrides, str_from(g->boot.base_dir), &g->config, &errors);
     if (r < 0)
         return fail("%s", errors.n ? config_error_line(g->config, &errors.v[0]) : strerror(-r));
     if (trust_new(&g->config->server.trusted_proxies, &g->trust, &bad) < 0)

@@ -16,7 +16,7 @@ static int read_file(struct plan *p, const struct config_cli *cli, void (*say)(c
     char *message = NULL;
     int r = config_cli_read(cli, &p->text, &p->text_bytes, &message);
 
-    p->overrides = cli->overrides;
+    p->base_dir = mem_strdup(cli->base_dir);
     p->name = mem_strdup(cli->config_path ? cli->config_path : "(command line)");
     if (r < 0)
         say(message);
@@ -28,7 +28,7 @@ static int load(struct plan *p, const struct config_cli *cli, void (*say)(const 
 {
     struct config_errors errors = { NULL, 0 };
     int r = config_load(str_from(p->name), (struct str){ p->text, p->text_bytes },
-                        (const char *const *)p->overrides, str_from(cli->base_dir), &p->config,
+                        (const char *const *)cli->overrides, str_from(p->base_dir), &p->config,
                         &errors);
 
     for (uint32_t i = 0; i < errors.n; i++) {
@@ -92,7 +92,20 @@ static int check_readable(const struct user *u, const char *who, const char *roo
     return r;
 }
 
-static int decide(struct plan *p, char *message, size_t size)
+/* The roles load the same text; what "auto" came to must be the same number for all of them. */
+static void copy_overrides(struct plan *p, const struct config_cli *cli)
+{
+    size_t n = 0;
+
+    while (cli->overrides && cli->overrides[n])
+        n++;
+    p->overrides = mem_zalloc((n + 2) * sizeof(*p->overrides));
+    for (size_t i = 0; i < n; i++)
+        p->overrides[i] = mem_strdup(cli->overrides[i]);
+    p->overrides[n] = mem_printf("server.gateway_threads=%u", p->threads);
+}
+
+static int decide(struct plan *p, const struct config_cli *cli, char *message, size_t size)
 {
     const struct config *c = p->config;
     struct machine machine;
@@ -115,6 +128,7 @@ static int decide(struct plan *p, char *message, size_t size)
         }
         sizing_geometry(c, &c->pools[i], pool->workers, p->threads, &pool->geometry);
     }
+    copy_overrides(p, cli);
     if (user_choose_gateway(&c->server, p->pools[0].document_root, &p->pools[0].user,
                             &p->gateway_user, message, size) < 0)
         return -EINVAL;
@@ -129,7 +143,7 @@ int plan_new(const struct config_cli *cli, void (*say)(const char *line), struct
     p->refs = 1;
     if (read_file(p, cli, say) < 0 || load(p, cli, say) < 0)
         goto fail;
-    if (decide(p, message, sizeof(message)) < 0) {
+    if (decide(p, cli, message, sizeof(message)) < 0) {
         say(message);
         goto fail;
     }
@@ -165,6 +179,10 @@ void plan_unref(struct plan *p)
             pool_plan_fini(&p->pools[i]);
     mem_free(p->pools);
     config_free(p->config);
+    for (char **it = p->overrides; it && *it; it++)
+        mem_free(*it);
+    mem_free(p->overrides);
+    mem_free(p->base_dir);
     mem_free(p->name);
     mem_free(p->text);
     mem_free(p);
@@ -176,6 +194,7 @@ int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation)
         .pool = pool,
         .generation = generation,
         .parent_pid = (int)getpid(),
+        .base_dir = p->base_dir,
         .config_name = p->name,
         .config_text = p->text,
         .config_text_bytes = p->text_bytes,

@@ -86,7 +86,8 @@ struct plan {
     char *name; /* file, or "(command line)" */
     char *text;
     size_t text_bytes;
-    char **overrides; /* borrowed from the command line, which outlives all plans */
+    char *base_dir;   /* of relative paths in the text */
+    char **overrides; /* of the command line, and the number of threads in place of "auto" */
     struct config *config;
     struct pool_plan *pools; /* config->n_pools */
     struct user gateway_user;
