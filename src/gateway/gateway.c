@@ -524,6 +524,8 @@ static void on_message(struct gateway *g, const struct control_message *m, const
         tell_threads(g, start_draining, NULL);
         break;
     case CONTROL_REOPEN_LOGS:
+        if (n_fds == 1)
+            dup2(fds[0], STDERR_FILENO);
         open_access_log(g);
         break;
     default:

@@ -24,11 +24,6 @@
 
 enum { FILES_BESIDE_CONNECTIONS = 4096 };
 
-void say_line(const char *line)
-{
-    dprintf(STDERR_FILENO, "sapid: %s\n", line);
-}
-
 static void log_line(const char *line)
 {
     log_error("%s", line);
@@ -116,12 +111,6 @@ void supervisor_reload(struct supervisor *s)
     plan_unref(plan);
 }
 
-static void reopen_logs(struct supervisor *s)
-{
-    log_notice("reopening log files");
-    role_send_type(&s->gateway.role, CONTROL_REOPEN_LOGS, 0, 0);
-}
-
 /* The kernel's SIGHUP for a closed terminal means "end", an operator's means "reload". */
 static bool terminal_is_gone(const struct supervisor *s)
 {
@@ -155,7 +144,7 @@ static void on_signal(void *ctx, int signo)
             supervisor_reload(s);
         break;
     case SIGUSR1:
-        reopen_logs(s);
+        logs_reopen(s);
         break;
     default:
         break;
@@ -189,18 +178,6 @@ void supervisor_init(struct supervisor *s)
     fd_close(&tty);
 }
 
-static int init_log(const struct config *c)
-{
-    enum log_level level = LOG_NOTICE;
-
-    if (c->log.level.n && !log_level_parse(c->log.level, &level)) {
-        say_line("log.level: expected error, warn, notice, info or debug");
-        return -EINVAL;
-    }
-    log_init("sapid", STDERR_FILENO, level);
-    return 0;
-}
-
 static int make_loop(struct supervisor *s)
 {
     static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD, 0 };
@@ -222,7 +199,7 @@ int supervisor_start(struct supervisor *s)
     int r = plan_new(&s->cli, say_line, &s->plan);
 
     if (r == 0)
-        r = init_log(s->plan->config);
+        r = logs_open(s);
     if (r == 0)
         r = make_loop(s);
     if (r < 0)
@@ -260,6 +237,7 @@ int supervisor_run(struct supervisor *s)
 void supervisor_fini(struct supervisor *s)
 {
     listeners_close(&s->listeners);
+    logs_close();
     if (s->loop) {
         for (uint32_t i = 0; i < s->n_pools; i++)
             pool_fini(&s->pools[i]);

@@ -11,6 +11,7 @@
  *   link.c        one channel between one pool process and one gateway
  *   generation.c  pool processes: STARTING -> READY -> ACTIVE -> DRAINING -> gone
  *   gateway.c     the gateway process and its restart
+ *   logs.c        error log and access log files, their rotation
  *   stop.c        draining and ending everything
  *   notify.c      sd_notify
  */
@@ -256,6 +257,14 @@ void gateway_start(struct gateway_process *g);
 /* Sends LISTEN once the gateway and every pool are able to serve. */
 void gateway_maybe_listen(struct gateway_process *g);
 
+/* --- logs.c -------------------------------------------------------------------------------------- */
+/* One line for the person who starts the server: on stderr, and in the log when that is a file. */
+void say_line(const char *line);
+/* From here on descriptor 2 is the error log. 0, or -errno after it said why. */
+MUST_USE int logs_open(struct supervisor *s);
+void logs_reopen(struct supervisor *s);
+void logs_close(void);
+
 /* --- serve.c, stop.c ----------------------------------------------------------------------------- */
 enum supervisor_phase {
     SUPERVISOR_STARTING, /* any failure is the end, exit status 1 */
@@ -284,8 +293,6 @@ struct supervisor {
 
 enum { SUPERVISOR_MAGIC = 0x53757076, GENERATION_MAGIC = 0x47656e72 };
 
-/* One line on stderr for the person who started the server. */
-void say_line(const char *line);
 void supervisor_init(struct supervisor *s);
 /* Loads, binds, starts the roles. 0, or -errno after it said why. */
 MUST_USE int supervisor_start(struct supervisor *s);
