@@ -51,7 +51,7 @@ ALL = ["tests/basic", "tests/output", "tests/lang", "tests/classes", "tests/func
        "ext/opcache/tests", "ext/mbstring/tests", "ext/random/tests", "ext/sockets/tests",
        "ext/posix/tests", "ext/pdo_sqlite/tests", "ext/simplexml/tests", "ext/dom/tests",
        "ext/fileinfo/tests", "ext/ffi/tests", "ext/gd/tests", "ext/intl/tests", "ext/phar/tests",
-       "ext/curl/tests", "ext/libxml/tests", "ext/xml/tests", "sapi/tests", "sapi/cgi/tests"]
+       "ext/curl/tests", "ext/libxml/tests", "ext/xml/tests", "sapi/cgi/tests"]
 # Beside the engine's defaults (an empty php.ini), as run-tests.php sets them.
 BASE_INI = ["output_buffering=Off", "error_reporting=32767", "display_errors=1",
             "display_startup_errors=1", "log_errors=0", "html_errors=0", "precision=14",
