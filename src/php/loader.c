@@ -4,6 +4,7 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <limits.h>
 #include <stdarg.h>
@@ -13,14 +14,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fd.h"
+#include "base/mem.h"
 #include "php/php_int.h"
 #include "version.h"
 
-/* ZEND_MODULE_API_NO of each PHP that an engine module can be built for. */
+/* The PHP versions an engine module can be built for. */
 static const struct {
     const char *version;
-    unsigned api;
+    unsigned api; /* ZEND_MODULE_API_NO */
 } known_apis[] = { { "8.2", 20220829 }, { "8.3", 20230831 }, { "8.4", 20240924 }, { "8.5", 20250925 } };
+
+enum { LIBRARY_BYTES_MAX = 256 << 20 };
 
 static int refuse(char *message, size_t size, int error, const char *fmt, ...) PRINTF_LIKE(4, 5);
 static int refuse(char *message, size_t size, int error, const char *fmt, ...)
@@ -78,25 +83,36 @@ static bool find_library(char *ret, size_t size)
     return found;
 }
 
-/* "Zend Engine v4.2.36, Copyright..." is PHP 8.2.36. */
-static bool read_version(void *lib, struct php_probe *p)
+/* The text after the first `mark` in the library's bytes, up to the next NUL. */
+static struct str find_text(struct str bytes, struct str mark)
 {
-    char *(*get_zend_version)(void) = NULL;
-    unsigned major, minor, patch;
+    const char *at = memmem(bytes.p, bytes.n, mark.p, mark.n);
 
-    *(void **)&get_zend_version = dlsym(lib, "get_zend_version");
-    if (!get_zend_version || !dlsym(lib, "php_module_startup") ||
-        sscanf(get_zend_version(), "Zend Engine v%u.%u.%u", &major, &minor, &patch) != 3)
+    if (!at)
+        return STR_NONE;
+    struct str text = { at + mark.n, (size_t)(bytes.p + bytes.n - at) - mark.n };
+    return str_take(text, strnlen(text.p, text.n));
+}
+
+/* Which PHP this is, from the bytes of the file: the build id that the engine compares with that of its
+ * extensions ("API20220829,NTS", "...,TS", "...,debug"), and the version in the X-Powered-By header. The
+ * engine's own functions know neither before it is started, and a foreign library is not to be run. */
+static bool read_version(struct str bytes, struct php_probe *p)
+{
+    struct str version = find_text(bytes, STR("X-Powered-By: PHP/"));
+    struct str id;
+    uint64_t api;
+
+    /* zend_extension's id is alike, with a digit more ("API420220829,NTS"), so "API20" passes it by. */
+    id = find_text(bytes, STR("API20"));
+    if (id.n < 9 || id.p[6] != ',')
         return false;
-    snprintf(p->version, sizeof(p->version), "%u.%u.%u", major + 4, minor, patch);
-    p->api = 0;
-    for (size_t i = 0; i < ARRAY_LENGTH(known_apis); i++) {
-        size_t n = strlen(known_apis[i].version);
-        if (strncmp(p->version, known_apis[i].version, n) == 0 && p->version[n] == '.')
-            p->api = known_apis[i].api;
-    }
-    p->zts = dlsym(lib, "ts_resource_ex") != NULL;
-    p->debug = dlsym(lib, "zend_rc_debug") != NULL;
+    if (!version.n || !str_to_u64(str_take(id, 6), 999999, &api))
+        return false;
+    p->api = 20000000u + (unsigned)api;
+    snprintf(p->version, sizeof(p->version), "%.*s", STR_ARG(version));
+    p->zts = memmem(id.p, id.n, ",TS", 3) != NULL;
+    p->debug = memmem(id.p, id.n, "debug", 5) != NULL;
     return true;
 }
 
@@ -112,7 +128,10 @@ static int check_library(const struct php_probe *p, char *message, size_t size)
                       "%s is a debug build of PHP %s, whose memory layout differs: install a release "
                       "build, such as Debian's libphp8.2-embed",
                       p->path, p->version);
-    if (!p->api)
+    bool known = false;
+    for (size_t i = 0; i < ARRAY_LENGTH(known_apis); i++)
+        known |= known_apis[i].api == p->api;
+    if (!known)
         return refuse(message, size, -ENOEXEC,
                       "%s is PHP %s, but sapid runs PHP 8.2 to 8.5: install libphp8.2-embed or name "
                       "another library with php.libphp_path",
@@ -120,10 +139,8 @@ static int check_library(const struct php_probe *p, char *message, size_t size)
     return 0;
 }
 
-static int open_library(struct str path, struct php_probe *p, void **ret_lib, char *message, size_t size)
+static int open_library(struct str path, struct php_probe *p, char *message, size_t size)
 {
-    struct stat st;
-
     memset(p, 0, sizeof(*p));
     if (path.n == 0 && !find_library(p->path, sizeof(p->path)))
         return refuse(message, size, -ENOENT,
@@ -134,24 +151,33 @@ static int open_library(struct str path, struct php_probe *p, void **ret_lib, ch
     if (path.n >= sizeof(p->path))
         return refuse(message, size, -ENAMETOOLONG, "php.libphp_path is longer than %zu bytes",
                       sizeof(p->path) - 1);
-    if (stat(p->path, &st) < 0)
-        return refuse(message, size, -errno,
+    int fd = open(p->path, O_RDONLY | O_CLOEXEC);
+    char *bytes = NULL;
+    size_t n = 0;
+    int rc = fd < 0 ? -errno : fd_read_all(fd, LIBRARY_BYTES_MAX, &bytes, &n);
+    fd_close(&fd);
+    if (rc < 0)
+        return refuse(message, size, rc,
                       "php.libphp_path %s cannot be read (%s): install libphp8.2-embed, or correct the "
                       "path",
-                      p->path, strerror(errno));
+                      p->path, strerror(-rc));
+    bool is_php = read_version((struct str){ bytes, n }, p);
+    mem_free(bytes);
+    if (!is_php)
+        return refuse(message, size, -ENOEXEC,
+                      "php.libphp_path %s is not libphp (no PHP build id in it): install "
+                      "libphp8.2-embed and name its libphp8.2.so",
+                      p->path);
+    rc = check_library(p, message, size);
+    if (rc < 0)
+        return rc;
     void *lib = dlopen(p->path, RTLD_NOW | RTLD_GLOBAL);
-    if (!lib)
+    if (!lib || !dlsym(lib, "php_module_startup"))
         return refuse(message, size, -ENOEXEC,
                       "php.libphp_path %s cannot be loaded (%s): expected the shared library of PHP's "
                       "embed SAPI, as in Debian's libphp8.2-embed",
-                      p->path, dlerror());
-    if (!read_version(lib, p))
-        return refuse(message, size, -ENOEXEC,
-                      "php.libphp_path %s is a shared library, but not libphp (it has no Zend engine): "
-                      "install libphp8.2-embed and name its libphp8.2.so",
-                      p->path);
-    *ret_lib = lib;
-    return check_library(p, message, size);
+                      p->path, lib ? "it exports no php_module_startup" : dlerror());
+    return 0;
 }
 
 /* --- the engine module ----------------------------------------------------------------------------- */
@@ -250,8 +276,7 @@ static void choose_ini(struct php_probe *p)
 
 int php_probe(struct str path, struct php_probe *ret, char *message, size_t message_size)
 {
-    void *lib;
-    int rc = open_library(path, ret, &lib, message, message_size);
+    int rc = open_library(path, ret, message, message_size);
 
     if (rc < 0)
         return rc;
