@@ -39,11 +39,12 @@ const struct config_key config_keys[] = {
       .fallback = "[\"127.0.0.1:8080\"]",
       .example = "[\"*:80\", \"[::1]:8080\", \"unix:/run/sapid.sock\"]",
       .text =
-          "Where to accept connections: `\"address:port\"`, `\"[IPv6 address]:port\"`, `\"name:port\"` "
-          "(every address of the name), `\"*:port\"` or `\":port\"` (every address of this machine, "
-          "IPv4 and IPv6), `\"port\"` (127.0.0.1 only) or `\"unix:/path\"`. Port 0 lets the kernel "
-          "choose; the start message says which. One string or a list. On the command line: "
-          "`--listen`, repeatable, instead of the file's list." },
+          "Where to accept connections: `\"address:port\"`, `\"[IPv6 address]:port\"`, "
+          "`\"name:port\"` (every address of the name), `\"*:port\"` or `\":port\"` (every "
+          "address of this machine, IPv4 and IPv6), `\"port\"` (127.0.0.1 only) or "
+          "`\"unix:/path\"`. Port 0 lets the kernel choose; the start message says which. One "
+          "string or a list. On the command line: `--listen`, repeatable, instead of the file's "
+          "list." },
     { "server", "gateway_threads", KIND_AUTO, SERVER(gateway_threads), NOT_TRACKED, .min = 1,
       .max = 16, .fallback = "\"auto\"", .example = "2",
       .text =
@@ -52,13 +53,13 @@ const struct config_key config_keys[] = {
     { "server", "max_connections", KIND_COUNT32, SERVER(max_connections), NOT_TRACKED, .min = 1,
       .max = 1048576, .fallback = "65536", .example = "20000",
       .text =
-          "Client connections at the same time; further ones wait in the kernel's backlog. Lowered to "
-          "what the limit of open files (`ulimit -n`) allows; the start message says so." },
+          "Client connections at the same time; further ones wait in the kernel's backlog. "
+          "Lowered to what the limit of open files (`ulimit -n`) allows; the start message says "
+          "so." },
     { "server", "header_timeout", KIND_TIME, SERVER(header_timeout_ms), NOT_TRACKED, .min = 1,
       .max = DAY, .fallback = "\"30s\"", .example = "\"10s\"",
-      .text =
-          "From the first byte of a request to the end of its header section, however slowly the bytes "
-          "trickle in. Then 408 and the connection is closed." },
+      .text = "From the first byte of a request to the end of its header section, however slowly "
+              "the bytes trickle in. Then 408 and the connection is closed." },
     { "server", "body_timeout", KIND_TIME, SERVER(body_timeout_ms), NOT_TRACKED, .min = 1,
       .max = DAY, .fallback = "\"60s\"", .example = "\"2m\"",
       .text = "Between two reads of a request body. Then 408 and the connection is closed." },
@@ -68,9 +69,8 @@ const struct config_key config_keys[] = {
               "connection is closed." },
     { "server", "keepalive_timeout", KIND_TIME, SERVER(keepalive_timeout_ms), NOT_TRACKED,
       .max = DAY, .fallback = "\"75s\"", .example = "\"15s\"",
-      .text =
-          "How long an idle connection is kept open for its next request. 0: every response closes its "
-          "connection." },
+      .text = "How long an idle connection is kept open for its next request. 0: every response "
+              "closes its connection." },
     { "server", "keepalive_requests", KIND_COUNT64, SERVER(keepalive_requests), NOT_TRACKED,
       .max = UINT32_MAX, .fallback = "0", .example = "10000",
       .text = "Requests on one connection, then it is closed. 0: no limit." },
@@ -80,8 +80,8 @@ const struct config_key config_keys[] = {
               "`upload_max_filesize` apply as well." },
     { "server", "max_header_size", KIND_SIZE, SERVER(max_header_size), NOT_TRACKED, .min = 256,
       .max = MIB, .fallback = "\"32K\"", .example = "\"64K\"",
-      .text =
-          "Largest header section of a request, all fields together; a larger one is answered 431." },
+      .text = "Largest header section of a request, all fields together; a larger one is answered "
+              "431." },
     { "server", "max_header_count", KIND_COUNT32, SERVER(max_header_count), NOT_TRACKED, .min = 1,
       .max = 256, .fallback = "100", .example = "200",
       .text = "Most header fields of a request; more are answered 431." },
@@ -90,9 +90,8 @@ const struct config_key config_keys[] = {
       .text = "Longest request line (method, target, version); a longer one is answered 414." },
     { "server", "spool_dir", KIND_PATH, SERVER(spool_dir), NOT_TRACKED, .fallback = "\"/var/tmp\"",
       .example = "\"/var/spool/sapid\"",
-      .text =
-          "Folder for unnamed temporary files: request bodies too large for shared memory and responses "
-          "that a slow client has not read yet. Should not be a tmpfs." },
+      .text = "Folder for unnamed temporary files: request bodies too large for shared memory and "
+              "responses that a slow client has not read yet. Should not be a tmpfs." },
     { "server", "max_spool_size", KIND_SIZE, SERVER(max_spool_size), NOT_TRACKED, .min = 1,
       .max = TIB, .fallback = "\"1G\"", .example = "\"10G\"",
       .text = "Most bytes in `spool_dir`, all requests together." },
@@ -103,25 +102,24 @@ const struct config_key config_keys[] = {
           "addresses, networks, or `\"unix\"` for everybody on a Unix socket. Nobody by default." },
     { "server", "proxy_protocol", KIND_BOOLEAN, SERVER(proxy_protocol), NOT_TRACKED,
       .fallback = "false", .example = "true",
-      .text =
-          "Every connection of a trusted proxy begins with a PROXY protocol header, version 1 or 2." },
+      .text = "Every connection of a trusted proxy begins with a PROXY protocol header, version 1 "
+              "or 2." },
     { "server", "drain_timeout", KIND_TIME, SERVER(drain_timeout_ms), NOT_TRACKED, .max = DAY,
       .fallback = "\"5s\"", .example = "\"30s\"",
-      .text =
-          "On SIGTERM and reload, how long running requests may still take. Idle connections are closed "
-          "at once." },
+      .text = "On SIGTERM and reload, how long running requests may still take. Idle connections "
+              "are closed at once." },
     { "server", "user", KIND_STRING, SERVER(user), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "`nobody`, or the PHP user where only that one may read the files",
       .example = "\"www-data\"",
-      .text =
-          "User of the gateway, a name or a number. Only root can start processes of another user." },
+      .text = "User of the gateway, a name or a number. Only root can start processes of another "
+              "user." },
     { "server", "group", KIND_STRING, SERVER(group), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "the user's own group", .example = "\"www-data\"",
       .text = "Group of the gateway, a name or a number." },
     { "server", "server_tokens", KIND_BOOLEAN, SERVER(server_tokens), NOT_TRACKED,
       .fallback = "true", .example = "false",
-      .text =
-          "Send `Server: sapid` (never with a version) in responses that set no `Server` of their own." },
+      .text = "Send `Server: sapid` (never with a version) in responses that set no `Server` of "
+              "their own." },
 
     { "php", "libphp_path", KIND_PATH, POOL(libphp_path), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "the newest installed libphp", .example = "\"/usr/lib/libphp8.2.so\"",
@@ -131,9 +129,8 @@ const struct config_key config_keys[] = {
       TRACKED(struct config_pool, document_root_given), .fallback = "\"\"",
       .fallback_text = "found: `public/`, `web/`, ... or the folder itself",
       .example = "\"/srv/www/app/public\"",
-      .text =
-          "The folder whose files have URLs. Used as it is when given, here or by `--root`; otherwise "
-          "sapid looks for it and says in one sentence what it chose and why." },
+      .text = "The folder whose files have URLs. Used as it is when given, here or by `--root`; "
+              "otherwise sapid looks for it and says in one sentence what it chose and why." },
     { "php", "worker_pool_size", KIND_AUTO, POOL(worker_pool_size), NOT_TRACKED, .min = 1,
       .max = 1024, .fallback = "\"auto\"", .example = "16",
       .text =
@@ -146,9 +143,8 @@ const struct config_key config_keys[] = {
               "together). 0: never." },
     { "php", "ini", KIND_PAIRS, POOL(ini), NOT_TRACKED, .fallback = "{}",
       .example = "{ memory_limit = \"256M\", opcache.revalidate_freq = 60 }",
-      .text =
-          "php.ini settings, as `php -d` sets them: they beat the files, `ini_set` may still change "
-          "them. On the command line: `-d name=value`." },
+      .text = "php.ini settings, as `php -d` sets them: they beat the files, `ini_set` may still "
+              "change them. On the command line: `-d name=value`." },
     { "php", "admin_ini", KIND_PAIRS, POOL(admin_ini), NOT_TRACKED, .fallback = "{}",
       .example = "{ open_basedir = \"/srv/www:/tmp\" }",
       .text = "php.ini settings that the application cannot change (php_admin_value of PHP-FPM)." },
@@ -172,26 +168,25 @@ const struct config_key config_keys[] = {
       .text = "How many requests may wait for an idle worker. One more is answered 503 at once." },
     { "php", "user", KIND_STRING, POOL(user), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "the owner of the document root", .example = "\"www-data\"",
-      .text =
-          "User of the PHP processes when sapid is started as root. Ignored otherwise. On the command "
-          "line: `--user`." },
+      .text = "User of the PHP processes when sapid is started as root. Ignored otherwise. On the "
+              "command line: `--user`." },
     { "php", "group", KIND_STRING, POOL(group), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "the user's own group", .example = "\"www-data\"",
-      .text =
-          "Group of the PHP processes when sapid is started as root. On the command line: `--group`." },
+      .text = "Group of the PHP processes when sapid is started as root. On the command line: "
+              "`--group`." },
     { "php", "env", KIND_PAIRS, POOL(env), NOT_TRACKED, .fallback = "{}",
       .example = "{ APP_ENV = \"prod\" }",
       .text = "Environment variables of the PHP processes, seen by `getenv` and `$_SERVER`." },
     { "php", "clear_env", KIND_BOOLEAN, POOL(clear_env), NOT_TRACKED, .fallback = "true",
       .example = "false",
-      .text =
-          "PHP sees only the variables of `env`, not those that sapid was started with. As in PHP-FPM." },
+      .text = "PHP sees only the variables of `env`, not those that sapid was started with. As in "
+              "PHP-FPM." },
     { "php", "front_controller", KIND_FRONT_CONTROLLER, POOL(front_controller),
       TRACKED(struct config_pool, front_controller_given), .fallback = "\"index.php\"",
       .example = "\"app.php\"",
-      .text =
-          "The script, relative to `document_root`, for every URL that is neither an existing file nor "
-          "ends in .php. When the file does not exist, such URLs are 404. `false`: they always are." },
+      .text = "The script, relative to `document_root`, for every URL that is neither an existing "
+              "file nor ends in .php. When the file does not exist, such URLs are 404. `false`: "
+              "they always are." },
     { "php", "index", KIND_STRINGS, POOL(index), NOT_TRACKED,
       .fallback = "[\"index.php\", \"index.html\"]", .example = "[\"index.html\"]",
       .text = "Files looked for, in this order, when the URL is a folder." },
@@ -203,17 +198,15 @@ const struct config_key config_keys[] = {
       .text = "Access log: a file, `\"stdout\"`, `\"stderr\"` or `\"off\"`." },
     { "log", "format", KIND_FORMAT, LOG(format), NOT_TRACKED, .choices = log_formats,
       .fallback = "\"combined\"", .example = "\"json\"",
-      .text =
-          "Format of the access log: `\"combined\"` (as nginx and Apache) or `\"json\"` (one object a "
-          "line)." },
+      .text = "Format of the access log: `\"combined\"` (as nginx and Apache) or `\"json\"` (one "
+              "object a line)." },
     { "log", "error", KIND_LOG_TARGET, LOG(error), NOT_TRACKED, .choices = error_targets,
       .fallback = "\"stderr\"", .example = "\"/var/log/sapid/error.log\"",
       .text = "Error log: a file or `\"stderr\"`." },
     { "log", "level", KIND_LEVEL, LOG(level), NOT_TRACKED, .choices = log_levels,
       .fallback = "\"notice\"", .example = "\"info\"",
-      .text =
-          "Least severe messages of the error log: `\"error\"`, `\"warn\"`, `\"notice\"`, `\"info\"` or "
-          "`\"debug\"`." },
+      .text = "Least severe messages of the error log: `\"error\"`, `\"warn\"`, `\"notice\"`, "
+              "`\"info\"` or `\"debug\"`." },
 };
 const size_t config_n_keys = ARRAY_LENGTH(config_keys);
 

@@ -224,17 +224,27 @@ void config_print_reference(config_put *put, void *ctx)
     struct sink out = { put, ctx };
 
     put(ctx,
-        "<!-- Printed by `sapid check --reference` from the key table in src/config/keys.c. Do not edit. -->\n"
-        "# Configuration reference\n\n"
-        "sapid needs no configuration file. `--config FILE` reads one; it is [TOML 1.0](https://toml.io/en/v1.0.0).\n"
+        "<!-- Printed by `sapid check --reference` from the key table in src/config/keys.c. Do "
+        "not edit. -->\n"
+        "# Configuration reference\n"
+        "\n"
+        "sapid needs no configuration file. `--config FILE` reads one; it is [TOML "
+        "1.0](https://toml.io/en/v1.0.0).\n"
         "What the command line says beats the file (see [command-line.md](command-line.md)).\n"
-        "`sapid check --config FILE` reads a file without serving anything: it reports every error with file,\n"
-        "line and column, or prints the effective value of every key and where it came from.\n\n"
+        "`sapid check --config FILE` reads a file without serving anything: it reports every "
+        "error with file,\n"
+        "line and column, or prints the effective value of every key and where it came from.\n"
+        "\n"
         "- An unknown key is an error, and the message names the nearest known one.\n"
-        "- A **size** is a number of bytes or a string such as `\"64M\"` (K, M, G and T count in 1024s).\n"
-        "- A **time** is a string with its unit: `\"500ms\"`, `\"30s\"`, `\"2m\"`, `\"1h\"`, `\"1d\"`; or `0`.\n"
-        "- A relative **path** in the file is relative to the file's folder, on the command line to the current one.\n"
-        "- SIGHUP reads the file again for `[php]`; changes of `[server]` and `[log]` need a restart.\n\n");
+        "- A **size** is a number of bytes or a string such as `\"64M\"` (K, M, G and T count "
+        "in 1024s).\n"
+        "- A **time** is a string with its unit: `\"500ms\"`, `\"30s\"`, `\"2m\"`, `\"1h\"`, "
+        "`\"1d\"`; or `0`.\n"
+        "- A relative **path** in the file is relative to the file's folder, on the command "
+        "line to the current one.\n"
+        "- SIGHUP reads the file again for `[php]`; changes of `[server]` and `[log]` need a "
+        "restart.\n"
+        "\n");
     for (size_t s = 0; s < config_n_sections; s++) {
         print(&out, "## [%s]\n\n%s\n\n", config_sections[s].name, config_sections[s].text);
         for (size_t i = 0; i < config_n_keys; i++)

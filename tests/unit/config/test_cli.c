@@ -15,11 +15,13 @@ static char folder[] = "/tmp/sapid-test-XXXXXX";
 
 static int parse(const char *const *args)
 {
-    char *argv[16];
+    char *argv[32];
     int argc = 0;
 
-    for (; args[argc]; argc++)
+    for (; args[argc]; argc++) {
+        EXPECT((size_t)argc < ARRAY_LENGTH(argv));
         argv[argc] = (char *)args[argc];
+    }
     return config_cli_parse(argc, argv, &cli, &message);
 }
 

@@ -88,18 +88,32 @@ TEST(no_file_gives_the_defaults)
 
 TEST(a_file_sets_every_kind_of_key)
 {
-    load_ok(
-        "[server]\n"
-        "listen = ['*:80', '[::1]:8443', 'localhost:0', 'unix:run/s.sock', ':81', '82']\n"
-        "gateway_threads = 2\nheader_timeout = '500ms'\nkeepalive_timeout = 0\nmax_body_size = '2G'\n"
-        "max_header_size = 65536\ntrusted_proxies = ['10.0.0.0/8', '::1', 'unix']\nproxy_protocol = true\n"
-        "[php]\ndocument_root = './web//x/'\nworker_pool_size = 7\nuser = 'www-data'\n"
-        "ini = { memory_limit = '256M', 'opcache.enable' = true }\n"
-        "front_controller = false\nlibphp_path = '/usr/lib/libphp8.2.so'\n"
-        "[php.admin_ini]\nopcache.jit = 'off'\nopcache.max_accelerated_files = 4000\n"
-        "[php.env]\nAPP_ENV = 'prod'\n"
-        "[log]\naccess = 'access.log'\nformat = 'json'\nlevel = 'debug'\n",
-        NULL);
+    load_ok("[server]\n"
+            "listen = ['*:80', '[::1]:8443', 'localhost:0', 'unix:run/s.sock', ':81', '82']\n"
+            "gateway_threads = 2\n"
+            "header_timeout = '500ms'\n"
+            "keepalive_timeout = 0\n"
+            "max_body_size = '2G'\n"
+            "max_header_size = 65536\n"
+            "trusted_proxies = ['10.0.0.0/8', '::1', 'unix']\n"
+            "proxy_protocol = true\n"
+            "[php]\n"
+            "document_root = './web//x/'\n"
+            "worker_pool_size = 7\n"
+            "user = 'www-data'\n"
+            "ini = { memory_limit = '256M', 'opcache.enable' = true }\n"
+            "front_controller = false\n"
+            "libphp_path = '/usr/lib/libphp8.2.so'\n"
+            "[php.admin_ini]\n"
+            "opcache.jit = 'off'\n"
+            "opcache.max_accelerated_files = 4000\n"
+            "[php.env]\n"
+            "APP_ENV = 'prod'\n"
+            "[log]\n"
+            "access = 'access.log'\n"
+            "format = 'json'\n"
+            "level = 'debug'\n",
+            NULL);
     const struct config_listen *a = c->server.listen;
     EXPECT_INT(c->server.n_listen, 6);
     EXPECT_TEXT(a[0].host, "*");
@@ -149,9 +163,12 @@ TEST(the_command_line_beats_the_file)
                                 "log.access=stdout",         "server.proxy_protocol=true",
                                 "php.ini.date.timezone=a=b", NULL };
 
-    load_ok(
-        "[server]\nlisten = ['*:80']\n[php]\nworker_pool_size = 'auto'\nini = { memory_limit = '1M', x = 1 }\n",
-        overrides);
+    load_ok("[server]\n"
+            "listen = ['*:80']\n"
+            "[php]\n"
+            "worker_pool_size = 'auto'\n"
+            "ini = { memory_limit = '1M', x = 1 }\n",
+            overrides);
     EXPECT_INT(c->server.n_listen, 2);
     EXPECT_INT(c->server.listen[0].port, 0);
     EXPECT_TEXT(c->server.listen[1].path, "/tmp/x");
@@ -173,19 +190,21 @@ TEST(errors_say_place_key_expected_and_found)
 {
     expect_error(
         "[server]\nmax_body_size = '64Q'\n",
-        "sapid.toml:2:17: server.max_body_size: expected a size such as \"64M\" or a number of bytes, "
-        "found \"64Q\"");
+        "sapid.toml:2:17: server.max_body_size: expected a size such as \"64M\" or a number of "
+        "bytes, found \"64Q\"");
     expect_error(
         "[server]\nheader_timeout = 30\n",
         "sapid.toml:2:18: server.header_timeout: expected a time with its unit such as \"30s\", "
         "\"500ms\" or \"2m\", found 30");
     expect_error(
         "[server]\nmax_header_count = 1000\n",
-        "sapid.toml:2:20: server.max_header_count: expected a whole number from 1 to 256, found 1000");
+        "sapid.toml:2:20: server.max_header_count: expected a whole number from 1 to 256, found "
+        "1000");
     expect_error(
         "[server]\n  listen = ['127.0.0.1:80', 'a b:80']\n",
-        "sapid.toml:2:29: server.listen: expected \"address:port\", \"[IPv6]:port\", \"name:port\", "
-        "\"*:port\", \"port\" or \"unix:/path\" with a port from 0 to 65535, found \"a b:80\"");
+        "sapid.toml:2:29: server.listen: expected \"address:port\", \"[IPv6]:port\", "
+        "\"name:port\", \"*:port\", \"port\" or \"unix:/path\" with a port from 0 to 65535, "
+        "found \"a b:80\"");
     expect_error("[log]\nformat = 'xml'\n",
                  "sapid.toml:2:10: log.format: expected \"combined\" or \"json\", "
                  "found \"xml\"");
@@ -214,9 +233,9 @@ TEST(unknown_keys_name_the_nearest_known_one)
     expect_error("[sevrer]\n", "sapid.toml:1:2: unknown table [sevrer]; did you mean [server]?");
     expect_error("[route]\n",
                  "sapid.toml:1:2: unknown table [route]; known are [server], [php] and [log]");
-    expect_error(
-        "listen = ['8080']\n",
-        "sapid.toml:1:1: unknown key listen outside of any table; did you mean listen in [server]?");
+    expect_error("listen = ['8080']\n",
+                 "sapid.toml:1:1: unknown key listen outside of any table; did you mean listen in "
+                 "[server]?");
     expect_override_error("php.worker_pool_siz=2",
                           "command line: unknown key php.worker_pool_siz; did you mean "
                           "worker_pool_size?");
@@ -252,10 +271,9 @@ TEST(all_errors_of_a_file_are_collected_in_order)
     EXPECT_INT(errors.v[1].line, 3);
     EXPECT_INT(errors.v[2].line, 5);
     EXPECT_INT(errors.v[3].line, 0);
-    EXPECT_STR(
-        str_from(config_error_line(c, &errors.v[3])),
-        STR("command line: log.level: expected \"error\", \"warn\", \"notice\", \"info\" or \"debug\", found "
-            "\"loud\""));
+    EXPECT_STR(str_from(config_error_line(c, &errors.v[3])),
+               STR("command line: log.level: expected \"error\", \"warn\", \"notice\", \"info\" or "
+                   "\"debug\", found \"loud\""));
     config_free(c);
 }
 

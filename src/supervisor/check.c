@@ -1,0 +1,120 @@
+/*
+ * `sapid check`: what `sapid serve` with the same options would do, without doing it. The
+ * configuration goes to stdout as TOML that could be loaded again, with the origin of each value;
+ * what was decided from it on this machine follows as comments. What is wrong goes to stderr.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "supervisor/supervisor.h"
+#include "supervisor/supervisor_int.h"
+
+static void put_stdout(void *ctx, const char *text)
+{
+    (void)ctx;
+    fputs(text, stdout);
+}
+
+static void print_user(const char *what, const struct user *u)
+{
+    if (u->name[0])
+        printf("# %s: user %s (uid %u)", what, u->name, (unsigned)u->uid);
+    else
+        printf("# %s: uid %u", what, (unsigned)u->uid);
+    printf("%s%s%s\n", u->why[0] ? ", " : "", u->why, u->uid == 0 ? "; better not as root" : "");
+}
+
+static void print_decisions(const struct plan *p)
+{
+    const struct config_server *server = &p->config->server;
+
+    printf("\n# Decided from this on this machine:\n");
+    for (uint32_t i = 0; i < p->config->n_pools; i++) {
+        const struct pool_plan *pool = &p->pools[i];
+        if (pool->detected)
+            printf("# document root: %s\n", pool->detected);
+        else
+            printf("# document root: %s, as given\n", pool->document_root);
+        printf("# PHP workers: %u%s%s%s\n", pool->workers, pool->workers_why[0] ? " (" : "",
+               pool->workers_why, pool->workers_why[0] ? ")" : "");
+        print_user("PHP", &pool->user);
+    }
+    print_user("gateway", &p->gateway_user);
+    printf("# gateway threads: %u%s\n", p->threads,
+           server->gateway_threads == CONFIG_AUTO ? " (auto)" : "");
+}
+
+/* Files that a role would look for only after the start. Returns how many are missing. */
+static unsigned check_files(const struct config *c)
+{
+    const struct config_pool *pool = &c->pools[0];
+    const struct {
+        const char *key;
+        struct str path;
+        int mode;
+    } files[] = {
+        { "php.libphp_path", pool->libphp_path, R_OK },
+        { "php.ini_path", pool->ini_path, R_OK },
+        { "server.spool_dir", c->server.spool_dir, X_OK },
+    };
+    unsigned missing = 0;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(files); i++) {
+        if (files[i].path.n == 0 || access(files[i].path.p, files[i].mode) == 0)
+            continue;
+        char *line =
+            mem_printf("%s: %.*s: %s", files[i].key, STR_ARG(files[i].path), strerror(errno));
+        say_line(line);
+        mem_free(line);
+        missing++;
+    }
+    return missing;
+}
+
+static int check(const struct config_cli *cli)
+{
+    struct plan *plan;
+
+    if (plan_new(cli, say_line, &plan) < 0)
+        return 1;
+    int status = check_files(plan->config) ? 1 : 0;
+    if (status == 0) {
+        if (cli->config_path)
+            printf("# %s is valid. What it means, with the defaults and the command line:\n\n",
+                   cli->config_path);
+        else
+            printf("# No configuration file. The defaults and the command line mean:\n\n");
+        config_print_effective(plan->config, put_stdout, NULL);
+        print_decisions(plan);
+    }
+    plan_unref(plan);
+    return status;
+}
+
+int check_main(int argc, char **argv)
+{
+    struct config_cli cli;
+    char *message;
+    int status = 0;
+
+    if (config_cli_parse(argc, argv, &cli, &message) < 0) {
+        say_line(message);
+        status = 2;
+    } else if (cli.help) {
+        fputs(config_cli_help("check"), stdout);
+    } else if (cli.reference) {
+        config_print_reference(put_stdout, NULL);
+    } else {
+        status = check(&cli);
+    }
+    mem_free(message);
+    config_cli_fini(&cli);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        say_line("check: standard output cannot be written");
+        status = 1;
+    }
+    return status;
+}
