@@ -20,7 +20,8 @@ as_root() {
 missing_packages() {
     local wanted name installed
     wanted=$(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$@")
-    installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' 2>/dev/null | sed -n 's/ installed$//p')
+    # shellcheck disable=SC2016
+    installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' | sed -n 's/ installed$//p')
     for name in $wanted; do
         grep -qxF "$name" <<<"$installed" || printf '%s ' "$name"
     done
@@ -32,7 +33,7 @@ missing_packages() {
 install_packages() {
     local missing
     command -v dpkg-query >/dev/null ||
-        die "expected Debian 12, found no dpkg; install what $* name(s) and build with meson (CONTRIBUTING.md)"
+        die "expected Debian 12, found no dpkg; install what $* names and see CONTRIBUTING.md"
     missing=$(missing_packages "$@")
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
