@@ -29,9 +29,11 @@ int channel_layout(const struct channel_geometry *g, struct layout *ret)
     uint64_t end = sizeof(struct shared_head);
 
     if (g->workers < 1 || g->workers > CHANNEL_WORKERS_MAX || g->threads < 1 ||
-        g->threads > CHANNEL_THREADS_MAX || g->slots < g->threads || g->slots > CHANNEL_SLOTS_MAX)
+        g->threads > CHANNEL_THREADS_MAX || g->slots < g->threads || g->slots > CHANNEL_SLOTS_MAX ||
+        g->slots % g->threads)
         return -EINVAL;
-    if (g->slot_bytes < sizeof(struct slot) || g->slot_bytes > SLOT_BYTES_MAX || g->slot_bytes % LINE)
+    if (g->slot_bytes < sizeof(struct slot) || g->slot_bytes > SLOT_BYTES_MAX ||
+        g->slot_bytes % LINE)
         return -EINVAL;
     if (g->ring_bytes < RING_BYTES_MIN || g->ring_bytes > RING_BYTES_MAX ||
         (g->ring_bytes & (g->ring_bytes - 1)))
@@ -59,18 +61,21 @@ int channel_layout(const struct channel_geometry *g, struct layout *ret)
     return 0;
 }
 
-int channel_create(const struct channel_geometry *g, int *ret_fd)
+int channel_create(const struct channel_geometry *wanted, int *ret_fd)
 {
+    struct channel_geometry g = *wanted;
     struct layout at;
-    int r = channel_layout(g, &at);
 
+    if (g.threads)
+        g.slots -= g.slots % g.threads;
+    int r = channel_layout(&g, &at);
     if (r < 0)
         return r;
     int fd = memfd_create("sapid-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
     struct shared_head head = {
-        .magic = CHANNEL_MAGIC, .abi = CHANNEL_ABI, .geometry = *g, .total_bytes = at.total
+        .magic = CHANNEL_MAGIC, .abi = CHANNEL_ABI, .geometry = g, .total_bytes = at.total
     };
     if (ftruncate(fd, (off_t)at.total) < 0 ||
         pwrite(fd, &head, sizeof(head), 0) != (ssize_t)sizeof(head) ||
@@ -189,8 +194,8 @@ void channel_worker_look(const struct channel *ch, uint32_t worker, struct chann
 
     ret->incarnation = get32(&b->incarnation);
     ret->pid = get32(&b->pid);
-    ret->state = state == CHANNEL_WORKER_BUSY || state == CHANNEL_WORKER_IDLE ? state :
-                                                                                  CHANNEL_WORKER_NONE;
+    ret->state = state == CHANNEL_WORKER_BUSY || state == CHANNEL_WORKER_IDLE ? state
+                                                                              : CHANNEL_WORKER_NONE;
     ret->ticket = (struct channel_ticket){ (uint32_t)(ticket >> 32), (uint32_t)ticket };
     ret->since_ns = get(&b->since_ns);
     ret->requests = get(&b->requests);
@@ -239,7 +244,8 @@ int futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns)
                            .tv_nsec = (long)(timeout_ns % NS_PER_S) };
 
     /* Not FUTEX_PRIVATE: the word is shared between processes. */
-    if (syscall(SYS_futex, word, FUTEX_WAIT, expected, timeout_ns == UINT64_MAX ? NULL : &ts, NULL, 0) == 0)
+    if (syscall(SYS_futex, word, FUTEX_WAIT, expected, timeout_ns == UINT64_MAX ? NULL : &ts, NULL,
+                0) == 0)
         return 0;
     CHECKF(errno == EAGAIN || errno == EINTR || errno == ETIMEDOUT, "futex wait: errno %d", errno);
     return -errno;
@@ -258,8 +264,9 @@ void eventfd_signal(int fd)
     uint64_t one = 1;
     int saved = errno;
 
-    /* EAGAIN: the counter is full, the reader is woken anyway. EINTR cannot happen on a non-blocking
-     * eventfd; other errors mean that the gateway is gone, which channel_close tells. */
+    /* EAGAIN: the counter is full, the reader is woken anyway. EINTR cannot happen on a
+     * non-blocking eventfd; other errors mean that the gateway is gone, which channel_close tells.
+     */
     while (write(fd, &one, sizeof(one)) < 0 && errno == EINTR)
         ;
     errno = saved;

@@ -32,7 +32,7 @@ enum { CHANNEL_ABI = 1, CHANNEL_WORKERS_MAX = 1024, CHANNEL_THREADS_MAX = 16, CH
 struct channel_geometry {
     uint32_t workers;    /* rings and worker blocks */
     uint32_t threads;    /* gateway threads */
-    uint32_t slots;      /* requests queued or running at once, over all threads; divided evenly */
+    uint32_t slots;      /* requests queued or running at once, over all threads; rounded down to a multiple of them */
     uint32_t slot_bytes; /* request head + inline body; multiple of 64 */
     uint32_t ring_bytes; /* of each (worker, thread) response ring; power of two, tests: down to 64 */
 };
@@ -111,7 +111,8 @@ size_t channel_inline_room(const struct channel *ch, const struct channel_reques
 unsigned channel_wake(struct channel *ch, uint32_t thread);
 /* Takes a queued request back. True: it never ran and the slot is free. False: a worker has it. */
 bool channel_cancel(struct channel *ch, uint32_t thread, struct channel_ticket t);
-/* Tells the worker that runs it that the client has gone (it may go on, as ignore_user_abort says). */
+/* Tells the worker that runs it that the client has gone (it may go on, as ignore_user_abort says), and marks
+ * its ring: what a slow client left there is to be consumed now, or the ticket released. */
 void channel_abort(struct channel *ch, uint32_t thread, struct channel_ticket t);
 enum channel_state { CHANNEL_FREE, CHANNEL_QUEUED, CHANNEL_RUNNING, CHANNEL_DONE, CHANNEL_STALE };
 /* Where a request is now; for RUNNING also the worker. STALE: seq does not match. */
@@ -170,7 +171,8 @@ void channel_release(struct channel *ch, uint32_t thread, struct channel_ticket 
 
 /* The pool process said: worker `index` of `incarnation` is dead (reaped). For every thread, in that
  * thread: take what its ring still holds by peek/consume first, then this. Returns true and the ticket
- * when this thread's request died with it (answer 502, then channel_release). Resets the ring; wakes another
+ * when this thread's request died with it (answer 502; the slot is free again, do not
+ * release it). Resets the ring; wakes another
  * worker in case the dead one had been claimed for a wake-up. Call it until it returns false: honest workers
  * leave one ticket at most, a corrupted one may seem to hold more. When all threads have called it, the next
  * incarnation may start. */

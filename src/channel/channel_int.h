@@ -1,26 +1,27 @@
 /*
  * channel, inside: the layout of the shared memory and what both sides need of it.
  *
- * One object: head | thread blocks | queue cells | worker blocks | ring controls | slots | ring bytes.
- * Every area starts on a cache line; words written by different sides never share one, except where a
- * request touches both anyway (a slot's state stands beside its request).
+ * One object: head | thread blocks | queue cells | worker blocks | ring controls | slots | ring
+ * bytes. Every area starts on a cache line; words written by different sides never share one,
+ * except where a request touches both anyway (a slot's state stands beside its request).
  *
- * Queue. Each gateway thread has a queue of its own: a ring of 64-bit cells {lap, slot, seq}. Only that
- * thread appends, so its tail is private memory; a cell's lap number tells a worker whether it is
- * filled. Workers share `head`. A request is claimed by one compare-and-swap on the *slot's* state word,
- * QUEUED(seq) -> RUNNING(worker, incarnation, seq); `head` only says where to look. Whoever finds at the
- * head a ticket that is not QUEUED any more (claimed, or taken back by channel_cancel) moves the head on.
- * Hence a worker dead between claim and move stalls nothing, and a ticket that stands in two cells, or is
- * read from a cell of an older lap, is still answered once.
+ * Queue. Each gateway thread has a queue of its own: a ring of 64-bit cells {lap, slot, seq}. Only
+ * that thread appends, so its tail is private memory; a cell's lap number tells a worker whether it
+ * is filled. Workers share `head`. A request is claimed by one compare-and-swap on the *slot's*
+ * state word, QUEUED(seq) -> RUNNING(worker, incarnation, seq); `head` only says where to look.
+ * Whoever finds at the head a ticket that is not QUEUED any more (claimed, or taken back by
+ * channel_cancel) moves the head on. Hence a worker dead between claim and move stalls nothing, and
+ * a ticket that stands in two cells, or is read from a cell of an older lap, is still answered
+ * once.
  *
- * Response ring. One single-producer single-consumer ring of records for each (worker, thread), with
- * free-running 64-bit positions. Records are 16-byte aligned, at most half a ring, so a header never
- * wraps and a blocked worker can go on once half the ring is free. Both sides keep their own position
- * and a copy of the other's; the gateway copies a record's header once, when it parses it.
+ * Response ring. One single-producer single-consumer ring of records for each (worker, thread),
+ * with free-running 64-bit positions. Records are 16-byte aligned, at most half a ring, so a header
+ * never wraps and a blocked worker can go on once half the ring is free. Both sides keep their own
+ * position and a copy of the other's; the gateway copies a record's header once, when it parses it.
  *
- * What survives a crash: everything the other side needs. A dead worker leaves a slot that says so, an
- * idle bit, a ring; channel_worker_recover takes them back. A dead gateway leaves a channel that is closed
- * and thrown away.
+ * What survives a crash: everything the other side needs. A dead worker leaves a slot that says so,
+ * an idle bit, a ring; channel_worker_recover takes them back. A dead gateway leaves a channel that
+ * is closed and thrown away.
  *
  * Memory orders. Four pairs of "write mine, then look at yours" must not both miss; each side has a
  * sequentially consistent operation or fence between its write and its look:
@@ -75,18 +76,23 @@ static_assert(offsetof(struct shared_head, closed) == LINE, "head layout");
 static_assert(offsetof(struct shared_head, idle) == 2 * LINE, "head layout");
 static_assert(sizeof(struct shared_head) == 4 * LINE, "head layout");
 
-enum sleep_mode { AWAKE, ASLEEP, ASLEEP_BOUNDED /* wakes by itself soon: signals may be deferred */ };
+enum sleep_mode {
+    AWAKE,
+    ASLEEP,
+    ASLEEP_BOUNDED /* wakes by itself soon: signals may be deferred */
+};
 
 struct thread_block {
-    /* Written by workers when they publish; words 0 to 6 share the line with `sleeping`, so that up to
-     * 448 workers touch one line. */
+    /* Written by workers when they publish; words 0 to 6 share the line with `sleeping`, so that up
+     * to 448 workers touch one line. */
     alignas(LINE) _Atomic uint32_t sleeping;
     uint32_t pad;
     _Atomic uint64_t dirty[BITMAP_WORDS];
     alignas(LINE) _Atomic uint64_t queue_head; /* workers, and the thread when it packs the queue */
     alignas(LINE) _Atomic uint32_t defer_responses; /* written by the thread from here on */
     uint32_t pad2;
-    _Atomic uint64_t pushed, canceled, queue_full, wakes, ring_wakes, dropped, recovered, recovered_running;
+    _Atomic uint64_t pushed, canceled, queue_full, wakes, ring_wakes, dropped, recovered,
+        recovered_running;
 };
 static_assert(offsetof(struct thread_block, dirty) == 8, "thread block layout");
 static_assert(offsetof(struct thread_block, queue_head) == 3 * LINE, "thread block layout");
@@ -105,7 +111,7 @@ struct worker_block {
     uint32_t pad2;
     _Atomic uint64_t ticket; /* slot << 32 | seq */
     _Atomic uint64_t since_ns;
-    _Atomic uint64_t requests; /* of this incarnation */
+    _Atomic uint64_t requests;      /* of this incarnation */
     _Atomic uint64_t claimed, done; /* of all */
     _Atomic uint32_t signals, ring_full;
 };
@@ -148,8 +154,8 @@ static_assert(offsetof(struct slot, text) == 40, "slot layout");
 static_assert(sizeof(struct slot) == 152, "slot layout");
 
 /* --- words ---------------------------------------------------------------------------------------- */
-/* Slot state: state 4 | worker 12 | incarnation 16 | seq 32. Sixteen bits of incarnation are enough to
- * tell a dead worker from its successor: recovery stands between the two. */
+/* Slot state: state 4 | worker 12 | incarnation 16 | seq 32. Sixteen bits of incarnation are enough
+ * to tell a dead worker from its successor: recovery stands between the two. */
 static inline uint64_t state_word(enum channel_state state, uint32_t worker, uint32_t incarnation,
                                   uint32_t seq)
 {
@@ -173,8 +179,9 @@ static inline uint32_t state_seq(uint64_t word)
     return (uint32_t)word;
 }
 
-/* Queue cell: lap 16 | slot 16 | seq 32. Laps count from 1, so that a fresh cell (0) is never filled; a
- * lap number that comes round again after 65,535 laps can only lead to a claim, which is always safe. */
+/* Queue cell: lap 16 | slot 16 | seq 32. Laps count from 1, so that a fresh cell (0) is never
+ * filled; a lap number that comes round again after 65,535 laps can only lead to a claim, which is
+ * always safe. */
 static inline uint64_t cell_word(uint64_t position, unsigned shift, uint32_t slot, uint32_t seq)
 {
     uint64_t lap = (position >> shift) % 0xffff + 1;
@@ -231,7 +238,8 @@ static inline struct worker_block *worker_at(const struct channel *ch, uint32_t 
     DCHECK(worker < ch->geometry.workers);
     return (struct worker_block *)(ch->base + ch->at.workers) + worker;
 }
-static inline struct ring_control *ring_at(const struct channel *ch, uint32_t worker, uint32_t thread)
+static inline struct ring_control *ring_at(const struct channel *ch, uint32_t worker,
+                                           uint32_t thread)
 {
     return (struct ring_control *)(ch->base + ch->at.rings) +
            ((uint64_t)worker * ch->geometry.threads + thread);

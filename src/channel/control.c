@@ -45,7 +45,8 @@ int control_send(int sock, const struct control_message *m, const int *fds, size
     return fd_send(sock, m, HEAD_BYTES + m->text_bytes, fds, n_fds);
 }
 
-int control_receive(int sock, struct control_message *ret, int *ret_fds, size_t max_fds, size_t *ret_n_fds)
+int control_receive(int sock, struct control_message *ret, int *ret_fds, size_t max_fds,
+                    size_t *ret_n_fds)
 {
     size_t n_fds = 0;
     ssize_t n = fd_receive(sock, ret, sizeof(*ret), ret_fds, max_fds, &n_fds);
@@ -68,8 +69,8 @@ int control_receive(int sock, struct control_message *ret, int *ret_fds, size_t 
 }
 
 /* --- boot ----------------------------------------------------------------------------------------- */
-/* Records "key=value" NUL. Values are C strings but the configuration's text, which may hold anything: its
- * length stands in a record of its own before it. */
+/* Records "key=value" NUL. Values are C strings but the configuration's text, which may hold
+ * anything: its length stands in a record of its own before it. */
 static int put_number(struct buf *b, const char *key, int64_t value)
 {
     int r = buf_printf(b, "%s=%lld", key, (long long)value);
@@ -131,7 +132,8 @@ static bool set_number(struct str value, uint64_t max, uint64_t *ret)
 }
 
 /* One record; false when it is not one of ours. */
-static bool take_record(struct control_boot *b, struct str key, struct str value, size_t *n_overrides)
+static bool take_record(struct control_boot *b, struct str key, struct str value,
+                        size_t *n_overrides)
 {
     uint64_t n;
 
@@ -169,7 +171,8 @@ static bool parse_boot(struct control_boot *b, struct str rest)
             return false;
         struct str key = str_take(rest, (size_t)equals);
         rest = str_skip(rest, (size_t)equals + 1);
-        ptrdiff_t end = str_eq(key, STR("config_text")) ? (ptrdiff_t)b->config_text_bytes : str_find(rest, '\0');
+        ptrdiff_t end = str_eq(key, STR("config_text")) ? (ptrdiff_t)b->config_text_bytes
+                                                        : str_find(rest, '\0');
         if (end < 0 || (size_t)end >= rest.n || rest.p[end] != '\0')
             return false;
         if (!take_record(b, key, str_take(rest, (size_t)end), &n_overrides))

@@ -1,9 +1,10 @@
 /*
  * The gateway's side of a channel: slots, queue, wake-ups, reading of response rings, recovery.
  *
- * What the gateway decides by stands in its own memory (struct gate): which slots are free, the sequence
- * number of each, how far each ring was read, the headers of the pieces it has looked at. What workers
- * wrote is copied once, checked and at worst dropped; it never indexes memory unchecked.
+ * What the gateway decides by stands in its own memory (struct gate): which slots are free, the
+ * sequence number of each, how far each ring was read, the headers of the pieces it has looked at.
+ * What workers wrote is copied once, checked and at worst dropped; it never indexes memory
+ * unchecked.
  */
 #include <errno.h>
 
@@ -52,8 +53,8 @@ struct gate {
     uint32_t n_free, n_pending;
     uint64_t defer_ns;
     uint64_t dirty[BITMAP_WORDS];
-    struct reader **readers; /* by worker, made when first needed */
-    struct slot_use *uses;   /* by slot - first_slot */
+    struct reader **readers;  /* by worker, made when first needed */
+    struct slot_use *uses;    /* by slot - first_slot */
     uint32_t *free, *pending; /* stacks of slot - first_slot: the hottest on top */
 };
 
@@ -195,7 +196,8 @@ static inline uint32_t put_text(char *slot, uint32_t at, struct str text, struct
     return at + (uint32_t)text.n;
 }
 
-static void slot_fill(struct slot *s, const struct channel_request *r, const struct channel_pair *headers)
+static void slot_fill(struct slot *s, const struct channel_request *r,
+                      const struct channel_pair *headers)
 {
     const struct str *texts = &r->method;
     struct span *pairs = (struct span *)(s + 1);
@@ -219,10 +221,10 @@ static void slot_fill(struct slot *s, const struct channel_request *r, const str
     put_text(base, at, r->body_kind == CHANNEL_BODY_INLINE ? r->body : STR_NONE, &s->body);
 }
 
-/* The queue is full of tickets, some of them taken back: turns it round once, keeping those that are
- * still queued, in order. Only as many remain as there are slots, half the queue at most, so this is
- * paid for by the pushes since the last time. A ticket is out of the queue for a moment; a worker that
- * misses it sleeps, and the channel_wake that follows every push wakes it. */
+/* The queue is full of tickets, some of them taken back: turns it round once, keeping those that
+ * are still queued, in order. Only as many remain as there are slots, half the queue at most, so
+ * this is paid for by the pushes since the last time. A ticket is out of the queue for a moment; a
+ * worker that misses it sleeps, and the channel_wake that follows every push wakes it. */
 static int queue_pack(struct channel *ch, struct gate *g)
 {
     struct thread_block *b = thread_at(ch, g->thread);
@@ -239,8 +241,8 @@ static int queue_pack(struct channel *ch, struct gate *g)
         uint64_t cell = atomic_load_explicit(&cells[h & mask], memory_order_relaxed);
         struct channel_ticket t = { cell_slot(cell), cell_seq(cell) };
         /* Failing means that a worker moved it on. */
-        if (!atomic_compare_exchange_strong_explicit(&b->queue_head, &h, h + 1, memory_order_acq_rel,
-                                                     memory_order_relaxed))
+        if (!atomic_compare_exchange_strong_explicit(&b->queue_head, &h, h + 1,
+                                                     memory_order_acq_rel, memory_order_relaxed))
             continue;
         if (!use_of(ch, g, t) || channel_ticket_state(ch, t, NULL) != CHANNEL_QUEUED)
             continue;
@@ -260,7 +262,8 @@ static int queue_make_room(struct channel *ch, struct gate *g)
     if (likely(g->tail - g->head_seen < size))
         return 0;
     /* Acquire: partner is the worker's move of the head; it has read the cell we write next. */
-    g->head_seen = atomic_load_explicit(&thread_at(ch, g->thread)->queue_head, memory_order_acquire);
+    g->head_seen =
+        atomic_load_explicit(&thread_at(ch, g->thread)->queue_head, memory_order_acquire);
     if (g->tail - g->head_seen > size) {
         g->head_seen = g->tail - size;
         return -EPROTO;
@@ -300,7 +303,8 @@ int channel_push(struct channel *ch, uint32_t thread, const struct channel_reque
     /* Release: partner is the worker's load of the cell; it then sees the state above. */
     uint64_t mask = (UINT64_C(1) << ch->at.queue_shift) - 1;
     atomic_store_explicit(&cells_at(ch, thread)[g->tail & mask],
-                          cell_word(g->tail, ch->at.queue_shift, t.slot, seq), memory_order_release);
+                          cell_word(g->tail, ch->at.queue_shift, t.slot, seq),
+                          memory_order_release);
     STEP();
     g->tail++;
     g->unwoken++;
@@ -323,7 +327,8 @@ static unsigned wake_idle(struct channel *ch, uint32_t n)
         }
         if (!want)
             continue;
-        uint64_t got = want & atomic_fetch_and_explicit(&ch->head->idle[i], ~want, memory_order_acq_rel);
+        uint64_t got = want &
+                       atomic_fetch_and_explicit(&ch->head->idle[i], ~want, memory_order_acq_rel);
         STEP();
         for (; got; got &= got - 1) {
             uint32_t worker = i * 64 + (uint32_t)__builtin_ctzll(got);
@@ -349,7 +354,8 @@ unsigned channel_wake(struct channel *ch, uint32_t thread)
     unsigned woken = wake_idle(ch, n);
     if (woken) {
         struct thread_block *b = thread_at(ch, thread);
-        atomic_store_explicit(&b->wakes, atomic_load_explicit(&b->wakes, memory_order_relaxed) + woken,
+        atomic_store_explicit(&b->wakes,
+                              atomic_load_explicit(&b->wakes, memory_order_relaxed) + woken,
                               memory_order_relaxed);
     }
     return woken;
@@ -397,6 +403,8 @@ void channel_abort(struct channel *ch, uint32_t thread, struct channel_ticket t)
     atomic_store_explicit(&slot_at(ch, t.slot)->aborted, t.seq, memory_order_release);
     if (channel_ticket_state(ch, t, &worker) != CHANNEL_RUNNING)
         return;
+    /* What a slow client left in the ring is to be looked at again: it need not be kept for it. */
+    g->dirty[worker / 64] |= UINT64_C(1) << worker % 64;
     /* (abort): partner is the fence in wait_for_space. */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&ring_at(ch, worker, thread)->waiting, memory_order_relaxed))
@@ -427,8 +435,8 @@ bool channel_gateway_sleep(struct channel *ch, uint32_t thread, uint64_t *ret_ma
     struct thread_block *b = thread_at(ch, thread);
     enum sleep_mode mode = ASLEEP;
 
-    /* Signals may be put off only while there is a backlog: more queued than the workers that were just
-     * woken will take at once. A single request in flight is always answered at once. */
+    /* Signals may be put off only while there is a backlog: more queued than the workers that were
+     * just woken will take at once. A single request in flight is always answered at once. */
     if (g->defer_ns) {
         uint64_t queued = g->tail - atomic_load_explicit(&b->queue_head, memory_order_relaxed);
         if (queued > ch->geometry.workers)
@@ -475,7 +483,8 @@ int channel_next_dirty(struct channel *ch, uint32_t thread)
 }
 
 /* Is the record's ticket one this thread has running with that worker? Remembers the answer. */
-static bool piece_is_ours(struct channel *ch, struct gate *g, uint32_t worker, struct channel_ticket t)
+static bool piece_is_ours(struct channel *ch, struct gate *g, uint32_t worker,
+                          struct channel_ticket t)
 {
     struct slot_use *u = use_of(ch, g, t);
 
@@ -483,8 +492,8 @@ static bool piece_is_ours(struct channel *ch, struct gate *g, uint32_t worker, s
         return false;
     if (u->worker == NO_WORKER) {
         uint64_t s = atomic_load_explicit(&slot_at(ch, t.slot)->state, memory_order_acquire);
-        if ((state_of(s) != CHANNEL_RUNNING && state_of(s) != CHANNEL_DONE) || state_seq(s) != t.seq ||
-            state_worker(s) != worker)
+        if ((state_of(s) != CHANNEL_RUNNING && state_of(s) != CHANNEL_DONE) ||
+            state_seq(s) != t.seq || state_worker(s) != worker)
             return false;
         u->worker = (uint16_t)worker;
     }
@@ -535,7 +544,8 @@ static int ring_parse(struct channel *ch, struct gate *g, uint32_t worker, struc
     while (rd->parsed != tail && rd->n < CACHED_PIECES) {
         struct record rec = record_read(ch, g->thread, worker, rd->parsed);
         if (rec.type < CHANNEL_HEAD || rec.type > CHANNEL_FILE ||
-            rec.bytes > ch->geometry.ring_bytes - sizeof(rec) || record_span(rec.bytes) > tail - rd->parsed)
+            rec.bytes > ch->geometry.ring_bytes - sizeof(rec) ||
+            record_span(rec.bytes) > tail - rd->parsed)
             return -EPROTO;
         uint32_t span = record_span(rec.bytes);
         struct channel_ticket t = { rec.slot, rec.seq };
@@ -583,7 +593,8 @@ static void piece_show(struct channel *ch, uint32_t thread, uint32_t worker, con
     ret->bytes = p->bytes;
 }
 
-int channel_peek(struct channel *ch, uint32_t thread, uint32_t worker, struct channel_piece *ret, int max)
+int channel_peek(struct channel *ch, uint32_t thread, uint32_t worker, struct channel_piece *ret,
+                 int max)
 {
     struct gate *g = gate_of(ch, thread);
     struct reader *rd = reader_of(ch, g, worker);
@@ -605,7 +616,8 @@ void channel_consume(struct channel *ch, uint32_t thread, uint32_t worker, int p
     struct gate *g = gate_of(ch, thread);
     struct reader *rd = reader_of(ch, g, worker);
 
-    CHECKF(pieces >= 0 && (uint32_t)pieces + (bytes > 0) <= rd->n, "%d of %u pieces", pieces, rd->n);
+    CHECKF(pieces >= 0 && (uint32_t)pieces + (bytes > 0) <= rd->n, "%d of %u pieces", pieces,
+           rd->n);
     for (int i = 0; i < pieces; i++) {
         struct piece *p = &rd->piece[i];
         rd->head += p->span;
@@ -658,7 +670,8 @@ void channel_release(struct channel *ch, uint32_t thread, struct channel_ticket 
         return;
     uint32_t worker = u->worker;
     u->use = USE_PENDING;
-    /* A worker blocked on the full ring goes on; what it still writes is dropped when it is parsed. */
+    /* A worker blocked on the full ring goes on; what it still writes is dropped when it is parsed.
+     */
     if (worker != NO_WORKER) {
         struct reader *rd = reader_of(ch, g, worker);
         uint64_t head = rd->head;
@@ -687,8 +700,8 @@ static void ring_reset(struct channel *ch, struct gate *g, uint32_t worker)
     atomic_store_explicit(&rc->tail, 0, memory_order_relaxed);
 }
 
-static bool slot_died_with(const struct channel *ch, const struct gate *g, uint32_t i, uint32_t worker,
-                           uint32_t incarnation)
+static bool slot_died_with(const struct channel *ch, const struct gate *g, uint32_t i,
+                           uint32_t worker, uint32_t incarnation)
 {
     uint64_t s = atomic_load_explicit(&slot_at(ch, g->first_slot + i)->state, memory_order_acquire);
 
@@ -704,8 +717,8 @@ static bool queue_has_work(const struct channel *ch, const struct gate *g)
     return h != g->tail;
 }
 
-bool channel_worker_recover(struct channel *ch, uint32_t thread, uint32_t worker, uint32_t incarnation,
-                            struct channel_ticket *ret)
+bool channel_worker_recover(struct channel *ch, uint32_t thread, uint32_t worker,
+                            uint32_t incarnation, struct channel_ticket *ret)
 {
     struct gate *g = gate_of(ch, thread);
     struct thread_block *b = thread_at(ch, thread);
@@ -719,19 +732,20 @@ bool channel_worker_recover(struct channel *ch, uint32_t thread, uint32_t worker
         struct slot_use *u = &g->uses[i];
         if (u->use == USE_FREE || u->orphaned || !slot_died_with(ch, g, i, worker, incarnation))
             continue;
-        uint64_t s = atomic_load_explicit(&slot_at(ch, g->first_slot + i)->state, memory_order_relaxed);
+        uint64_t s =
+            atomic_load_explicit(&slot_at(ch, g->first_slot + i)->state, memory_order_relaxed);
         if (state_of(s) == CHANNEL_RUNNING)
             count_up(&b->recovered_running);
         u->orphaned = true;
         if (u->use == USE_ACTIVE && !u->finished) {
             *ret = (struct channel_ticket){ g->first_slot + i, u->seq };
             lost = true;
+            slot_free(g, i);
             count_up(&b->recovered);
             break;
         }
     }
-    if (!lost)
-        collect_pending(ch, g);
+    collect_pending(ch, g);
     /* It may have been claimed for a wake-up it did not live to follow. */
     if (queue_has_work(ch, g)) {
         atomic_thread_fence(memory_order_seq_cst); /* (idle) */
@@ -746,7 +760,8 @@ void channel_worker_grant(struct channel *ch, uint32_t worker, uint32_t incarnat
     CHECK(worker < ch->geometry.workers);
     struct worker_block *b = worker_at(ch, worker);
 
-    /* Release: partner is the load in channel_worker_attach; rings and slots were recovered before. */
+    /* Release: partner is the load in channel_worker_attach; rings and slots were recovered before.
+     */
     atomic_store_explicit(&b->grant, (uint64_t)incarnation + 1, memory_order_release);
     worker_wake(b);
 }

@@ -1,9 +1,10 @@
 /*
  * The worker's side of a channel: claiming requests, sleeping, writing responses.
  *
- * One process, one thread, one request at a time. It may be killed between any two instructions; what it
- * owns is then found by its index and incarnation in the slot's state word. Slots are written by the
- * gateway and checked all the same: one memory error there must not become one in every worker.
+ * One process, one thread, one request at a time. It may be killed between any two instructions;
+ * what it owns is then found by its index and incarnation in the slot's state word. Slots are
+ * written by the gateway and checked all the same: one memory error there must not become one in
+ * every worker.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -19,10 +20,10 @@ enum { NO_SLOT = 0xffffffffu };
 #define DEFER_REQUEST_NS (50 * NS_PER_US)
 
 struct ring_writer {
-    uint64_t tail;      /* written up to here */
-    uint64_t published; /* visible up to here */
-    uint64_t head_seen; /* the gateway had consumed up to here */
-    uint64_t last;      /* start of the last record */
+    uint64_t tail;       /* written up to here */
+    uint64_t published;  /* visible up to here */
+    uint64_t head_seen;  /* the gateway had consumed up to here */
+    uint64_t last;       /* start of the last record */
     uint32_t last_bytes; /* its payload, 0: cannot grow */
 };
 
@@ -67,8 +68,8 @@ static void show_state(struct channel_worker *w, unsigned state)
     atomic_store_explicit(&w->block->state, state, memory_order_relaxed);
 }
 
-int channel_worker_attach(struct channel *ch, uint32_t index, uint32_t incarnation, const int *eventfds,
-                          struct channel_worker **ret)
+int channel_worker_attach(struct channel *ch, uint32_t index, uint32_t incarnation,
+                          const int *eventfds, struct channel_worker **ret)
 {
     CHECK_MAGIC(ch, CHANNEL_HANDLE_MAGIC);
     CHECK(index < ch->geometry.workers);
@@ -100,7 +101,8 @@ int channel_worker_attach(struct channel *ch, uint32_t index, uint32_t incarnati
 static void signal_thread(struct channel_worker *w, uint32_t thread)
 {
     /* The one who takes the flag down writes; a thread is not written to twice for one sleep. */
-    if (atomic_exchange_explicit(&thread_at(w->ch, thread)->sleeping, AWAKE, memory_order_acq_rel) == AWAKE)
+    if (atomic_exchange_explicit(&thread_at(w->ch, thread)->sleeping, AWAKE,
+                                 memory_order_acq_rel) == AWAKE)
         return;
     STEP();
     eventfd_signal(w->eventfds[thread]);
@@ -119,8 +121,8 @@ static bool queue_filled(const struct channel *ch, uint32_t thread)
 {
     uint64_t h = atomic_load_explicit(&thread_at(ch, thread)->queue_head, memory_order_acquire);
     uint64_t mask = (UINT64_C(1) << ch->at.queue_shift) - 1;
-    return cell_filled(atomic_load_explicit(&cells_at(ch, thread)[h & mask], memory_order_acquire), h,
-                       ch->at.queue_shift);
+    return cell_filled(atomic_load_explicit(&cells_at(ch, thread)[h & mask], memory_order_acquire),
+                       h, ch->at.queue_shift);
 }
 
 static bool may_defer(const struct channel_worker *w, const struct thread_block *b)
@@ -130,7 +132,8 @@ static bool may_defer(const struct channel_worker *w, const struct thread_block 
            queue_filled(w->ch, w->thread);
 }
 
-/* Makes what was written visible and sees to it that the gateway looks at it. `end`: of a response. */
+/* Makes what was written visible and sees to it that the gateway looks at it. `end`: of a response.
+ */
 static void publish(struct channel_worker *w, struct ring_writer *ring, bool end)
 {
     struct thread_block *b = thread_at(w->ch, w->thread);
@@ -139,11 +142,13 @@ static void publish(struct channel_worker *w, struct ring_writer *ring, bool end
     if (ring->published == ring->tail)
         return;
     /* Release: partner is the acquire load in ring_parse. */
-    atomic_store_explicit(&ring_at(w->ch, w->index, w->thread)->tail, ring->tail, memory_order_release);
+    atomic_store_explicit(&ring_at(w->ch, w->index, w->thread)->tail, ring->tail,
+                          memory_order_release);
     ring->published = ring->tail;
     STEP();
     /* (sleep): partner is channel_gateway_sleep. */
-    atomic_fetch_or_explicit(&b->dirty[w->index / 64], UINT64_C(1) << w->index % 64, memory_order_seq_cst);
+    atomic_fetch_or_explicit(&b->dirty[w->index / 64], UINT64_C(1) << w->index % 64,
+                             memory_order_seq_cst);
     STEP();
     uint32_t sleeping = atomic_load_explicit(&b->sleeping, memory_order_seq_cst);
     if (sleeping == AWAKE)
@@ -159,9 +164,11 @@ static void publish(struct channel_worker *w, struct ring_writer *ring, bool end
 }
 
 /* --- requests ------------------------------------------------------------------------------------- */
-static bool text_at(const struct channel_worker *w, const struct slot *s, struct span span, struct str *ret)
+static bool text_at(const struct channel_worker *w, const struct slot *s, struct span span,
+                    struct str *ret)
 {
-    if (span.offset > w->ch->geometry.slot_bytes || span.bytes > w->ch->geometry.slot_bytes - span.offset)
+    if (span.offset > w->ch->geometry.slot_bytes ||
+        span.bytes > w->ch->geometry.slot_bytes - span.offset)
         return false;
     *ret = (struct str){ (const char *)s + span.offset, span.bytes };
     return true;
@@ -173,7 +180,8 @@ static int request_read(struct channel_worker *w, struct channel_request *ret)
     struct slot *shared = slot_at(w->ch, w->slot), s;
     struct str *texts = &ret->method;
 
-    memcpy((char *)&s + offsetof(struct slot, n_headers), (char *)shared + offsetof(struct slot, n_headers),
+    memcpy((char *)&s + offsetof(struct slot, n_headers),
+           (char *)shared + offsetof(struct slot, n_headers),
            sizeof(s) - offsetof(struct slot, n_headers));
     copied();
     for (unsigned i = 0; i < TEXTS; i++)
@@ -233,11 +241,12 @@ static bool claim_from(struct channel_worker *w, uint32_t thread)
         STEP();
         /* The claim. Acquire: partner is the release of the state in channel_push. */
         bool mine = slot < ch->at.slots_per_thread * ch->geometry.threads &&
-                    atomic_load_explicit(&slot_at(ch, slot)->state, memory_order_relaxed) == queued &&
+                    atomic_load_explicit(&slot_at(ch, slot)->state, memory_order_relaxed) ==
+                        queued &&
                     atomic_compare_exchange_strong_explicit(
                         &slot_at(ch, slot)->state, &queued,
-                        state_word(CHANNEL_RUNNING, w->index, w->incarnation, seq), memory_order_acq_rel,
-                        memory_order_relaxed);
+                        state_word(CHANNEL_RUNNING, w->index, w->incarnation, seq),
+                        memory_order_acq_rel, memory_order_relaxed);
         STEP();
         /* Mine or not, the ticket is dead now: move on, or find that somebody did. */
         atomic_compare_exchange_strong_explicit(&b->queue_head, &h, h + 1, memory_order_acq_rel,
@@ -258,7 +267,8 @@ static bool claim(struct channel_worker *w)
     uint32_t threads = w->ch->geometry.threads;
 
     for (uint32_t i = 0; i < threads; i++) {
-        uint32_t thread = w->first_thread + i < threads ? w->first_thread + i : w->first_thread + i - threads;
+        uint32_t thread = w->first_thread + i < threads ? w->first_thread + i
+                                                        : w->first_thread + i - threads;
         if (!claim_from(w, thread))
             continue;
         /* The next look starts behind it, so that no thread's queue starves another's. */
@@ -304,7 +314,7 @@ static int wait_for_work(struct channel_worker *w, uint64_t timeout_ns)
     for (uint32_t t = 0; t < ch->geometry.threads && !ready; t++)
         ready = queue_filled(ch, t);
     if (!ready)
-        r = futex_wait(&w->block->wake, wake, timeout_ns);
+        r = timeout_ns ? futex_wait(&w->block->wake, wake, timeout_ns) : -ETIMEDOUT;
     STEP();
     /* A gateway that has claimed the bit counts on us: look at the queue before giving up. */
     if (!(atomic_fetch_and_explicit(idle, ~bit, memory_order_acq_rel) & bit) || r == -EAGAIN)
@@ -336,7 +346,7 @@ int channel_worker_next(struct channel_worker *w, uint64_t timeout_ns, struct ch
             left = deadline > now ? deadline - now : 0;
         }
         int r = wait_for_work(w, left);
-        if (r < 0)
+        if (r < 0 && !atomic_load_explicit(&w->draining, memory_order_relaxed))
             return r;
     }
 }
@@ -363,11 +373,13 @@ void channel_worker_done(struct channel_worker *w)
 {
     CHECK_MAGIC(w, WORKER_MAGIC);
     CHECK(w->slot != NO_SLOT);
-    CHECKF(w->ended || w->dropping == -ESHUTDOWN, "CHANNEL_END must come before the end of the request");
+    CHECKF(w->ended || w->dropping == -ESHUTDOWN,
+           "CHANNEL_END must come before the end of the request");
     struct worker_block *b = w->block;
     /* Release: partner is worker_has_finished; we read the slot no more. */
     atomic_store_explicit(&slot_at(w->ch, w->slot)->state,
-                          state_word(CHANNEL_DONE, w->index, w->incarnation, w->seq), memory_order_release);
+                          state_word(CHANNEL_DONE, w->index, w->incarnation, w->seq),
+                          memory_order_release);
     STEP();
     w->slot = NO_SLOT;
     count_up(&b->requests);
@@ -377,7 +389,8 @@ void channel_worker_done(struct channel_worker *w)
 
 void channel_worker_drain(struct channel_worker *w)
 {
-    /* In a signal handler: only lock-free atomics. The changed word ends a futex_wait that has not begun. */
+    /* In a signal handler: only lock-free atomics. The changed word ends a futex_wait that has not
+     * begun. */
     atomic_store_explicit(&w->draining, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&w->block->wake, 1, memory_order_release);
 }
@@ -413,7 +426,8 @@ static void see_head(struct channel_worker *w, struct ring_writer *ring)
 }
 
 /* Until `need` bytes (at most half the ring) are free. 0, -ECANCELED (unless `end`), -ESHUTDOWN. */
-static int wait_for_space(struct channel_worker *w, struct ring_writer *ring, uint32_t need, bool end)
+static int wait_for_space(struct channel_worker *w, struct ring_writer *ring, uint32_t need,
+                          bool end)
 {
     struct ring_control *rc = ring_at(w->ch, w->index, w->thread);
     bool counted = false;
@@ -434,9 +448,7 @@ static int wait_for_space(struct channel_worker *w, struct ring_writer *ring, ui
         /* (space) and (abort): partners are the fences in ring_release and channel_abort. */
         atomic_thread_fence(memory_order_seq_cst);
         see_head(w, ring);
-        int r = is_closed(w->ch)                        ? -ESHUTDOWN :
-                !end && channel_worker_aborted(w)       ? -ECANCELED :
-                                                          0;
+        int r = is_closed(w->ch) ? -ESHUTDOWN : !end && channel_worker_aborted(w) ? -ECANCELED : 0;
         if (r == 0 && ring_room(w, ring) < need)
             futex_wait(&w->block->wake, wake, UINT64_MAX);
         atomic_store_explicit(&rc->waiting, 0, memory_order_relaxed);
@@ -477,15 +489,17 @@ static void ring_put(struct channel_worker *w, uint64_t position, struct source 
     }
 }
 
-static void record_write(struct channel_worker *w, struct ring_writer *ring, enum channel_piece_type type,
-                         uint16_t status, struct source *from, uint32_t n)
+static void record_write(struct channel_worker *w, struct ring_writer *ring,
+                         enum channel_piece_type type, uint16_t status, struct source *from,
+                         uint32_t n)
 {
     struct record rec = { .bytes = n,
                           .status = status,
                           .type = (uint8_t)type,
-                          .flags = (type == CHANNEL_HEAD || type == CHANNEL_INFORM) && from->left > n ?
-                                       CHANNEL_PART :
-                                       0,
+                          .flags = (type == CHANNEL_HEAD || type == CHANNEL_INFORM) &&
+                                           from->left > n
+                                       ? CHANNEL_PART
+                                       : 0,
                           .slot = w->slot,
                           .seq = w->seq };
     char *bytes = ring_bytes_at(w->ch, w->index, w->thread);
@@ -505,23 +519,26 @@ static void record_grow(struct channel_worker *w, struct ring_writer *ring, stru
 
     if (!ring->last_bytes || ring->last_bytes >= most)
         return;
-    uint32_t room = ring_room(w, ring) + record_span(ring->last_bytes) - (uint32_t)sizeof(struct record);
+    uint32_t room = ring_room(w, ring) + record_span(ring->last_bytes) -
+                    (uint32_t)sizeof(struct record);
     if (most > room)
         most = room;
     if (most <= ring->last_bytes)
         return;
-    uint32_t n = from->left < most - ring->last_bytes ? (uint32_t)from->left : most - ring->last_bytes;
+    uint32_t n = from->left < most - ring->last_bytes ? (uint32_t)from->left
+                                                      : most - ring->last_bytes;
     ring_put(w, ring->last + sizeof(struct record) + ring->last_bytes, from, n);
     ring->last_bytes += n;
     ring->tail = ring->last + record_span(ring->last_bytes);
     char *bytes = ring_bytes_at(w->ch, w->index, w->thread);
-    memcpy(bytes + (ring->last & (w->ch->geometry.ring_bytes - 1)), &ring->last_bytes, sizeof(uint32_t));
+    memcpy(bytes + (ring->last & (w->ch->geometry.ring_bytes - 1)), &ring->last_bytes,
+           sizeof(uint32_t));
     STEP();
 }
 static_assert(offsetof(struct record, bytes) == 0, "record_grow writes the length alone");
 
-static int write_piece(struct channel_worker *w, struct ring_writer *ring, enum channel_piece_type type,
-                       uint16_t status, struct source *from)
+static int write_piece(struct channel_worker *w, struct ring_writer *ring,
+                       enum channel_piece_type type, uint16_t status, struct source *from)
 {
     uint32_t half = w->ch->geometry.ring_bytes / 2;
 
