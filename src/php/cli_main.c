@@ -1,6 +1,7 @@
-/* `sapid php FILE [ARGS]`: finds the engine, then leaves everything to it (engine/cli.c). */
+/* Commands that run PHP in the process they are typed into: find the engine, leave the rest to it. */
+#include <limits.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 
 #include "php/php_int.h"
 
@@ -13,6 +14,47 @@ int php_cli_main(int argc, char **argv)
         fprintf(stderr, "sapid php: %s\n", message);
         return 1;
     }
-    struct engine_options options = { .role = "php", .log_least = LOG_WARN, .software = "sapid" };
+    library_prefer_cli_ini(&lib.probe);
+    struct engine_options options = {
+        .role = "php",
+        .log_least = LOG_WARN,
+        .software = "sapid",
+        .executable = settings_executable(),
+        .ini_path = *lib.probe.ini_file ? lib.probe.ini_file : NULL,
+        .ini_scan_dir = *lib.probe.ini_scan_dir ? lib.probe.ini_scan_dir : NULL,
+    };
     return lib.engine->cli(&options, argc, argv);
+}
+
+int php_lifecycle_main(int argc, char **argv)
+{
+    struct php_library lib;
+    char message[1024], script[PATH_MAX];
+    double ns;
+
+    if (argc < 2 || !realpath(argv[1], script)) {
+        fprintf(stderr, "usage: sapid @lifecycle FILE [N]\n");
+        return 2;
+    }
+    unsigned long n = argc > 2 ? strtoul(argv[2], NULL, 10) : 20000;
+    if (library_load(STR_NONE, &lib, message, sizeof(message)) < 0) {
+        fprintf(stderr, "sapid @lifecycle: %s\n", message);
+        return 1;
+    }
+    struct engine_options options = {
+        .role = "lifecycle",
+        .log_least = LOG_WARN,
+        .software = "sapid",
+        .executable = settings_executable(),
+        .ini_path = *lib.probe.ini_file ? lib.probe.ini_file : NULL,
+        .ini_scan_dir = *lib.probe.ini_scan_dir ? lib.probe.ini_scan_dir : NULL,
+    };
+    if (lib.engine->start(&options, message, sizeof(message)) < 0 ||
+        lib.engine->lifecycle(script, n ? n : 1, &ns) < 0) {
+        fprintf(stderr, "sapid @lifecycle: %s\n", message);
+        return 1;
+    }
+    printf("%.3f us of CPU per life cycle (%lu of them)\n", ns / 1000, n);
+    lib.engine->stop();
+    return 0;
 }

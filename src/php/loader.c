@@ -139,7 +139,7 @@ static int check_library(const struct php_probe *p, char *message, size_t size)
     return 0;
 }
 
-static int open_library(struct str path, struct php_probe *p, char *message, size_t size)
+static int identify_library(struct str path, struct php_probe *p, char *message, size_t size)
 {
     memset(p, 0, sizeof(*p));
     if (path.n == 0 && !find_library(p->path, sizeof(p->path)))
@@ -168,16 +168,7 @@ static int open_library(struct str path, struct php_probe *p, char *message, siz
                       "php.libphp_path %s is not libphp (no PHP build id in it): install "
                       "libphp8.2-embed and name its libphp8.2.so",
                       p->path);
-    rc = check_library(p, message, size);
-    if (rc < 0)
-        return rc;
-    void *lib = dlopen(p->path, RTLD_NOW | RTLD_GLOBAL);
-    if (!lib || !dlsym(lib, "php_module_startup"))
-        return refuse(message, size, -ENOEXEC,
-                      "php.libphp_path %s cannot be loaded (%s): expected the shared library of PHP's "
-                      "embed SAPI, as in Debian's libphp8.2-embed",
-                      p->path, lib ? "it exports no php_module_startup" : dlerror());
-    return 0;
+    return check_library(p, message, size);
 }
 
 /* --- the engine module ----------------------------------------------------------------------------- */
@@ -232,6 +223,19 @@ static int find_module(struct php_probe *p, char *message, size_t size)
                   p->version, p->api, p->api, p->version);
 }
 
+/* Extensions (.so files of the distribution) and the module look for the engine's symbols globally. */
+static int open_library(const struct php_probe *p, char *message, size_t size)
+{
+    void *lib = dlopen(p->path, RTLD_NOW | RTLD_GLOBAL);
+
+    if (lib && dlsym(lib, "php_module_startup"))
+        return 0;
+    return refuse(message, size, -ENOEXEC,
+                  "php.libphp_path %s cannot be loaded (%s): expected the shared library of PHP's embed "
+                  "SAPI, as in Debian's libphp8.2-embed",
+                  p->path, lib ? "it exports no php_module_startup" : dlerror());
+}
+
 static int open_module(const struct php_probe *p, const struct engine_module **ret, char *message,
                        size_t size)
 {
@@ -258,36 +262,47 @@ static int open_module(const struct php_probe *p, const struct engine_module **r
 
 /* --- php.ini --------------------------------------------------------------------------------------- */
 
-/* The files of an installed PHP-FPM of that version: the ones people edit. Without it the fields stay
- * empty, and the library's own search applies. */
-static void choose_ini(struct php_probe *p)
+/* The files of an installed PHP-FPM (or php-cli) of that version: the ones people edit. Without it the
+ * fields stay empty, and the library's own search applies. */
+static bool choose_ini(struct php_probe *p, const char *sapi)
 {
     char dir[64];
     struct stat st;
 
-    snprintf(dir, sizeof(dir), "/etc/php/%.*s/fpm", (int)strcspn(p->version + 2, ".") + 2, p->version);
+    snprintf(dir, sizeof(dir), "/etc/php/%.*s/%s", (int)strcspn(p->version + 2, ".") + 2, p->version,
+             sapi);
     snprintf(p->ini_file, sizeof(p->ini_file), "%s/php.ini", dir);
     snprintf(p->ini_scan_dir, sizeof(p->ini_scan_dir), "%s/conf.d", dir);
     if (stat(p->ini_file, &st) < 0)
         p->ini_file[0] = p->ini_scan_dir[0] = '\0';
     else if (stat(p->ini_scan_dir, &st) < 0)
         p->ini_scan_dir[0] = '\0';
+    return p->ini_file[0];
 }
 
 int php_probe(struct str path, struct php_probe *ret, char *message, size_t message_size)
 {
-    int rc = open_library(path, ret, message, message_size);
+    int rc = identify_library(path, ret, message, message_size);
 
     if (rc < 0)
         return rc;
-    choose_ini(ret);
+    (void)choose_ini(ret, "fpm");
     return find_module(ret, message, message_size);
+}
+
+void library_prefer_cli_ini(struct php_probe *p)
+{
+    if (!choose_ini(p, "cli"))
+        (void)choose_ini(p, "fpm");
 }
 
 int library_load(struct str path, struct php_library *ret, char *message, size_t message_size)
 {
     int rc = php_probe(path, &ret->probe, message, message_size);
 
+    if (rc < 0)
+        return rc;
+    rc = open_library(&ret->probe, message, message_size);
     if (rc < 0)
         return rc;
     return open_module(&ret->probe, &ret->engine, message, message_size);

@@ -16,6 +16,10 @@ int pool_main(void);
 /* `sapid php FILE [ARGS]`: CLI semantics on the same engine. Returns the script's exit status. */
 int php_cli_main(int argc, char **argv);
 
+/* `sapid @lifecycle FILE [N]`, for bench/: CPU time of one PHP life cycle (startup, script, shutdown, with
+ * the trims of the server) in a loop without any transport: the floor under a request. */
+int php_lifecycle_main(int argc, char **argv);
+
 /* What `sapid doctor` and error messages need to know of an installed libphp. */
 struct php_probe {
     char path[256];       /* of libphp */
@@ -25,8 +29,8 @@ struct php_probe {
     char module[256];     /* engine module that fits, "" when none */
     char ini_file[256], ini_scan_dir[256]; /* that sapid would use by default */
 };
-/* Loads the library into the calling process (do it in a child). `path` "" = search. 0, or -errno with one
- * sentence in `message` that says what is wrong and what to install. */
+/* Reads the library's bytes, runs nothing of it. `path` "" = search. 0, or -errno with one sentence in
+ * `message` that says what is wrong and what to install; what was found out until then is filled in. */
 MUST_USE int php_probe(struct str path, struct php_probe *ret, char *message, size_t message_size);
 
 #endif

@@ -15,6 +15,9 @@ struct php_library {
  * 0, or -errno with one sentence in `message`. */
 MUST_USE int library_load(struct str path, struct php_library *ret, char *message, size_t message_size);
 
+/* `sapid php` reads what php-cli reads, where that is installed. */
+void library_prefer_cli_ini(struct php_probe *p);
+
 /* --- proctitle.c ----------------------------------------------------------------------------------- */
 /* Makes room for a title where argv and the environment stand; the environment moves to the heap. Call
  * once, before threads and before anything keeps pointers into environ. */
@@ -28,6 +31,7 @@ struct settings {
     struct engine_setting *env; /* USER, HOME, then the pool's own */
     size_t n_env;
 };
+const char *settings_executable(void);
 void settings_init(struct settings *s, const struct config_pool *pool, const struct php_probe *probe);
 
 #endif

@@ -42,7 +42,7 @@ static void init_environment(struct settings *s, const struct config_pool *pool)
     mem_free(extra);
 }
 
-static const char *own_path(void)
+const char *settings_executable(void)
 {
     char path[4096];
     ssize_t n = readlink("/proc/self/exe", path, sizeof(path));
@@ -54,7 +54,7 @@ void settings_init(struct settings *s, const struct config_pool *pool, const str
 {
     *s = (struct settings){ 0 };
     s->options = (struct engine_options){
-        .executable = own_path(),
+        .executable = settings_executable(),
         /* Applications that know nginx by this text (WordPress's permalinks, say) do here what they do
          * there, which is what this server answers like. */
         .software = "sapid/" SAPID_VERSION " (nginx-compatible)",

@@ -11,26 +11,14 @@
 const char *engine_software = "sapid";
 
 
-/* php.ini's folder of extra files is found by the library through the environment only. A PHP_INI_SCAN_DIR
- * that the user set counts before ours. */
-static void choose_ini(const struct engine_options *o)
-{
-    if (o->ini_path)
-        engine_sapi.php_ini_path_override = mem_strdup(o->ini_path);
-    if (o->ini_scan_dir && !getenv("PHP_INI_SCAN_DIR"))
-        setenv("PHP_INI_SCAN_DIR", o->ini_scan_dir, 1);
-    engine_sapi.ini_entries = ini_render(o);
-}
-
 static int start(const struct engine_options *o, char *message, size_t message_size)
 {
-    bool scan_dir_is_ours = o->ini_scan_dir && !getenv("PHP_INI_SCAN_DIR");
-
     log_init(o->role, 2, o->log_least);
     engine_software = mem_strdup(o->software);
     compat_signal_startup();
     sapi_startup(&engine_sapi);
-    choose_ini(o);
+    ini_choose(&engine_sapi, o);
+    engine_sapi.ini_entries = ini_render(o);
     engine_sapi.executable_location = mem_strdup(o->executable);
     if (engine_sapi.startup(&engine_sapi) == FAILURE) {
         snprintf(message, message_size,
@@ -38,8 +26,6 @@ static int start(const struct engine_options *o, char *message, size_t message_s
                  PHP_VERSION);
         return -EIO;
     }
-    if (scan_dir_is_ours)
-        unsetenv("PHP_INI_SCAN_DIR");
     timeout_install();
     script_after_startup();
     ini_lock_admin(o);

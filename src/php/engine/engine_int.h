@@ -72,6 +72,9 @@ char *variables_getenv(const char *name, size_t name_len);
 void variables_install(void);
 
 /* ini.c */
+/* Which php.ini, which folder of extra files. Before startup. */
+void ini_choose(sapi_module_struct *sapi, const struct engine_options *o);
+/* The settings of the configuration in php.ini's language (mem_free). */
 MUST_USE char *ini_render(const struct engine_options *o);
 void ini_lock_admin(const struct engine_options *o);
 /* .user.ini files and [PATH=], [HOST=] sections for this request's script. */

@@ -10,6 +10,16 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+/* The folder of extra files reaches the library through the environment only. A PHP_INI_SCAN_DIR that the
+ * user set counts before ours. */
+void ini_choose(sapi_module_struct *sapi, const struct engine_options *o)
+{
+    if (o->ini_path)
+        sapi->php_ini_path_override = mem_strdup(o->ini_path);
+    if (o->ini_scan_dir)
+        setenv("PHP_INI_SCAN_DIR", o->ini_scan_dir, 0);
+}
+
 /* Values that the ini language must evaluate (E_ALL & ~E_NOTICE, On, 128M, 7.5) stay bare; everything else
  * is quoted, so that no character of a password or a path means something. */
 static bool is_bare(const char *value)
