@@ -19,6 +19,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SKIPPED_FOLDERS = {".git", "build", "corpus", "__pycache__", "node_modules", "vendor", ".pytest_cache"}
 COLUMNS = 100
+SCRIPT_COLUMNS = 120
 FUNCTION_LINES_NOTED = 70
 FUNCTION_LINES_MAX = 100
 
@@ -144,12 +145,18 @@ def files_begin_with_what_they_are(f):
         yield 1, f"the file must begin with {what}"
 
 
-def lines_fit_100_columns(f):
+def lines_fit_their_columns(f):
+    """C has 100; scripts have 120, and as many as they need for a row of test data: mostly literals."""
     if not (f.is_c or f.is_python or f.is_shell or f.is_meson):
         return
+    limit = COLUMNS if f.is_c else SCRIPT_COLUMNS
     for n, line in enumerate(f.lines, 1):
-        if len(line) > COLUMNS:
-            yield n, f"{len(line)} columns, at most {COLUMNS}"
+        if len(line) <= limit:
+            continue
+        literals = re.findall(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')""", line)
+        if f.is_python and sum(map(len, literals)) > len(line) / 2:
+            continue
+        yield n, f"{len(line)} columns, at most {limit}"
 
 
 def lines_have_no_tabs_or_trailing_space(f):
@@ -284,7 +291,7 @@ def format_is_clang_formats(files):
 
 
 RULES = [rooms_include_only_what_they_may, rooms_are_known, files_begin_with_what_they_are,
-         lines_fit_100_columns, lines_have_no_tabs_or_trailing_space,
+         lines_fit_their_columns, lines_have_no_tabs_or_trailing_space,
          files_are_named_after_what_they_do, functions_are_short,
          names_do_not_begin_with_underscore, versions_of_php_stay_outside_functions,
          nothing_is_left_undone, headers_are_guarded_by_their_path, tests_do_not_sleep,
@@ -308,7 +315,8 @@ EXAMPLES = {
         ("tests/a.py", "import os\n", '"""What this is for."""\n'),
         ("x.sh", "#!/bin/bash\nset -e\n", "#!/bin/bash\n# What this is for.\n"),
     ],
-    lines_fit_100_columns: [("src/http/a.c", "x" * 101, "x" * 100)],
+    lines_fit_their_columns: [("src/http/a.c", "x" * 101, "x" * 100),
+                              ("a.py", "x" * 121, 'f("' + "x" * 150 + '")')],
     lines_have_no_tabs_or_trailing_space: [("a.py", "x \n", "x\n"), ("a.c", "\tx\n", "    x\n"),
                                            ("a.c", "x", "x\n")],
     files_are_named_after_what_they_do: [("src/http/utils.c", "x", None),
