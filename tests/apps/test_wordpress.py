@@ -339,8 +339,8 @@ def test_log_in_and_publish_in_a_browser(server, launch_module, visitor, sql):
 
         browser.get(f"{server.origin}/wp-admin/post-new.php")
         title = wait.until(ec.presence_of_element_located((By.CSS_SELECTOR, ".editor-post-title__input")))
-        browser.execute_script("wp.data.dispatch('core/edit-post').toggleFeature('welcomeGuide');"
-                               " document.querySelectorAll('.components-modal__screen-overlay').forEach(e => e.remove());")
+        # The guided tour of a first visit covers the page until it is told not to.
+        browser.execute_script("wp.data.dispatch('core/preferences').set('core/edit-post', 'welcomeGuide', false)")
         wait.until(lambda b: not b.find_elements(By.CSS_SELECTOR, ".components-modal__screen-overlay"))
         title.click()
         title.send_keys("Published in Chromium\nThe first paragraph, typed in the block editor.")
