@@ -1,1 +1,226 @@
-/* doctor */
+/*
+ * `sapid doctor`: looks at what a server on this machine would depend on, says what is wrong and
+ * the command that mends it. It changes nothing and starts nothing. This file: the report and the
+ * engine.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <glob.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "tools/doctor_int.h"
+#include "tools/tools.h"
+#include "version.h"
+
+/* --- the report ------------------------------------------------------------------------------------ */
+
+void report_section(struct report *r, const char *title)
+{
+    (void)r;
+    printf("\n%s\n", title);
+}
+
+void report_say(struct report *r, enum severity severity, const char *fmt, ...)
+{
+    static const char *const words[] = {
+        [OK] = "ok     ", [NOTE] = "note   ", [WARNING] = "warning", [PROBLEM] = "PROBLEM"
+    };
+    va_list ap;
+
+    r->warnings += severity == WARNING;
+    r->problems += severity == PROBLEM;
+    printf("  %s  ", words[severity]);
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    putchar('\n');
+}
+
+void report_more(struct report *r, const char *fmt, ...)
+{
+    va_list ap;
+
+    (void)r;
+    printf("           ");
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    putchar('\n');
+}
+
+void report_remedy(struct report *r, const char *fmt, ...)
+{
+    va_list ap;
+
+    (void)r;
+    printf("           mend it: ");
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    putchar('\n');
+}
+
+/* --- the engine ------------------------------------------------------------------------------------ */
+
+/* Whether the dynamic linker accepts the library, tried in a child: its constructors are foreign
+ * code. */
+static bool library_loads(const char *path, char *message, size_t size)
+{
+    int out[2], status;
+
+    message[0] = '\0';
+    if (pipe(out) < 0)
+        return true;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid < 0) {
+        close(out[0]);
+        close(out[1]);
+        return true;
+    }
+    if (pid == 0) {
+        const char *error = dlopen(path, RTLD_NOW | RTLD_GLOBAL) ? NULL : dlerror();
+        if (error && write(out[1], error, strlen(error)) < 0)
+            _exit(2);
+        _exit(error ? 1 : 0);
+    }
+    close(out[1]);
+    ssize_t n = read(out[0], message, size - 1);
+    message[n > 0 ? n : 0] = '\0';
+    close(out[0]);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFSIGNALED(status))
+        snprintf(message, size, "loading it ended with signal %d", WTERMSIG(status));
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/* Other PHP versions of the system, so that nobody wonders which one is served. */
+static void list_other_libraries(struct report *r, const char *chosen)
+{
+    static const char *const patterns[] = { "/usr/lib/libphp[0-9].[0-9]*.so",
+                                            "/usr/lib/*/libphp[0-9].[0-9]*.so",
+                                            "/usr/local/lib/libphp*.so" };
+    char *real = realpath(chosen, NULL);
+
+    for (size_t i = 0; i < ARRAY_LENGTH(patterns); i++) {
+        glob_t found;
+        if (glob(patterns[i], 0, NULL, &found) != 0)
+            continue;
+        for (size_t j = 0; j < found.gl_pathc; j++) {
+            char *other = realpath(found.gl_pathv[j], NULL);
+            if (other && real && strcmp(other, real) != 0)
+                report_say(r, NOTE, "another libphp is installed: %s (php.libphp_path chooses it)",
+                           found.gl_pathv[j]);
+            free(other);
+        }
+        globfree(&found);
+    }
+    free(real);
+}
+
+static void doctor_engine(struct report *r, const struct config_pool *pool, struct php_probe *probe)
+{
+    char message[1024], why[512];
+
+    report_section(r, "PHP engine");
+    memset(probe, 0, sizeof(*probe));
+    int rc = php_probe(pool->libphp_path, probe, message, sizeof(message));
+    if (probe->version[0])
+        report_say(r, rc < 0 ? NOTE : OK, "libphp %s, API %u, %s%s: %s", probe->version, probe->api,
+                   probe->zts ? "ZTS" : "NTS", probe->debug ? ", debug build" : "", probe->path);
+    if (rc < 0) {
+        report_say(r, PROBLEM, "%s", message);
+        if (!probe->version[0] && pool->libphp_path.n == 0)
+            report_remedy(r, "apt install libphp8.2-embed");
+        return;
+    }
+    report_say(r, OK, "engine module for this API: %s", probe->module);
+    if (library_loads(probe->path, why, sizeof(why)))
+        report_say(r, OK, "the library loads");
+    else
+        report_say(r, PROBLEM, "the library does not load: %s", why);
+    list_other_libraries(r, probe->path);
+}
+
+/* --- the command ----------------------------------------------------------------------------------- */
+
+static const char help[] =
+    "sapid doctor [--config FILE] [-d NAME=VALUE]...: look for what would keep a server from working\n"
+    "\n"
+    "Looks at libphp, the php.ini files it reads and how they differ from PHP-FPM's, opcache, the\n"
+    "limits of this machine and account. Says what is wrong and the command that mends it.\n"
+    "Exit status: 0 no problem found, 1 a problem, 2 wrong usage. Takes the options of sapid serve.\n";
+
+static int examine(const struct config *c)
+{
+    struct report r = { 0, 0 };
+    struct php_probe probe;
+
+    printf("sapid " SAPID_VERSION " doctor\n");
+    doctor_engine(&r, &c->pools[0], &probe);
+    if (probe.version[0])
+        doctor_ini(&r, &probe, &c->pools[0]);
+    doctor_system(&r, c);
+    if (r.problems)
+        printf("\n%u problem%s, %u warning%s\n", r.problems, r.problems == 1 ? "" : "s", r.warnings,
+               r.warnings == 1 ? "" : "s");
+    else
+        printf("\nNo problem found, %u warning%s\n", r.warnings, r.warnings == 1 ? "" : "s");
+    return r.problems ? 1 : 0;
+}
+
+static int load_and_examine(const struct config_cli *cli)
+{
+    struct config *c = NULL;
+    struct config_errors errors = { NULL, 0 };
+    char *text, *message;
+    size_t n;
+    int status = 1;
+
+    if (config_cli_read(cli, &text, &n, &message) < 0) {
+        fprintf(stderr, "sapid: %s\n", message);
+        mem_free(message);
+        return 1;
+    }
+    int rc = config_load(str_from(cli->config_path ? cli->config_path : "(command line)"),
+                         (struct str){ text, n }, (const char *const *)cli->overrides,
+                         str_from(cli->base_dir), &c, &errors);
+    for (uint32_t i = 0; i < errors.n; i++) {
+        char *line = config_error_line(c, &errors.v[i]);
+        fprintf(stderr, "sapid: %s\n", line);
+        mem_free(line);
+    }
+    if (rc == 0)
+        status = examine(c);
+    else if (errors.n == 0)
+        fprintf(stderr, "sapid: %s\n", strerror(-rc));
+    config_free(c);
+    mem_free(text);
+    return status;
+}
+
+int doctor_main(int argc, char **argv)
+{
+    struct config_cli cli;
+    char *message;
+    int status = 0;
+
+    if (config_cli_parse(argc, argv, &cli, &message) < 0) {
+        fprintf(stderr, "sapid: %s\n", message);
+        mem_free(message);
+        status = 2;
+    } else if (cli.help) {
+        fputs(help, stdout);
+    } else {
+        status = load_and_examine(&cli);
+    }
+    config_cli_fini(&cli);
+    return status;
+}

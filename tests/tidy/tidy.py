@@ -35,7 +35,7 @@ MAY_INCLUDE = {
     "php": {"base", "channel", "snapshot", "config"},
     "gateway": {"base", "loop", "http", "tls", "config", "channel"},
     "supervisor": {"base", "loop", "config", "channel"},
-    "tools": {"base", "loop", "http", "tls", "config", "channel"},
+    "tools": {"base", "loop", "http", "tls", "config", "channel", "php"},
 }
 # System headers that belong to one room: what it hides.
 HIDDEN = [
