@@ -147,6 +147,9 @@ static struct route find_route(struct exchange *x)
     case FILES_FORBIDDEN:
         route.status = 403;
         break;
+    case FILES_UNAVAILABLE:
+        route.status = 503;
+        break;
     case FILES_NOT_FOUND:
         break;
     }

@@ -1,7 +1,7 @@
 /*
  * files: from a URL path to a file of the document root, and from a file to a response plan. One instance
- * per gateway thread, with a small open-file cache. Path traversal is impossible: everything is opened
- * beneath the root's descriptor with openat2(RESOLVE_BENEATH...). See files.c, static.c.
+ * per gateway thread, with a small open-file cache. The text of a path never leads out of the root; symbolic
+ * links that an administrator put there may. See files.c, static.c.
  */
 #ifndef SAPID_GATEWAY_FILES_H
 #define SAPID_GATEWAY_FILES_H
@@ -20,7 +20,7 @@
 struct files; /* cache and root of one pool in one thread */
 struct file;  /* open regular file, reference-counted */
 
-/* `root_fd`: O_PATH or O_DIRECTORY descriptor of the document root, kept open by the caller. */
+/* `root_fd`: O_PATH or O_DIRECTORY descriptor of the document root; it and `pool` outlive the result. */
 MUST_USE int files_new(const struct config_pool *pool, int root_fd, struct files **ret);
 void files_free(struct files *f);
 
@@ -31,6 +31,7 @@ enum files_kind {
     FILES_FRONT,     /* nothing there: the front controller takes it (script_name), path_info empty */
     FILES_REDIRECT,  /* folder asked for without its slash: 301 to the path + "/" */
     FILES_FORBIDDEN, /* 403: there, but not readable for the gateway */
+    FILES_UNAVAILABLE, /* 503: out of descriptors or memory */
 };
 
 enum { FILES_PATH_MAX = 4096 };
