@@ -346,6 +346,8 @@ NORETURN static void stop_now(struct pool *p, int status)
     signal_workers(p, SIGKILL);
     if (p->channel)
         channel_close(p->channel);
+    while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) /* who sees us gone sees the workers gone */
+        continue;
     _exit(status); /* the engine's shared memory is anonymous: the kernel frees it */
 }
 

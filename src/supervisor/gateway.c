@@ -158,12 +158,17 @@ void gateway_start(struct gateway_process *g)
 void gateway_maybe_listen(struct gateway_process *g)
 {
     struct supervisor *s = g->role.sup;
+    char message[256];
 
     if (!g->ready || g->listening || s->phase >= SUPERVISOR_DRAINING)
         return;
     for (uint32_t i = 0; i < s->n_pools; i++)
         if (!pool_serves(&s->pools[i]))
             return;
+    if (listeners_listen(&s->listeners, message, sizeof(message)) < 0) {
+        supervisor_start_failed(s, "listening", message);
+        return;
+    }
     g->listening = true;
     role_send_type(&g->role, CONTROL_LISTEN, 0, 0);
     supervisor_listening(s);

@@ -1,7 +1,8 @@
 /*
  * The listening sockets. They are bound once, before any role runs, stay open in the supervisor for the
  * life of the server, and every gateway process gets copies: so a gateway's death loses no client that is
- * still waiting in the backlog.
+ * still waiting in the backlog. TCP ports open only when the gateway accepts, so that an open port means
+ * a server that answers; a unix socket listens from the start, because one that does not looks stale.
  *
  * With several gateway threads each has a socket of its own (SO_REUSEPORT), so that the kernel spreads
  * the connections. SO_REUSEPORT would also let a second server of the same user bind the port in
@@ -79,7 +80,7 @@ static void put_url(struct listener *l, const struct sockaddr *a, uint16_t port)
     }
 }
 
-/* Bound and listening socket or -errno. */
+/* Bound socket or -errno. A port that somebody listens on is refused here already. */
 static int open_tcp(const struct sockaddr *a, socklen_t n, bool reuse_port)
 {
     int on = 1, e;
@@ -91,7 +92,7 @@ static int open_tcp(const struct sockaddr *a, socklen_t n, bool reuse_port)
         (reuse_port && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) < 0) ||
         (a->sa_family == AF_INET6 &&
          setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0) ||
-        bind(fd, a, n) < 0 || listen(fd, BACKLOG) < 0) {
+        bind(fd, a, n) < 0) {
         e = errno;
         close(fd);
         return -e;
@@ -293,6 +294,18 @@ int listeners_open(const struct config_server *s, uint32_t threads, struct liste
     if (r < 0)
         listeners_close(ret);
     return r;
+}
+
+int listeners_listen(struct listeners *l, char *message, size_t message_size)
+{
+    for (uint32_t i = 0; i < l->n; i++) {
+        if (listen(l->v[i].fd, BACKLOG) < 0) {
+            snprintf(message, message_size, "%s: %s%s", l->v[i].url, strerror(errno),
+                     errno == EADDRINUSE ? "; another program began to listen there meanwhile" : "");
+            return -errno;
+        }
+    }
+    return 0;
 }
 
 void listeners_close(struct listeners *l)

@@ -111,9 +111,12 @@ static bool receive_one(struct role *r)
         r->on_message(r, &m);
         return true;
     }
-    if (n == -EAGAIN || n == -EINTR)
+    /* A role that died with our messages unread: the kernel says so once, before its last words. */
+    if (n == -ECONNRESET)
+        return true;
+    if (n == -EAGAIN)
         return false;
-    if (n < 0 && n != -ECONNRESET) {
+    if (n < 0) {
         log_error("%s[%d] sent something that is no control message (%s): ending it", r->name,
                   (int)r->pid, strerror(-n));
         role_kill(r);

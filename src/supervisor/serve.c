@@ -85,9 +85,8 @@ void supervisor_reload(struct supervisor *s)
 {
     struct plan *plan;
 
-    if (s->phase != SUPERVISOR_SERVING) {
-        log_warn("a reload was asked for while the server is %s: ignored",
-                 s->phase == SUPERVISOR_STARTING ? "starting" : "stopping");
+    if (s->phase >= SUPERVISOR_DRAINING) {
+        log_warn("a reload was asked for while the server is stopping: ignored");
         return;
     }
     if (plan_new(&s->cli, log_line, &plan) < 0) {

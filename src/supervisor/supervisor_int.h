@@ -120,6 +120,8 @@ struct listeners {
 /* Binds everything, one socket per address and thread. 0 or -errno and `message`; then nothing stays. */
 MUST_USE int listeners_open(const struct config_server *s, uint32_t threads, struct listeners *ret,
                             char *message, size_t message_size);
+/* Opens the ports. Again with the next gateway, which changes nothing. */
+MUST_USE int listeners_listen(struct listeners *l, char *message, size_t message_size);
 /* Closes, and removes the unix sockets that are still ours. */
 void listeners_close(struct listeners *l);
 /* "http://127.0.0.1:8080, unix:/run/app.sock" */

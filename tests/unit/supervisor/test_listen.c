@@ -32,7 +32,10 @@ static int open_one(struct config_listen one, uint32_t threads, struct listeners
 {
     struct config_server s = { .listen = &one, .n_listen = 1 };
     message[0] = '\0';
-    return listeners_open(&s, threads, ret, message, sizeof(message));
+    int r = listeners_open(&s, threads, ret, message, sizeof(message));
+    if (r == 0)
+        EXPECT_INT(listeners_listen(ret, message, sizeof(message)), 0);
+    return r;
 }
 
 static uint16_t port_of(int fd)
@@ -91,6 +94,25 @@ TEST(port_in_use_is_refused_also_with_threads)
     listeners_close(&first);
     EXPECT_INT(open_one(tcp("127.0.0.1", port), 2, &second), 0);
     listeners_close(&second);
+}
+
+TEST(ports_stay_closed_until_the_gateway_accepts)
+{
+    struct config_listen one = tcp("127.0.0.1", 0);
+    struct config_server s = { .listen = &one, .n_listen = 1 };
+    struct listeners l;
+    struct sockaddr_in a;
+    socklen_t n = sizeof(a);
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    EXPECT_INT(listeners_open(&s, 1, &l, message, sizeof(message)), 0);
+    EXPECT_INT(getsockname(l.v[0].fd, (struct sockaddr *)&a, &n), 0);
+    EXPECT(connect(client, (struct sockaddr *)&a, n) < 0);
+    EXPECT_INT(errno, ECONNREFUSED);
+    EXPECT_INT(listeners_listen(&l, message, sizeof(message)), 0);
+    EXPECT_INT(connect(client, (struct sockaddr *)&a, n), 0);
+    close(client);
+    listeners_close(&l);
 }
 
 TEST(ipv6_and_any_do_not_collide)
