@@ -25,7 +25,8 @@ struct bench {
     struct channel *ch;
 };
 
-/* Handles live as long as the test's process; kept reachable, so that a leak checker sees real leaks. */
+/* Handles live as long as the test's process; kept reachable, so that a leak checker sees real
+ * leaks. */
 static void *kept[1024];
 static size_t n_kept;
 static void keep(void *handle)
