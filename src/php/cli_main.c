@@ -33,7 +33,7 @@ int php_lifecycle_main(int argc, char **argv)
     double ns;
 
     if (argc < 2 || !realpath(argv[1], script)) {
-        fprintf(stderr, "usage: sapid @lifecycle FILE [N]\n");
+        fprintf(stderr, "usage: sapid @lifecycle FILE [N [PHP_INI SCAN_DIR]]\n");
         return 2;
     }
     unsigned long n = argc > 2 ? strtoul(argv[2], NULL, 10) : 20000;
@@ -49,6 +49,10 @@ int php_lifecycle_main(int argc, char **argv)
         .ini_path = *lib.probe.ini_file ? lib.probe.ini_file : NULL,
         .ini_scan_dir = *lib.probe.ini_scan_dir ? lib.probe.ini_scan_dir : NULL,
     };
+    if (argc > 4) { /* the comparison's own, as the measured servers have them */
+        options.ini_path = argv[3];
+        options.ini_scan_dir = argv[4];
+    }
     if (lib.engine->start(&options, message, sizeof(message)) < 0 ||
         lib.engine->lifecycle(script, n ? n : 1, &ns) < 0) {
         fprintf(stderr, "sapid @lifecycle: %s\n", message);

@@ -101,7 +101,8 @@ static void tell_gateway(struct pool *p, const struct control_message *m, int fd
         rc = control_send(p->gateway, m, &fd, fd >= 0);
     } while (rc == -EINTR || (rc == -EAGAIN && poll(&wait, 1, GATEWAY_PATIENCE_MS) > 0));
     if (rc < 0) {
-        log_warn("the gateway does not take messages: %s", strerror(-rc));
+        if (rc != -EPIPE && rc != -ECONNRESET)
+            log_warn("the gateway does not take messages: %s", strerror(-rc));
         lose_gateway(p);
     }
 }

@@ -3,7 +3,7 @@
 
 #include "version.h"
 
-PHP_FUNCTION(fastcgi_finish_request)
+static PHP_FUNCTION(fastcgi_finish_request)
 {
     ZEND_PARSE_PARAMETERS_NONE();
     if (request.ended)
@@ -43,7 +43,7 @@ static void put_header(HashTable *into, struct str name, struct str value)
     zend_string_release(key);
 }
 
-PHP_FUNCTION(apache_request_headers)
+static PHP_FUNCTION(apache_request_headers)
 {
     ZEND_PARSE_PARAMETERS_NONE();
     array_init(return_value);
@@ -56,7 +56,7 @@ PHP_FUNCTION(apache_request_headers)
             put_header(Z_ARRVAL_P(return_value), request.headers[i].name, request.headers[i].value);
 }
 
-PHP_FUNCTION(apache_response_headers)
+static PHP_FUNCTION(apache_response_headers)
 {
     zend_llist_position at;
 
@@ -107,6 +107,15 @@ static PHP_MSHUTDOWN_FUNCTION(sapid)
     return SUCCESS;
 }
 
+/* After all RSHUTDOWNs, before the SAPI's own end: what is left of the body is not wanted. Without this
+ * sapi_deactivate would fetch and read all of it. */
+static ZEND_MODULE_POST_ZEND_DEACTIVATE_D(sapid)
+{
+    if (request.active)
+        body_fini(&request.body);
+    return SUCCESS;
+}
+
 static PHP_MINFO_FUNCTION(sapid)
 {
     (void)zend_module;
@@ -126,5 +135,7 @@ zend_module_entry engine_module_entry = {
     NULL,
     PHP_MINFO(sapid),
     SAPID_VERSION,
-    STANDARD_MODULE_PROPERTIES
+    NO_MODULE_GLOBALS,
+    ZEND_MODULE_POST_ZEND_DEACTIVATE_N(sapid),
+    STANDARD_MODULE_PROPERTIES_EX
 };

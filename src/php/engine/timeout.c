@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,12 +37,16 @@ static void count_towards(zend_long seconds)
 }
 
 /* The script did not come back to the interpreter within hard_timeout (stuck in a C function): PHP ends
- * the process, and so do we, with its words. Only async-signal-safe calls. */
+ * the process, and so do we. Only async-signal-safe calls. */
 static void die_hard(void)
 {
-    static const char text[] =
-        "Fatal error: Maximum execution time exceeded, hard_timeout passed too (worker terminated)\n";
-    ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
+    static const char before[] = "request ";
+    static const char after[] = ": PHP Fatal error:  Maximum execution time exceeded, and hard_timeout too; "
+                                "worker terminated\n";
+    struct iovec line[] = { { (char *)before, sizeof(before) - 1 },
+                            { (char *)request.view.request_id.p, request.view.request_id.n },
+                            { (char *)after, sizeof(after) - 1 } };
+    ssize_t n = writev(STDERR_FILENO, line, ARRAY_LENGTH(line));
 
     (void)n;
     _exit(ENGINE_EXIT_TIMEOUT);

@@ -76,6 +76,16 @@ static void give_channel(struct driver *d)
     d->pool_sock = ends[0];
 }
 
+void driver_new_channel(struct driver *d)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(d->worker_socks); i++)
+        fd_close(&d->worker_socks[i]);
+    fd_close(&d->pool_sock);
+    fd_close(&d->eventfd);
+    channel_unmap(d->ch);
+    give_channel(d);
+}
+
 void driver_start(struct driver *d, const char *toml, uint32_t workers)
 {
     int ends[2];
@@ -120,6 +130,15 @@ void driver_script(struct driver *d, const char *name, const char *text)
     EXPECT(f);
     EXPECT(fputs(text, f) >= 0);
     fclose(f);
+    mem_free(path);
+}
+
+void driver_age(struct driver *d, const char *name)
+{
+    struct timespec old[2] = { { .tv_sec = time(NULL) - 3600 }, { .tv_sec = time(NULL) - 3600 } };
+    char *path = mem_printf("%s/%s", d->root, name);
+
+    EXPECT_INT(utimensat(AT_FDCWD, path, old, 0), 0);
     mem_free(path);
 }
 

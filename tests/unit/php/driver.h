@@ -40,6 +40,8 @@ void driver_start(struct driver *d, const char *toml, uint32_t workers);
 void driver_stop(struct driver *d);
 /* A script of this name with this text in the document root. */
 void driver_script(struct driver *d, const char *name, const char *text);
+/* Makes it an hour old. */
+void driver_age(struct driver *d, const char *name);
 
 /* A request with everything defaulted; change fields, then run. */
 void driver_request(struct driver *d, struct channel_request *r, const char *script, const char *query);
@@ -54,6 +56,8 @@ void driver_collect(struct driver *d, struct channel_ticket t, struct answer *re
 void driver_get(struct driver *d, const char *script, const char *query, struct answer *ret);
 /* Handles messages until `deaths` reaches n. */
 void driver_wait_deaths(struct driver *d, int n);
+/* As after the death of a gateway: the pool gets a fresh channel. */
+void driver_new_channel(struct driver *d);
 void driver_send(struct driver *d, enum control_type type);
 /* Handles what is there: messages of the pool and of workers. Waits up to `timeout_ms` for something. */
 void driver_poll(struct driver *d, int timeout_ms);
