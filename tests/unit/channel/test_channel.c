@@ -988,6 +988,9 @@ static void spoil(struct abused *a)
     *word = dice(&a->seed) % 3 ? *word ^ UINT64_C(1) << dice(&a->seed) % 64 : dice(&a->seed);
 }
 
+/* Every byte that a hostile peer hands over is read, into this. */
+static volatile unsigned char seen;
+
 static void abuse_gateway(struct abused *a, uint32_t thread, uint32_t worker)
 {
     struct channel *ch = a->b.ch;
@@ -996,7 +999,6 @@ static void abuse_gateway(struct abused *a, uint32_t thread, uint32_t worker)
     struct channel_piece p[CACHED_PIECES];
     struct channel_ticket t = a->out[dice(&a->seed) % 6];
     uint64_t most;
-    volatile unsigned char sum = 0;
     int n;
 
     r.n_headers = 1;
@@ -1012,7 +1014,7 @@ static void abuse_gateway(struct abused *a, uint32_t thread, uint32_t worker)
         for (int i = 0; i < n; i++)
             for (int v = 0; v < p[i].n_iov; v++)
                 for (size_t k = 0; k < p[i].iov[v].iov_len; k++)
-                    sum ^= ((unsigned char *)p[i].iov[v].iov_base)[k];
+                    seen ^= ((unsigned char *)p[i].iov[v].iov_base)[k];
         if (n > 0) {
             bool part = dice(&a->seed) % 2 && p[n - 1].bytes;
             channel_consume(ch, thread, worker, n - part, part ? p[n - 1].bytes / 2 : 0);
@@ -1048,7 +1050,6 @@ static void abuse_worker(struct abused *a, uint32_t k)
     struct channel_worker *w = a->worker[k];
     struct channel_request r;
     struct channel_pair pair;
-    volatile size_t sum = 0;
 
     if (!a->busy[k]) {
         int e = channel_worker_next(w, 0, &r);
@@ -1057,12 +1058,12 @@ static void abuse_worker(struct abused *a, uint32_t k)
         a->busy[k] = true; /* -EPROTO too: the slot is held */
         a->n_headers[k] = e == 0 ? r.n_headers : 0;
         for (size_t i = 0; e == 0 && i < r.target.n; i++)
-            sum += (unsigned char)r.target.p[i];
+            seen ^= (unsigned char)r.target.p[i];
         return;
     }
     for (uint32_t i = 0; i < a->n_headers[k]; i++)
         if (channel_request_header(w, i, &pair) == 0)
-            sum += pair.value.n ? (unsigned char)pair.value.p[pair.value.n - 1] : 0;
+            seen ^= pair.value.n ? (unsigned char)pair.value.p[pair.value.n - 1] : 0;
     if (a->writes_left[k] < 3)
         return;
     a->writes_left[k] -= 3;

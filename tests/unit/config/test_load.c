@@ -24,12 +24,21 @@ static void load_ok(const char *text, const char *const *overrides)
     EXPECT_INT(rc, 0);
 }
 
+/* What people would read of the nth error. */
+static void expect_message(uint32_t n, const char *want)
+{
+    char *line = config_error_line(c, &errors.v[n]);
+
+    EXPECT_STR(str_from(line), str_from(want));
+    mem_free(line);
+}
+
 /* The file has this one error. */
 static void expect_error(const char *text, const char *message)
 {
     EXPECT_INT(load(text, NULL), -EINVAL);
     EXPECT(errors.n >= 1);
-    EXPECT_STR(str_from(config_error_line(c, &errors.v[0])), str_from(message));
+    expect_message(0, message);
     EXPECT_INT(errors.n, 1);
     config_free(c);
 }
@@ -40,7 +49,7 @@ static void expect_override_error(const char *override, const char *message)
 
     EXPECT_INT(load("", overrides), -EINVAL);
     EXPECT_INT(errors.n, 1);
-    EXPECT_STR(str_from(config_error_line(c, &errors.v[0])), str_from(message));
+    expect_message(0, message);
     config_free(c);
 }
 
@@ -271,9 +280,8 @@ TEST(all_errors_of_a_file_are_collected_in_order)
     EXPECT_INT(errors.v[1].line, 3);
     EXPECT_INT(errors.v[2].line, 5);
     EXPECT_INT(errors.v[3].line, 0);
-    EXPECT_STR(str_from(config_error_line(c, &errors.v[3])),
-               STR("command line: log.level: expected \"error\", \"warn\", \"notice\", \"info\" or "
-                   "\"debug\", found \"loud\""));
+    expect_message(3, "command line: log.level: expected \"error\", \"warn\", \"notice\", \"info\" or "
+                   "\"debug\", found \"loud\"");
     config_free(c);
 }
 

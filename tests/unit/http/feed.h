@@ -19,7 +19,8 @@ static inline struct str feed(struct str s)
         base = (char *)test_guarded((struct str){ zero, FEED_BYTES }).p;
     }
     char *p = base + FEED_BYTES - s.n;
-    memset(p - (p > base), 'Z', p > base);
+    if (p > base)
+        p[-1] = 'Z';
     if (s.n)
         memcpy(p, s.p, s.n);
     return (struct str){ p, s.n };
