@@ -5,7 +5,7 @@ from urllib.parse import urljoin, urlsplit
 
 TYPES = {".css": r"text/css", ".js": r"(text|application)/javascript", ".png": r"image/png", ".svg": r"image/svg\+xml",
          ".jpg": r"image/jpeg", ".gif": r"image/gif", ".ico": r"image/.*", ".woff2": r"font/woff2"}
-COMPLAINTS = re.compile(r"PHP (?:Fatal error|Parse error)|Uncaught |Segmentation|core dumped|"
+COMPLAINTS = re.compile(r"PHP (?:Fatal error|Parse error)|Segmentation|core dumped|"
                         r"\bAssertion\b|CHECK failed|AddressSanitizer|runtime error:")
 
 
