@@ -52,7 +52,7 @@ static void add_request(const struct channel_request *r)
     if (r->path_info.n)
         add(STR("PATH_INFO"), r->path_info);
     add(STR("REQUEST_URI"), r->target);
-    add(STR("DOCUMENT_URI"), request.php_self);
+    add(STR("DOCUMENT_URI"), r->script_name); /* as after nginx's try_files */
     add(STR("DOCUMENT_ROOT"), r->document_root);
     add(STR("SERVER_PROTOCOL"), r->protocol);
     add(STR("REQUEST_SCHEME"), request.https ? STR("https") : STR("http"));
