@@ -61,6 +61,7 @@ static const struct {
     { "doctor", doctor_main },   { "help", help_main },       { "--help", help_main },
     { "-h", help_main },         { "--version", version_main }, { "-V", version_main },
     { "@gateway", gateway_role }, { "@pool", pool_role },
+    { "@lifecycle", php_lifecycle_main },
 };
 
 int main(int argc, char **argv)

@@ -304,7 +304,7 @@ def first_line(command):
 
 class Sapid(Server):
     name = "sapid"
-    program = os.environ.get("SAPID") or os.path.join(ROOT, "build", "sapid")
+    program = os.environ.get("SAPID_BINARY") or os.path.join(ROOT, "build", "sapid")
     extra_server, extra_php = "", ""
 
     def commands(self):

@@ -93,15 +93,13 @@ def life_cycle(bench):
     """us per request of PHP's request life cycle alone: hello.php in a loop, in one process, with the
     server's request trims and no channel."""
     values = []
+    script = os.path.join(bench.docroot, "hello.php")
     for _ in range(bench.options.rounds):
-        done = subprocess.run([peers.Sapid.program, "@life-cycle",
-                               os.path.join(bench.docroot, "hello.php"), "20000"],
-                              capture_output=True, text=True, timeout=60,
-                              env={**os.environ, "PHP_INI_SCAN_DIR": bench.php.scan_dir,
-                                   "PHPRC": bench.php.ini_path})
-        found = re.search(r"([0-9.]+) us", done.stdout)
+        done = subprocess.run([peers.Sapid.program, "@lifecycle", script, "20000", bench.php.ini_path,
+                               bench.php.scan_dir], capture_output=True, text=True, timeout=60)
+        found = re.match(r"([0-9.]+) us", done.stdout)
         if done.returncode != 0 or not found:
-            raise peers.PeerError(f"sapid @life-cycle: expected 'N us', got status {done.returncode}, "
+            raise peers.PeerError(f"sapid @lifecycle: expected 'N us', got status {done.returncode}, "
                                   f"{done.stdout}{done.stderr}")
         values.append(float(found.group(1)))
     return values

@@ -112,7 +112,8 @@ class Phpt:
     def request(self) -> Request:
         request = Request(query=quote(self.sections.get("GET", b"").strip(), safe="%!$&'()*+,;=:@/?-._~[]"))
         if "COOKIE" in self.sections:
-            request.headers.append(("Cookie", self.text("COOKIE").strip()))
+            # Cookies may stand on lines of their own.
+            request.headers.append(("Cookie", " ".join(self.text("COOKIE").split())))
         for line in self.text("HEADERS").splitlines():
             name, colon, value = line.partition(":")
             if colon:
