@@ -143,6 +143,7 @@ static struct route find_route(struct exchange *x)
         break;
     case FILES_REDIRECT:
         route.verdict = VERDICT_REDIRECT;
+        t->match.script_name = (struct str){ t->path, (size_t)n };
         break;
     case FILES_FORBIDDEN:
         route.status = 403;

@@ -594,12 +594,13 @@ static void put_framing(struct exchange *x, int64_t known)
         x->declared = -1;
         return;
     }
-    if (known >= 0 && x->body_allowed) {
-        /* The whole body is here: the truth beats what PHP announced. */
+    if (x->declared >= 0) {
+        /* Also when the body turns out shorter or longer: the script's word is kept, as by FPM behind
+         * nginx, and never depends on how much of the answer happened to come in one batch. */
+        put_length(t, (uint64_t)x->declared);
+    } else if (known >= 0 && x->body_allowed) {
         x->declared = known;
         put_length(t, (uint64_t)known);
-    } else if (x->declared >= 0) {
-        put_length(t, (uint64_t)x->declared);
     } else if (x->method == HTTP_HEAD) {
         return;
     } else if (x->minor >= 1) {
