@@ -374,7 +374,13 @@ def find_source(options) -> Path | None:
     for place in (options.source, os.environ.get("PHP_SRC"), "/tmp/phpsrc/php"):
         if place and (Path(place) / "run-tests.php").exists():
             return Path(place)
-    return fetch_source(Path("/tmp/phpsrc")) if options.fetch else None
+    if not options.fetch:
+        return None
+    try:
+        return fetch_source(Path("/tmp/phpsrc"))
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"run_phpt: php-src was not to be had from Debian: {error}")
+        return None
 
 
 def fetch_source(into: Path) -> Path:
@@ -382,11 +388,14 @@ def fetch_source(into: Path) -> Path:
     into.mkdir(parents=True, exist_ok=True)
     package = "php" + phpini.version()
     subprocess.run(["apt-get", "source", "--download-only", "-qq", package], cwd=into, check=True,
-                   timeout=300)
+                   timeout=300, stderr=subprocess.DEVNULL)
     archive = sorted(into.glob(f"{package}_*.orig.tar.xz"))[-1]
-    target = into / "php"
-    target.mkdir()
-    subprocess.run(["tar", "-xf", archive, "-C", target, "--strip-components=1"], check=True, timeout=300)
+    unpacked, target = into / "unpacking", into / "php"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    unpacked.mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", unpacked, "--strip-components=1"], check=True,
+                   timeout=300)
+    unpacked.rename(target)     # whole or not at all
     return target
 
 
