@@ -1,15 +1,15 @@
 /*
  * openloop: sends GET requests at a constant rate, whatever the server does, over a pool of kept
- * connections, and reports latency counted from the moment each request was due. So a stalled server
- * shows in every request that had to wait for it (no coordinated omission). A share of the requests,
- * chosen by a seeded generator so that every run has the same order, goes to a second path; both kinds
- * are reported by themselves.
+ * connections, and reports latency counted from the moment each request was due. So a stalled
+ * server shows in every request that had to wait for it (no coordinated omission). A share of the
+ * requests, chosen by a seeded generator so that every run has the same order, goes to a second
+ * path; both kinds are reported by themselves.
  *
  *     openloop PORT RATE SECONDS CONNECTIONS FAST_PATH SLOW_PATH SLOW_PERCENT
  *
- * One line of JSON: for "fast" and "slow" the number of requests, of errors and the latencies in us.
- * Answers need a Content-Length or be chunked; anything but a 200 is an error. The tool is replaced by
- * `sapid bench` when that exists.
+ * One line of JSON: for "fast" and "slow" the number of requests, of errors and the latencies in
+ * us. Answers need a Content-Length or be chunked; anything but a 200 is an error. The tool is
+ * replaced by `sapid bench` when that exists.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -34,7 +34,7 @@ struct request {
 };
 
 struct connection {
-    int fd;          /* -1: closed */
+    int fd; /* -1: closed */
     bool busy;
     uint32_t request; /* index, while busy */
     uint32_t used;
@@ -105,7 +105,8 @@ static void send_request(struct connection *c, uint32_t index)
         reopen(c);
 }
 
-/* 1: the answer is whole and was a 200 that leaves the connection open; 0: more is needed; -1: wrong. */
+/* 1: the answer is whole and was a 200 that leaves the connection open; 0: more is needed; -1:
+ * wrong. */
 static int answer_state(struct connection *c)
 {
     c->bytes[c->used] = '\0';
@@ -164,8 +165,10 @@ static void run(void)
                (idle = idle_connection()) != NULL)
             send_request(idle, next++);
         bool held_up = next < n_requests && requests[next].due_ns <= now;
-        int64_t wait_ns = (next < n_requests && !held_up ? requests[next].due_ns : give_up_ns) - now;
-        struct timespec timeout = { .tv_sec = wait_ns / 1000000000, .tv_nsec = wait_ns % 1000000000 };
+        int64_t wait_ns = (next < n_requests && !held_up ? requests[next].due_ns : give_up_ns) -
+                          now;
+        struct timespec timeout = { .tv_sec = wait_ns / 1000000000,
+                                    .tv_nsec = wait_ns % 1000000000 };
         struct epoll_event events[EVENTS_MAX];
         int n = epoll_pwait2(epoll_fd, events, EVENTS_MAX, &timeout, NULL);
         if (n < 0 && errno != EINTR)

@@ -1,8 +1,8 @@
 /*
- * epoll_answer: the least a server can do. One process, one epoll loop, a constant answer of the size
- * that hello.php gives, no parsing beyond counting request ends ("\r\n\r\n", so pipelining is answered
- * too). Its CPU time per request, measured with the same wrk, is the floor that bench/compare adds to
- * PHP's own life cycle to judge how much the gateway and the channel cost.
+ * epoll_answer: the least a server can do. One process, one epoll loop, a constant answer of the
+ * size that hello.php gives, no parsing beyond counting request ends ("\r\n\r\n", so pipelining is
+ * answered too). Its CPU time per request, measured with the same wrk, is the floor that
+ * bench/compare adds to PHP's own life cycle to judge how much the gateway and the channel cost.
  *
  *     epoll_answer PORT      listens on 127.0.0.1:PORT until it is ended by a signal
  */
