@@ -18,7 +18,7 @@
 #include "tools/tools.h"
 #include "version.h"
 
-/* --- the report ------------------------------------------------------------------------------------ */
+/* --- the report ------------------------------------------------------------------------------- */
 
 void report_section(struct report *r, const char *title)
 {
@@ -66,7 +66,7 @@ void report_remedy(struct report *r, const char *fmt, ...)
     putchar('\n');
 }
 
-/* --- the engine ------------------------------------------------------------------------------------ */
+/* --- the engine ------------------------------------------------------------------------------- */
 
 /* Whether the dynamic linker accepts the library, tried in a child: its constructors are foreign
  * code. */
@@ -149,14 +149,17 @@ static void doctor_engine(struct report *r, const struct config_pool *pool, stru
     list_other_libraries(r, probe->path);
 }
 
-/* --- the command ----------------------------------------------------------------------------------- */
+/* --- the command ------------------------------------------------------------------------------ */
 
 static const char help[] =
-    "sapid doctor [--config FILE] [-d NAME=VALUE]...: look for what would keep a server from working\n"
+    "sapid doctor [--config FILE] [-d NAME=VALUE]...: look for what would keep a server from "
+    "working\n"
     "\n"
-    "Looks at libphp, the php.ini files it reads and how they differ from PHP-FPM's, opcache, the\n"
+    "Looks at libphp, the php.ini files it reads and how they differ from PHP-FPM's, opcache, "
+    "the\n"
     "limits of this machine and account. Says what is wrong and the command that mends it.\n"
-    "Exit status: 0 no problem found, 1 a problem, 2 wrong usage. Takes the options of sapid serve.\n";
+    "Exit status: 0 no problem found, 1 a problem, 2 wrong usage. Takes the options of sapid "
+    "serve.\n";
 
 static int examine(const struct config *c)
 {

@@ -17,7 +17,7 @@
 
 enum { INI_FILE_MAX = 1 << 20, PATH_BYTES = 512 };
 
-/* --- reading --------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 static bool is_repeatable(const char *name)
 {
@@ -164,7 +164,7 @@ void ini_fini(struct ini *ini)
     *ini = (struct ini){ 0 };
 }
 
-/* --- which files ----------------------------------------------------------------------------------- */
+/* --- which files ------------------------------------------------------------------------------ */
 
 /* "8.2" of "8.2.36" */
 static void branch_of(const char *version, char out[16])
@@ -248,7 +248,7 @@ static void say_files(struct report *r, const struct sources *s, const struct in
     }
 }
 
-/* --- against PHP-FPM ------------------------------------------------------------------------------- */
+/* --- against PHP-FPM -------------------------------------------------------------------------- */
 
 static bool has_same(const struct ini *ini, const struct ini_value *v)
 {
@@ -350,7 +350,7 @@ static void say_fpm_pool_values(struct report *r, const struct sources *s)
         free(entries);
 }
 
-/* --- opcache and extensions ------------------------------------------------------------------------ */
+/* --- opcache and extensions ------------------------------------------------------------------- */
 
 /* The configuration's own value, else the files', else PHP's default. */
 static const char *effective(const struct ini *ini, const struct config_pool *pool,

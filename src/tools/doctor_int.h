@@ -34,7 +34,7 @@ void doctor_ini(struct report *r, const struct php_probe *probe, const struct co
 /* Kernel, limits, memory, spool folder, addresses. */
 void doctor_system(struct report *r, const struct config *c);
 
-/* --- php.ini files as text -------------------------------------------------------------------------- */
+/* --- php.ini files as text -------------------------------------------------------------------- */
 struct ini_value {
     char *name, *value; /* booleans as "1" and "", as PHP stores them */
     char *file;

@@ -40,7 +40,7 @@ static const char *read_line(const char *path, char *out, size_t size)
     return out;
 }
 
-/* --- kernel ---------------------------------------------------------------------------------------- */
+/* --- kernel ----------------------------------------------------------------------------------- */
 
 static bool has_openat2(void)
 {
@@ -131,7 +131,7 @@ static void doctor_kernel(struct report *r)
         report_say(r, WARNING, "vm.overcommit_memory is 2: forking large workers may fail");
 }
 
-/* --- limits ---------------------------------------------------------------------------------------- */
+/* --- limits ----------------------------------------------------------------------------------- */
 
 static void doctor_files(struct report *r, const struct config *c)
 {
@@ -220,7 +220,7 @@ static void doctor_machine(struct report *r)
         report_say(r, OK, "memory: %" PRIu64 " MiB, no cgroup limit", total);
 }
 
-/* --- what the configuration asks for --------------------------------------------------------------- */
+/* --- what the configuration asks for ---------------------------------------------------------- */
 
 static void doctor_spool(struct report *r, const struct config *c)
 {

@@ -280,8 +280,8 @@ TEST(all_errors_of_a_file_are_collected_in_order)
     EXPECT_INT(errors.v[1].line, 3);
     EXPECT_INT(errors.v[2].line, 5);
     EXPECT_INT(errors.v[3].line, 0);
-    expect_message(3, "command line: log.level: expected \"error\", \"warn\", \"notice\", \"info\" or "
-                   "\"debug\", found \"loud\"");
+    expect_message(3, "command line: log.level: expected \"error\", \"warn\", \"notice\", "
+                      "\"info\" or \"debug\", found \"loud\"");
     config_free(c);
 }
 
