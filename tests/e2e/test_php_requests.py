@@ -645,12 +645,13 @@ def test_client_abort_ends_the_script(server, scripts):
 
 
 def test_ignore_user_abort(server, scripts):
-    for name in ("ignored-started", "ignored-survived"):
+    for name in ("ignored-started", "ignored-closed", "ignored-survived"):
         (scripts / name).unlink(missing_ok=True)
     with server.connect(receive_buffer=4096) as c:
         c.send(c.format("GET", "/life.php?do=abort_ignored"))
         wait_until((scripts / "ignored-started").exists, "the script to start")
         c.read_bytes(1000)
+    (scripts / "ignored-closed").touch()
     wait_until(lambda: (scripts / "ignored-survived").exists()
                and (scripts / "ignored-survived").read_text() == "1", "the script to finish and know")
     alive(server)

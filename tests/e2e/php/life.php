@@ -139,6 +139,12 @@ case 'abort':
 case 'abort_ignored':
     ignore_user_abort(true);
     file_put_contents(__DIR__ . '/ignored-started', 'yes');
+    echo str_repeat('y', 4096);
+    flush();
+    while (!file_exists(__DIR__ . '/ignored-closed')) { // the server may buffer more than we could write
+        usleep(2000);
+        clearstatcache();
+    }
     for ($i = 0; $i < 400; $i++) {
         echo str_repeat('z', 65536);
         flush();
