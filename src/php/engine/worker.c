@@ -5,11 +5,22 @@
 #include "php/engine/engine_int.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 static struct channel_worker *worker;
+static bool is_copy; /* made by a script's pcntl_fork() */
+
+/* libphp-embed has pcntl. A copy of a worker must never speak in the worker's name: it loses the channel,
+ * runs the script to its end without output, and exits. */
+static void on_fork(void)
+{
+    is_copy = true;
+    worker = NULL;
+    request.worker = NULL;
+}
 
 static void on_drain(int signo)
 {
@@ -54,6 +65,8 @@ static bool serve_one(struct channel_worker *w)
 
     if (rc == 0) {
         healthy = script_run(request.view.script_filename.p);
+        if (unlikely(is_copy))
+            _exit(EG(exit_status));
         request_finish();
     } else {
         log_error("a request could not be read from the channel: %s", strerror(-rc));
@@ -73,8 +86,10 @@ int worker_run(const struct engine_worker *w)
     log_init(w->role, 2, w->log_least);
     set_environment(w);
     compat_child_init();
-    compat_signal_keep_ours();
     take_signals();
+    compat_signal_startup(); /* our handlers are what a script's pcntl_signal() gives way to at its end */
+    compat_signal_keep_ours();
+    CHECK(pthread_atfork(NULL, NULL, on_fork) == 0);
     timeout_worker_start();
     body_set_socket(w->sock, w->index, w->incarnation);
     int rc;

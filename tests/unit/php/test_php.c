@@ -588,6 +588,31 @@ TEST(nothing_survives_the_pool_process)
         usleep(1000);
 }
 
+TEST(a_forked_script_answers_once)
+{
+    start_with_script("ini = { output_buffering = \"0\" }",
+                      "<?php echo 'a'; $pid = pcntl_fork(); if ($pid == 0) { echo 'copy'; flush(); "
+                      "file_put_contents(__DIR__.'/copy', 'ran'); exit(5); } pcntl_waitpid($pid, $s); "
+                      "echo pcntl_wexitstatus($s), file_get_contents(__DIR__.'/copy');");
+    EXPECT_BODY(&a, "a5ran");
+    expect_same_worker_healthy();
+    driver_stop(&d);
+}
+
+TEST(signals_of_a_script_end_with_it)
+{
+    start_with_script("", "<?php pcntl_async_signals(true); pcntl_signal(SIGQUIT, function () { echo 'Q'; }); "
+                          "pcntl_signal(SIGALRM, function () { echo 'A'; }); posix_kill(getmypid(), SIGQUIT); "
+                          "posix_kill(getmypid(), SIGALRM); echo 'end';");
+    EXPECT_BODY(&a, "QAend");
+    run_script("<?php echo 'next';");
+    EXPECT_BODY(&a, "next");
+    driver_send(&d, CONTROL_DRAIN);
+    driver_wait_deaths(&d, 1);
+    EXPECT_INT(d.last_status, 0);
+    waitpid(d.pool_pid, NULL, 0);
+}
+
 TEST(children_of_a_script_inherit_no_descriptor)
 {
     start_with_script("", "<?php passthru('ls -l /proc/self/fd | grep -c socket; "
