@@ -519,13 +519,22 @@ static enum files_kind kind_of_error(int rc)
     }
 }
 
+/* "/missing.php/info": path info of a script that is not there is no page of the front controller either. */
+static bool is_below_script_name(struct str path)
+{
+    while (path.n > 0)
+        if (is_script_name(str_cut(&path, '/')) && path.p != NULL)
+            return true;
+    return false;
+}
+
 static void resolve_file(struct files *f, struct str path, struct files_match *ret)
 {
     if (is_php_source(base_name(path)))
         return; /* a missing script, or source that is not run: 404, and no front controller */
     int rc = files_open(f, path, &ret->file);
     ret->kind = rc == 0 ? FILES_STATIC : kind_of_error(rc);
-    if (rc == -ENOENT)
+    if (rc == -ENOENT && !is_below_script_name(path))
         take_front_controller(f, ret);
 }
 
