@@ -16,14 +16,17 @@ as_root() {
     fi
 }
 
-# missing_packages LIST...: the packages of these lists that are not installed, on one line.
+# missing_packages LIST...: the packages of these lists that are not installed, on one line. Of a line
+# "a | b" either will do, and the first is what is missing.
 missing_packages() {
-    local wanted name installed
-    wanted=$(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$@")
+    local name choice installed
     # shellcheck disable=SC2016
     installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' | sed -n 's/ installed$//p')
-    for name in $wanted; do
-        grep -qxF "$name" <<<"$installed" || printf '%s ' "$name"
+    sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$@" | while IFS='|' read -ra choice; do
+        for name in "${choice[@]}"; do
+            grep -qxF "$name" <<<"$installed" && continue 2
+        done
+        printf '%s ' "${choice[0]}"
     done
 }
 

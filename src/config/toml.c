@@ -893,7 +893,7 @@ static int parse_array(struct parser *p, struct toml_value *array)
             break;
         if (at_end(p))
             return fail_at(p, p->at, "the array that begins in line %u has no closing ']'", line);
-        struct toml_value *v;
+        struct toml_value *v = NULL;
         int rc = parse_value(p, &v);
         if (rc < 0)
             return rc;

@@ -86,7 +86,7 @@ static bool find_library(char *ret, size_t size)
 /* The text after the first `mark` in the library's bytes, up to the next NUL. */
 static struct str find_text(struct str bytes, struct str mark)
 {
-    const char *at = memmem(bytes.p, bytes.n, mark.p, mark.n);
+    const char *at = bytes.n ? memmem(bytes.p, bytes.n, mark.p, mark.n) : NULL;
 
     if (!at)
         return STR_NONE;

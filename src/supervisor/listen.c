@@ -56,7 +56,7 @@ static void set_port(struct sockaddr *a, uint16_t port)
 
 static uint16_t get_port(int fd)
 {
-    struct sockaddr_storage a;
+    struct sockaddr_storage a = { 0 };
     socklen_t n = sizeof(a);
 
     if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)

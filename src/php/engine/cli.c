@@ -52,6 +52,7 @@ static const char *self = ""; /* $argv[0] and the script's name in $_SERVER */
 
 static void define(struct command *c, const char *text)
 {
+    DCHECK(text);
     const char *value = strchr(text, '=');
     int rc;
 

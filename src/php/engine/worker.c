@@ -70,9 +70,9 @@ static bool serve_one(struct channel_worker *w)
         request_finish();
     } else {
         log_error("a request could not be read from the channel: %s", strerror(-rc));
-        rc = channel_respond(w, CHANNEL_HEAD, 500, NULL, 0);
-        if (rc == 0)
-            rc = channel_respond(w, CHANNEL_END, 0, NULL, 0);
+        if (channel_respond(w, CHANNEL_HEAD, 500, NULL, 0) < 0 ||
+            channel_respond(w, CHANNEL_END, 0, NULL, 0) < 0)
+            log_info("its client had gone already");
     }
     channel_worker_done(w);
     return healthy;
