@@ -4,10 +4,10 @@
  */
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/arena.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "gateway/files_int.h"
@@ -67,6 +67,7 @@ static const struct mime built_in[] = {
 /* Sorted by extension; where one stands several times the first is meant. */
 static struct mime *table;
 static size_t table_length;
+static struct arena strings; /* types with their charset */
 
 static void add(struct str extension, struct str type)
 {
@@ -84,7 +85,12 @@ static struct str with_charset(struct str type)
     bool text = str_has_prefix(type, STR("text/")) || str_eq(type, STR("application/javascript"));
     if (!text || str_find(type, ';') >= 0)
         return type;
-    return str_from(mem_printf("%.*s; charset=utf-8", STR_ARG(type)));
+    struct str charset = STR("; charset=utf-8");
+    char *p = arena_alloc(&strings, type.n + charset.n);
+    CHECKF(p != NULL, "out of memory at start");
+    memcpy(p, type.p, type.n);
+    memcpy(p + type.n, charset.p, charset.n);
+    return (struct str){ p, type.n + charset.n };
 }
 
 static struct str next_word(struct str *line)
@@ -163,6 +169,7 @@ static void sort_table(void)
 
 static void load(void)
 {
+    arena_init(&strings, 0);
     read_system_types();
     for (size_t i = 0; i < ARRAY_LENGTH(built_in); i++)
         add(built_in[i].extension, with_charset(built_in[i].type));
