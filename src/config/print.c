@@ -126,17 +126,39 @@ static bool is_decided_at_start(const struct config *c, const struct config_key 
     return key->fallback_text && c->origins[key - config_keys].kind == CONFIG_FROM_DEFAULT;
 }
 
-static void print_origin(const struct sink *out, const struct config *c,
-                         const struct config_key *key)
+static const char *origin_text(const struct config *c, const struct config_key *key, char *out,
+                               size_t size)
 {
     const struct config_origin *o = &c->origins[key - config_keys];
 
     if (o->kind == CONFIG_FROM_FILE)
-        print(out, "  # %.*s:%u\n", STR_ARG(c->file), o->line);
-    else if (o->kind == CONFIG_FROM_COMMAND_LINE)
-        out->put(out->ctx, "  # command line\n");
+        snprintf(out, size, "%.*s:%u", STR_ARG(c->file), o->line);
     else
-        out->put(out->ctx, "  # default\n");
+        snprintf(out, size, "%s", o->kind == CONFIG_FROM_DEFAULT ? "default" : "command line");
+    return out;
+}
+
+static void append_text(void *ctx, const char *text)
+{
+    fputs(text, ctx);
+}
+
+/* "key = value", and the origin in a column of its own. */
+static void print_effective_key(const struct sink *out, const struct config *c,
+                                const struct config_key *key)
+{
+    enum { COLUMN = 44 };
+    char *line = NULL, origin[512];
+    size_t n = 0;
+    FILE *memory = open_memstream(&line, &n);
+
+    CHECK(memory);
+    struct sink to_line = { append_text, memory };
+    print(&to_line, "%s = ", key->name);
+    print_value(&to_line, c, key);
+    CHECK(fclose(memory) == 0);
+    print(out, "%-*s  # %s\n", COLUMN, line, origin_text(c, key, origin, sizeof(origin)));
+    free(line);
 }
 
 void config_print_effective(const struct config *c, config_put *put, void *ctx)
@@ -149,13 +171,10 @@ void config_print_effective(const struct config *c, config_put *put, void *ctx)
             const struct config_key *key = &config_keys[i];
             if (!str_eq(str_from(key->section), str_from(config_sections[s].name)))
                 continue;
-            if (is_decided_at_start(c, key)) {
+            if (is_decided_at_start(c, key))
                 print(&out, "# %s: %s\n", key->name, key->fallback_text);
-                continue;
-            }
-            print(&out, "%s = ", key->name);
-            print_value(&out, c, key);
-            print_origin(&out, c, key);
+            else
+                print_effective_key(&out, c, key);
         }
     }
 }
