@@ -1,7 +1,8 @@
 /*
  * The end of a server. With drain: the gateway stops accepting, answers what it has and says DRAINED; then
  * the pools finish what runs behind fastcgi_finish_request(); drain_timeout bounds all of it. Without:
- * everything is told to end and killed a second later. Nobody is left when the supervisor returns.
+ * everything is told to end and killed a second later. The gateway goes last, so that no pool takes its
+ * end for a crash to recover from. Nobody is left when the supervisor returns.
  */
 #include <stdio.h>
 
@@ -17,7 +18,6 @@ static void end_now(struct supervisor *s)
     s->phase = SUPERVISOR_ENDING;
     loop_timer_cancel(s->loop, &s->stop_timer);
     loop_timer_cancel(s->loop, &s->gateway.retry);
-    role_kill(&s->gateway.role);
     for (uint32_t i = 0; i < s->n_pools; i++) {
         pool_cancel_pending(&s->pools[i]);
         pool_stop(&s->pools[i], KILL_AFTER_MS * NS_PER_MS);
@@ -74,14 +74,21 @@ void supervisor_drained(struct supervisor *s)
     if (s->phase != SUPERVISOR_DRAINING)
         return;
     s->phase = SUPERVISOR_ENDING;
-    role_end(&s->gateway.role, KILL_AFTER_MS * NS_PER_MS);
     for (uint32_t i = 0; i < s->n_pools; i++)
         pool_drain(&s->pools[i]);
     supervisor_role_ended(s);
+}
+
+static bool only_gateway_left(const struct supervisor *s)
+{
+    return role_running(&s->gateway.role) && s->roles.next == &s->gateway.role.link &&
+           s->roles.prev == &s->gateway.role.link;
 }
 
 void supervisor_role_ended(struct supervisor *s)
 {
     if (s->phase >= SUPERVISOR_DRAINING && list_empty(&s->roles))
         loop_stop(s->loop);
+    else if (s->phase == SUPERVISOR_ENDING && only_gateway_left(s))
+        role_end(&s->gateway.role, KILL_AFTER_MS * NS_PER_MS);
 }
