@@ -499,12 +499,22 @@ static void take_script(struct files_match *ret, enum files_kind kind, struct st
     ret->path_info = STR("");
 }
 
-static void take_front_controller(struct files *f, struct files_match *ret)
+/* "/missing.php/info": path info of a script that is not there is no page of the front controller either. */
+static bool is_below_script_name(struct str path)
+{
+    while (path.n > 0)
+        if (is_script_name(str_cut(&path, '/')) && path.p != NULL)
+            return true;
+    return false;
+}
+
+static void take_front_controller(struct files *f, struct str asked, struct files_match *ret)
 {
     struct str front = f->pool->front_controller, script;
     while (front.n > 0 && front.p[0] == '/')
         front = str_skip(front, 1);
-    if (front.n > 0 && join(ret, STR("/"), front, &script) && find_script(f, script) == 0)
+    if (front.n > 0 && !is_below_script_name(asked) && join(ret, STR("/"), front, &script) &&
+        find_script(f, script) == 0)
         take_script(ret, FILES_FRONT, script);
 }
 
@@ -519,23 +529,14 @@ static enum files_kind kind_of_error(int rc)
     }
 }
 
-/* "/missing.php/info": path info of a script that is not there is no page of the front controller either. */
-static bool is_below_script_name(struct str path)
-{
-    while (path.n > 0)
-        if (is_script_name(str_cut(&path, '/')) && path.p != NULL)
-            return true;
-    return false;
-}
-
 static void resolve_file(struct files *f, struct str path, struct files_match *ret)
 {
     if (is_php_source(base_name(path)))
         return; /* a missing script, or source that is not run: 404, and no front controller */
     int rc = files_open(f, path, &ret->file);
     ret->kind = rc == 0 ? FILES_STATIC : kind_of_error(rc);
-    if (rc == -ENOENT && !is_below_script_name(path))
-        take_front_controller(f, ret);
+    if (rc == -ENOENT)
+        take_front_controller(f, path, ret);
 }
 
 /* True when the index file `name` answers for the folder. */
@@ -580,7 +581,7 @@ static void resolve_folder(struct files *f, struct str path, struct files_match 
     for (uint32_t i = 0; rc == 0 && i < index->n; i++)
         if (try_index(f, path, index->v[i], ret))
             return;
-    take_front_controller(f, ret);
+    take_front_controller(f, path, ret);
 }
 
 /* Files nobody asked for in a minute need no descriptor: two a call keep pace with what comes in. */

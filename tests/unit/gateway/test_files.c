@@ -114,6 +114,9 @@ TEST(front_controller_takes_what_is_not_there)
     expect_kind(f, STR("/missing.php"), FILES_NOT_FOUND);
     expect_kind(f, STR("/blog/missing.php"), FILES_NOT_FOUND);
     expect_kind(f, STR("/missing.PHP"), FILES_NOT_FOUND);
+    expect_kind(f, STR("/missing.php/info"), FILES_NOT_FOUND);
+    expect_kind(f, STR("/missing.php/info/"), FILES_NOT_FOUND);
+    expect_kind(f, STR("/missing.php/"), FILES_NOT_FOUND);
     expect_script(f, STR("/.well-known/acme-challenge/x"), FILES_FRONT, STR("/index.php"), STR(""));
     files_free(f);
     fixture_pool.front_controller = STR("/blog/index.php");
