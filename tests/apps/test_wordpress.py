@@ -331,8 +331,11 @@ def test_log_in_and_publish_in_a_browser(server, launch_module, visitor, sql):
     try:
         wait = WebDriverWait(browser, 60)
         browser.get(f"{server.origin}/wp-login.php")
+        # A script of the page moves the focus to the first field a moment after loading.
+        wait.until(lambda b: b.switch_to.active_element.get_attribute("id") == "user_login")
         browser.find_element(By.ID, "user_login").send_keys(USER)
         browser.find_element(By.ID, "user_pass").send_keys(PASSWORD)
+        assert browser.find_element(By.ID, "user_login").get_attribute("value") == USER
         browser.find_element(By.ID, "wp-submit").click()
         wait.until(ec.presence_of_element_located((By.ID, "wpadminbar")))
         assert "Dashboard" in browser.title
