@@ -121,6 +121,15 @@ static uint64_t draw_max_requests(uint64_t n)
     return n - spread / 2 + random % (spread + 1);
 }
 
+/* A script that reads php://stdin is at its end; the server's own input is not for it. */
+static void redirect_stdin(void)
+{
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+    if (fd > STDIN_FILENO && dup2(fd, STDIN_FILENO) == STDIN_FILENO)
+        close(fd);
+}
+
 NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int parent)
 {
     char role[64];
@@ -131,6 +140,8 @@ NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int pa
     fd_close(&p->gateway);
     fd_close(&p->signals);
     proctitle_set("sapid: worker %.*s", STR_ARG(p->conf->name));
+    prctl(PR_SET_NAME, "sapid-worker");
+    redirect_stdin();
     snprintf(role, sizeof(role), "%.*s g%u w%u", STR_ARG(p->conf->name), p->boot.generation, index);
     struct engine_worker w = {
         .role = role,
@@ -545,6 +556,7 @@ int pool_main(void)
     control_die_with_parent(p->boot.parent_pid, SIGKILL);
     proctitle_init();
     proctitle_set("sapid: pool");
+    prctl(PR_SET_NAME, "sapid-pool");
     p->signals = open_signals();
     rc = start_engine(p, message, sizeof(message));
     if (rc < 0) {
