@@ -29,8 +29,8 @@ static struct gateway gateway;
 static void tell_supervisor(const struct control_message *m)
 {
     int r = control_send(CONTROL_SUPERVISOR_FD, m, NULL, 0);
-    if (r < 0)
-        log_error("cannot tell the supervisor: errno %d", -r);
+    if (r < 0 && r != -EPIPE) /* EPIPE: it has let go of us, which the end of the socket says next */
+        log_error("cannot tell the supervisor: %s", strerror(-r));
 }
 
 static void tell_supervisor_of(enum control_type type, const struct pool_link *link)
