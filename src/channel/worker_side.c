@@ -307,6 +307,7 @@ static int wait_for_work(struct channel_worker *w, uint64_t timeout_ns)
     int r = 0;
 
     w->claimed_ns = 0;
+    STEP();
     atomic_fetch_or_explicit(idle, bit, memory_order_acq_rel);
     STEP();
     /* (idle): partner is the fence in channel_wake. */
