@@ -293,8 +293,8 @@ class Runner:
                    f"{b.status} {b.reason[:80]!r}"
         if a.status >= 500 and not (a.headers("x-powered-by") or b.headers("x-powered-by")):
             return None     # neither PHP answered: both servers' own error pages
-        fields = [sorted(SESSION_ID.sub(r"\1=ID", f"{n.lower()}: {v}") for n, v in r.fields if n.lower() not in SERVER_FIELDS)
-                  for r in (a, b)]
+        fields = [sorted(SESSION_ID.sub(r"\1=ID", f"{n.lower()}: {v}") for n, v in r.fields
+                         if n.lower() not in SERVER_FIELDS) for r in (a, b)]
         if fields[0] != fields[1]:
             return f"headers {sorted(set(fields[0]) ^ set(fields[1]))}"
         if self.neutral(test, a.body) != self.neutral(test, b.body):
@@ -425,12 +425,7 @@ def collect(source: Path, places: list[str]) -> list[str]:
 
 
 def chosen_tests(source: Path, options) -> list[str]:
-    if options.suite:
-        names = collect(source, SELECTION)
-        if options.places:
-            names = [n for n in names if any(wanted in n for wanted in options.places)]
-    else:
-        names = collect(source, options.places or (ALL if options.all else SELECTION))
+    names = collect(source, options.places or (ALL if options.all else SELECTION))
     if options.no_ini:
         names = [n for n in names if b"--INI--" not in (source / n).read_bytes()]
     return names
@@ -439,9 +434,6 @@ def chosen_tests(source: Path, options) -> list[str]:
 def read_options():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("places", nargs="*", help="tests or folders, relative to php-src")
-    p.add_argument("--suite", action="store_true",
-                   help="for ./test: of the selection, tests whose name contains one of PLACES; no php-src "
-                        "is no failure; the last line is \"N passed, N failed\"")
     p.add_argument("--all", action="store_true", help="every suite that makes sense over HTTP")
     p.add_argument("--no-ini", action="store_true", help="only tests without --INI-- (no restarts: fast)")
     p.add_argument("--source", help="php-src")
@@ -459,9 +451,7 @@ def main() -> int:
     source = find_source(options)
     if source is None:
         print("run_phpt: no php-src here (--source DIR, $PHP_SRC or --fetch)")
-        if options.suite:
-            print("0 passed, 0 failed")
-        return 0 if options.suite else 2
+        return 2
     if options.keep:
         os.makedirs(options.keep, exist_ok=True)
     names = chosen_tests(source, options)
@@ -476,8 +466,6 @@ def main() -> int:
     if options.json:
         Path(options.json).write_text(json.dumps({"counts": runner.counts, "findings": runner.findings},
                                                  indent=1))
-    if options.suite:
-        print(f"{runner.counts['passed by sapid']} passed, {len(runner.findings)} failed")
     return 1 if runner.findings else 0
 
 
