@@ -115,7 +115,8 @@ TEST(status_lines_and_headers)
     EXPECT(memmem(a.head.base, buf_length(&a.head), "no colon", 8) == NULL);
     run_script("<?php http_response_code(304);");
     EXPECT_INT(a.status, 304);
-    EXPECT(!answer_has_header(&a, "Content-type:"));
+    size_t n = buf_length(&a.head);
+    EXPECT(n == 0 || memmem(a.head.base, n, "ontent-type", 11) == NULL);
     expect_same_worker_healthy();
     driver_stop(&d);
 }
