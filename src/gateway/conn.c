@@ -152,7 +152,7 @@ void conn_linger(struct conn *c)
     c->state = CONN_LINGER;
     c->lingered = 0;
     shutdown(c->watch.fd, SHUT_WR);
-    conn_deadline(c, 2000);
+    conn_deadline(c, LINGER_MS);
 }
 
 /* Discards what the client still sends, so that closing does not reset our last answer away

@@ -40,7 +40,8 @@ enum {
     LISTENERS_MAX = 64,
     IN_BUFFER_BYTES = 8192,       /* first input buffer of an active connection, pooled per thread */
     OUT_MEMORY_MAX = 256 * 1024,  /* answer bytes in memory for a slow client before the spool file */
-    LINGER_BYTES_MAX = 1024 * 1024,
+    LINGER_BYTES_MAX = 64 * 1024 * 1024, /* an upload refused half-way: its client must see the 413 */
+    LINGER_MS = 5000,
     REQUEST_ID_BYTES = 16,
 };
 

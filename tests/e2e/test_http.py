@@ -292,6 +292,13 @@ def test_too_large_a_body(small):
     assert small.get("/input.php", method="POST", body=b"x" * 102400).json()["bytes"] == 102400
 
 
+def test_client_that_sends_all_of_too_large_a_body_sees_the_answer(small):
+    """No reset destroys the answer while the client is still sending (RFC 9112 9.6)."""
+    with small.connect() as c:
+        r = c.request("POST", "/input.php", body=b"x" * (20 << 20))
+        assert r.status == 413 and not r.keeps_alive
+
+
 def test_too_large_a_chunked_body(small):
     with small.connect() as c:
         c.send(b"POST /input.php HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
