@@ -1,4 +1,4 @@
-/* Commands that run PHP in the process they are typed into: find the engine, leave the rest to it. */
+/* Commands that run PHP in their own process: find the engine, leave the rest to it. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>

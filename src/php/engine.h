@@ -1,11 +1,11 @@
 /*
- * engine: what the program and the engine module say to each other. The module is a shared object built
- * once per PHP API (sapid-php-20220829.so); the program loads libphp first (RTLD_GLOBAL), then the
- * module, and takes its one exported symbol, `sapid_engine`. Nothing else crosses: the module links its
- * own copies of base and channel, the program never sees php.h.
+ * engine: what the program and the engine module say to each other. The module is a shared object
+ * built once per PHP API (sapid-php-20220829.so); the program loads libphp first (RTLD_GLOBAL),
+ * then the module, and takes its one exported symbol, `sapid_engine`. Nothing else crosses: the
+ * module links its own copies of base and channel, the program never sees php.h.
  *
- * ENGINE_ABI changes with any change of this file or of channel.h; the build stamp refuses a module of
- * another build of sapid.
+ * ENGINE_ABI changes with any change of this file or of channel.h; the build stamp refuses a module
+ * of another build of sapid.
  */
 #ifndef SAPID_PHP_ENGINE_H
 #define SAPID_PHP_ENGINE_H
@@ -25,37 +25,38 @@ struct engine_setting {
 };
 
 struct engine_options {
-    const char *role;       /* for log lines: "www g1" */
+    const char *role; /* for log lines: "www g1" */
     enum log_level log_least;
-    const char *executable; /* PHP_BINARY */
-    const char *software;   /* SERVER_SOFTWARE */
-    const char *ini_path;   /* php.ini or its folder; NULL: the library's own search */
-    const char *ini_scan_dir;            /* NULL: the library's own */
-    const struct engine_setting *ini;    /* as php -d */
+    const char *executable;           /* PHP_BINARY */
+    const char *software;             /* SERVER_SOFTWARE */
+    const char *ini_path;             /* php.ini or its folder; NULL: the library's own search */
+    const char *ini_scan_dir;         /* NULL: the library's own */
+    const struct engine_setting *ini; /* as php -d */
     size_t n_ini;
-    const struct engine_setting *admin;  /* as FPM's php_admin_value: ini_set cannot change them */
+    const struct engine_setting *admin; /* as FPM's php_admin_value: ini_set cannot change them */
     size_t n_admin;
 };
 
 /* One worker process, as the pool process made it. */
 struct engine_worker {
-    const char *role;          /* for log lines: "www g1 w3" */
+    const char *role; /* for log lines: "www g1 w3" */
     enum log_level log_least;
     struct channel *channel;
     uint32_t index, incarnation;
-    const int *eventfds;       /* one per gateway thread */
-    int sock;                  /* to the gateway: request bodies by descriptor */
-    uint64_t max_requests;     /* 0: no limit; jitter is applied already */
+    const int *eventfds;              /* one per gateway thread */
+    int sock;                         /* to the gateway: request bodies by descriptor */
+    uint64_t max_requests;            /* 0: no limit; jitter is applied already */
     const struct engine_setting *env; /* replaces or extends the environment */
     size_t n_env;
     bool clear_env;
 };
 
-enum engine_exit { /* exit status of a worker process */
-    ENGINE_EXIT_OK = 0,         /* drained, channel closed, or max_requests reached */
-    ENGINE_EXIT_UNHEALTHY = 70, /* the engine is in doubt after a failed start or shutdown of a request */
-    ENGINE_EXIT_CHANNEL = 71,   /* the channel could not be used */
-    ENGINE_EXIT_TIMEOUT = 124,  /* hard_timeout: PHP's own value */
+enum engine_exit {                     /* exit status of a worker process */
+                   ENGINE_EXIT_OK = 0, /* drained, channel closed, or max_requests reached */
+                   ENGINE_EXIT_UNHEALTHY = 70, /* the engine is in doubt after a failed start or
+                                                  shutdown of a request */
+                   ENGINE_EXIT_CHANNEL = 71,   /* the channel could not be used */
+                   ENGINE_EXIT_TIMEOUT = 124,  /* hard_timeout: PHP's own value */
 };
 
 struct engine_module {
@@ -64,9 +65,11 @@ struct engine_module {
     const char *build;       /* SAPID_VERSION */
     const char *php_version; /* of the headers */
 
-    /* Once per process: php_module_startup (opcache's memory, preload). 0, or -errno with a sentence. */
+    /* Once per process: php_module_startup (opcache's memory, preload). 0, or -errno with a
+     * sentence. */
     int (*start)(const struct engine_options *o, char *message, size_t message_size);
-    /* Which files php.ini settings came from: path, and a comma and newline separated list; "" if none. */
+    /* Which files php.ini settings came from: path, and a comma and newline separated list; "" if
+     * none. */
     void (*ini_files)(const char **ret_path, const char **ret_scanned);
     /* In a forked worker: serves requests until the channel ends. Returns an engine_exit. */
     int (*worker_run)(const struct engine_worker *w);
@@ -74,7 +77,8 @@ struct engine_module {
     void (*stop)(void);
     /* `sapid php`: starts the engine by itself. Returns the exit status. */
     int (*cli)(const struct engine_options *o, int argc, char **argv);
-    /* bench/lifecycle: runs the script `n` times without any transport, output discarded. ns CPU per run. */
+    /* bench/lifecycle: runs the script `n` times without any transport, output discarded. ns CPU
+     * per run. */
     int (*lifecycle)(const char *script, unsigned long n, double *ret_ns);
 };
 

@@ -1,6 +1,7 @@
 /*
- * Finding and loading libphp and the engine module that fits it. The program is built without PHP; which
- * PHP it runs is decided here, once per process. Every refusal is one sentence that says what to install.
+ * Finding and loading libphp and the engine module that fits it. The program is built without PHP;
+ * which PHP it runs is decided here, once per process. Every refusal is one sentence that says what
+ * to install.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,7 +24,9 @@
 static const struct {
     const char *version;
     unsigned api; /* ZEND_MODULE_API_NO */
-} known_apis[] = { { "8.2", 20220829 }, { "8.3", 20230831 }, { "8.4", 20240924 }, { "8.5", 20250925 } };
+} known_apis[] = {
+    { "8.2", 20220829 }, { "8.3", 20230831 }, { "8.4", 20240924 }, { "8.5", 20250925 }
+};
 
 enum { LIBRARY_BYTES_MAX = 256 << 20 };
 
@@ -38,12 +41,13 @@ static int refuse(char *message, size_t size, int error, const char *fmt, ...)
     return error;
 }
 
-/* --- libphp ---------------------------------------------------------------------------------------- */
+/* --- libphp ----------------------------------------------------------------------------------- */
 
 static const char *const library_patterns[] = {
-    "/usr/lib/libphp8.*.so",          "/usr/lib/*-linux-gnu/libphp8.*.so", "/usr/lib64/libphp8.*.so",
-    "/usr/local/lib/libphp8.*.so",    "/usr/lib/libphp.so",                "/usr/lib64/libphp.so",
-    "/usr/local/lib/libphp.so",       "/usr/local/lib/*-linux-gnu/libphp.so",
+    "/usr/lib/libphp8.*.so",    "/usr/lib/*-linux-gnu/libphp8.*.so",
+    "/usr/lib64/libphp8.*.so",  "/usr/local/lib/libphp8.*.so",
+    "/usr/lib/libphp.so",       "/usr/lib64/libphp.so",
+    "/usr/local/lib/libphp.so", "/usr/local/lib/*-linux-gnu/libphp.so",
 };
 
 static bool module_path(unsigned api, char *ret, size_t size);
@@ -71,7 +75,8 @@ static bool find_library(char *ret, size_t size)
             continue;
         for (size_t k = 0; k < g.gl_pathc; k++) {
             unsigned api = api_of_name(g.gl_pathv[k]);
-            unsigned rank = api ? api + (module_path(api, module, sizeof(module)) ? 100000000 : 0) : 1;
+            unsigned rank = api ? api + (module_path(api, module, sizeof(module)) ? 100000000 : 0)
+                                : 1;
             if (rank > best) {
                 best = rank;
                 found = true;
@@ -94,16 +99,18 @@ static struct str find_text(struct str bytes, struct str mark)
     return str_take(text, strnlen(text.p, text.n));
 }
 
-/* Which PHP this is, from the bytes of the file: the build id that the engine compares with that of its
- * extensions ("API20220829,NTS", "...,TS", "...,debug"), and the version in the X-Powered-By header. The
- * engine's own functions know neither before it is started, and a foreign library is not to be run. */
+/* Which PHP this is, from the bytes of the file: the build id that the engine compares with that of
+ * its extensions ("API20220829,NTS", "...,TS", "...,debug"), and the version in the X-Powered-By
+ * header. The engine's own functions know neither before it is started, and a foreign library is
+ * not to be run. */
 static bool read_version(struct str bytes, struct php_probe *p)
 {
     struct str version = find_text(bytes, STR("X-Powered-By: PHP/"));
     struct str id;
     uint64_t api;
 
-    /* zend_extension's id is alike, with a digit more ("API420220829,NTS"), so "API20" passes it by. */
+    /* zend_extension's id is alike, with a digit more ("API420220829,NTS"), so "API20" passes it
+     * by. */
     id = find_text(bytes, STR("API20"));
     if (id.n < 9 || id.p[6] != ',')
         return false;
@@ -119,23 +126,26 @@ static bool read_version(struct str bytes, struct php_probe *p)
 static int check_library(const struct php_probe *p, char *message, size_t size)
 {
     if (p->zts)
-        return refuse(message, size, -ENOEXEC,
-                      "%s is a thread-safe (ZTS) PHP %s, but sapid runs one interpreter per process: "
-                      "install a non-thread-safe build, such as Debian's libphp8.2-embed",
-                      p->path, p->version);
+        return refuse(
+            message, size, -ENOEXEC,
+            "%s is a thread-safe (ZTS) PHP %s, but sapid runs one interpreter per process: "
+            "install a non-thread-safe build, such as Debian's libphp8.2-embed",
+            p->path, p->version);
     if (p->debug)
-        return refuse(message, size, -ENOEXEC,
-                      "%s is a debug build of PHP %s, whose memory layout differs: install a release "
-                      "build, such as Debian's libphp8.2-embed",
-                      p->path, p->version);
+        return refuse(
+            message, size, -ENOEXEC,
+            "%s is a debug build of PHP %s, whose memory layout differs: install a release "
+            "build, such as Debian's libphp8.2-embed",
+            p->path, p->version);
     bool known = false;
     for (size_t i = 0; i < ARRAY_LENGTH(known_apis); i++)
         known |= known_apis[i].api == p->api;
     if (!known)
-        return refuse(message, size, -ENOEXEC,
-                      "%s is PHP %s, but sapid runs PHP 8.2 to 8.5: install libphp8.2-embed or name "
-                      "another library with php.libphp_path",
-                      p->path, p->version);
+        return refuse(
+            message, size, -ENOEXEC,
+            "%s is PHP %s, but sapid runs PHP 8.2 to 8.5: install libphp8.2-embed or name "
+            "another library with php.libphp_path",
+            p->path, p->version);
     return 0;
 }
 
@@ -143,9 +153,10 @@ static int identify_library(struct str path, struct php_probe *p, char *message,
 {
     memset(p, 0, sizeof(*p));
     if (path.n == 0 && !find_library(p->path, sizeof(p->path)))
-        return refuse(message, size, -ENOENT,
-                      "no libphp found in /usr/lib: install libphp8.2-embed, or name the library with "
-                      "php.libphp_path");
+        return refuse(
+            message, size, -ENOENT,
+            "no libphp found in /usr/lib: install libphp8.2-embed, or name the library with "
+            "php.libphp_path");
     if (path.n)
         snprintf(p->path, sizeof(p->path), "%.*s", STR_ARG(path));
     if (path.n >= sizeof(p->path))
@@ -157,10 +168,11 @@ static int identify_library(struct str path, struct php_probe *p, char *message,
     int rc = fd < 0 ? -errno : fd_read_all(fd, LIBRARY_BYTES_MAX, &bytes, &n);
     fd_close(&fd);
     if (rc < 0)
-        return refuse(message, size, rc,
-                      "php.libphp_path %s cannot be read (%s): install libphp8.2-embed, or correct the "
-                      "path",
-                      p->path, strerror(-rc));
+        return refuse(
+            message, size, rc,
+            "php.libphp_path %s cannot be read (%s): install libphp8.2-embed, or correct the "
+            "path",
+            p->path, strerror(-rc));
     bool is_php = read_version((struct str){ bytes, n }, p);
     mem_free(bytes);
     if (!is_php)
@@ -171,12 +183,13 @@ static int identify_library(struct str path, struct php_probe *p, char *message,
     return check_library(p, message, size);
 }
 
-/* --- the engine module ----------------------------------------------------------------------------- */
+/* --- the engine module ------------------------------------------------------------------------ */
 
 /* Beside the program: build tree (src/php/, for unit tests ../../../src/php/), then installed
  * (../lib/sapid, ../lib/MULTIARCH/sapid). SAPID_ENGINE_DIR beats all. */
-static const char *const module_dirs[] = { ".", "src/php", "../../../src/php", "../../src/php", "../lib/sapid",
-                                           "../lib/*/sapid" };
+static const char *const module_dirs[] = {
+    ".", "src/php", "../../../src/php", "../../src/php", "../lib/sapid", "../lib/*/sapid"
+};
 
 static bool try_module(const char *dir, const char *sub, unsigned api, char *ret, size_t size)
 {
@@ -216,24 +229,26 @@ static int find_module(struct php_probe *p, char *message, size_t size)
     if (module_path(p->api, p->module, sizeof(p->module)))
         return 0;
     p->module[0] = '\0';
-    return refuse(message, size, -ENOENT,
-                  "PHP %s (API %u) needs the engine module sapid-php-%u.so beside the program or in "
-                  "../lib/sapid: build sapid with php%.3s-dev installed, or choose another PHP with "
-                  "php.libphp_path",
-                  p->version, p->api, p->api, p->version);
+    return refuse(
+        message, size, -ENOENT,
+        "PHP %s (API %u) needs the engine module sapid-php-%u.so beside the program or in "
+        "../lib/sapid: build sapid with php%.3s-dev installed, or choose another PHP with "
+        "php.libphp_path",
+        p->version, p->api, p->api, p->version);
 }
 
-/* Extensions (.so files of the distribution) and the module look for the engine's symbols globally. */
+/* Extensions (the distribution's .so files) and the module find the engine's symbols globally. */
 static int open_library(const struct php_probe *p, char *message, size_t size)
 {
     void *lib = dlopen(p->path, RTLD_NOW | RTLD_GLOBAL);
 
     if (lib && dlsym(lib, "php_module_startup"))
         return 0;
-    return refuse(message, size, -ENOEXEC,
-                  "php.libphp_path %s cannot be loaded (%s): expected the shared library of PHP's embed "
-                  "SAPI, as in Debian's libphp8.2-embed",
-                  p->path, lib ? "it exports no php_module_startup" : dlerror());
+    return refuse(
+        message, size, -ENOEXEC,
+        "php.libphp_path %s cannot be loaded (%s): expected the shared library of PHP's embed "
+        "SAPI, as in Debian's libphp8.2-embed",
+        p->path, lib ? "it exports no php_module_startup" : dlerror());
 }
 
 static int open_module(const struct php_probe *p, const struct engine_module **ret, char *message,
@@ -243,34 +258,36 @@ static int open_module(const struct php_probe *p, const struct engine_module **r
 
     if (!lib)
         return refuse(message, size, -ENOEXEC,
-                      "engine module %s cannot be loaded (%s): build sapid again for this PHP", p->module,
-                      dlerror());
+                      "engine module %s cannot be loaded (%s): build sapid again for this PHP",
+                      p->module, dlerror());
     const struct engine_module *engine = dlsym(lib, ENGINE_SYMBOL);
     if (!engine || engine->abi != ENGINE_ABI || strcmp(engine->build, SAPID_VERSION) != 0)
-        return refuse(message, size, -ENOEXEC,
-                      "engine module %s belongs to another build of sapid (expected %s): install both "
-                      "from the same package",
-                      p->module, SAPID_VERSION);
+        return refuse(
+            message, size, -ENOEXEC,
+            "engine module %s belongs to another build of sapid (expected %s): install both "
+            "from the same package",
+            p->module, SAPID_VERSION);
     if (engine->zend_api != p->api)
-        return refuse(message, size, -ENOEXEC,
-                      "engine module %s was built for PHP API %u, but %s is PHP %s with API %u: build "
-                      "sapid again with the matching php-dev package",
-                      p->module, engine->zend_api, p->path, p->version, p->api);
+        return refuse(
+            message, size, -ENOEXEC,
+            "engine module %s was built for PHP API %u, but %s is PHP %s with API %u: build "
+            "sapid again with the matching php-dev package",
+            p->module, engine->zend_api, p->path, p->version, p->api);
     *ret = engine;
     return 0;
 }
 
-/* --- php.ini --------------------------------------------------------------------------------------- */
+/* --- php.ini ---------------------------------------------------------------------------------- */
 
-/* The files of an installed PHP-FPM (or php-cli) of that version: the ones people edit. Without it the
- * fields stay empty, and the library's own search applies. */
+/* The files of an installed PHP-FPM (or php-cli) of that version: the ones people edit. Without it
+ * the fields stay empty, and the library's own search applies. */
 static bool choose_ini(struct php_probe *p, const char *sapi)
 {
     char dir[64];
     struct stat st;
 
-    snprintf(dir, sizeof(dir), "/etc/php/%.*s/%s", (int)strcspn(p->version + 2, ".") + 2, p->version,
-             sapi);
+    snprintf(dir, sizeof(dir), "/etc/php/%.*s/%s", (int)strcspn(p->version + 2, ".") + 2,
+             p->version, sapi);
     snprintf(p->ini_file, sizeof(p->ini_file), "%s/php.ini", dir);
     snprintf(p->ini_scan_dir, sizeof(p->ini_scan_dir), "%s/conf.d", dir);
     if (stat(p->ini_file, &st) < 0)

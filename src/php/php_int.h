@@ -6,25 +6,26 @@
 #include "php/engine.h"
 #include "php/php.h"
 
-/* --- loader.c -------------------------------------------------------------------------------------- */
+/* --- loader.c --------------------------------------------------------------------------------- */
 struct php_library {
     struct php_probe probe;
     const struct engine_module *engine;
 };
-/* dlopens libphp (`path` "" = search) and the engine module that fits it, into this process for good.
- * 0, or -errno with one sentence in `message`. */
-MUST_USE int library_load(struct str path, struct php_library *ret, char *message, size_t message_size);
+/* dlopens libphp (`path` "" = search) and the engine module that fits it, into this process for
+ * good. 0, or -errno with one sentence in `message`. */
+MUST_USE int library_load(struct str path, struct php_library *ret, char *message,
+                          size_t message_size);
 
 /* `sapid php` reads what php-cli reads, where that is installed. */
 void library_prefer_cli_ini(struct php_probe *p);
 
-/* --- proctitle.c ----------------------------------------------------------------------------------- */
-/* Makes room for a title where argv and the environment stand; the environment moves to the heap. Call
- * once, before threads and before anything keeps pointers into environ. */
+/* --- proctitle.c ------------------------------------------------------------------------------ */
+/* Makes room for a title where argv and the environment stand; the environment moves to the heap.
+ * Call once, before threads and before anything keeps pointers into environ. */
 void proctitle_init(void);
 void proctitle_set(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
-/* --- settings.c ------------------------------------------------------------------------------------ */
+/* --- settings.c ------------------------------------------------------------------------------- */
 /* What the engine is told from one pool's configuration. The strings live as long as the config. */
 struct settings {
     struct engine_options options;
@@ -32,6 +33,7 @@ struct settings {
     size_t n_env;
 };
 const char *settings_executable(void);
-void settings_init(struct settings *s, const struct config_pool *pool, const struct php_probe *probe);
+void settings_init(struct settings *s, const struct config_pool *pool,
+                   const struct php_probe *probe);
 
 #endif

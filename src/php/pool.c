@@ -1,16 +1,17 @@
 /*
  * The pool process: starts the engine once, runs no request, forks workers and replaces them.
  *
- * Workers sit in seats 0..n-1, the worker indexes of the channel. Every fork gets a fresh incarnation, so
- * that the gateway never confuses a worker with the one that sat there before; the gateway hears of a
- * death only after the process was reaped, and grants the successor after it has recovered the dead.
+ * Workers sit in seats 0..n-1, the worker indexes of the channel. Every fork gets a fresh
+ * incarnation, so that the gateway never confuses a worker with the one that sat there before; the
+ * gateway hears of a death only after the process was reaped, and grants the successor after it has
+ * recovered the dead.
  *
- * A worker that dies after its first finished request is replaced at once: a crash costs its own request
- * only. One that dies before is a sign that every request of that seat will crash: the first such death is
- * forgiven, then the seat waits, twice as long each time.
+ * A worker that dies after its first finished request is replaced at once: a crash costs its own
+ * request only. One that dies before is a sign that every request of that seat will crash: the
+ * first such death is forgiven, then the seat waits, twice as long each time.
  *
- * The gateway may die: the supervisor then sends a fresh channel, on which fresh workers are forked while
- * the old ones finish. The engine, and opcache's memory with it, stays.
+ * The gateway may die: the supervisor then sends a fresh channel, on which fresh workers are forked
+ * while the old ones finish. The engine, and opcache's memory with it, stays.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -63,7 +64,7 @@ struct pool {
     bool draining, gateway_gone;
 };
 
-/* --- messages -------------------------------------------------------------------------------------- */
+/* --- messages --------------------------------------------------------------------------------- */
 
 static void tell_supervisor(struct pool *p, enum control_type type, const char *text)
 {
@@ -107,9 +108,9 @@ static void tell_gateway(struct pool *p, const struct control_message *m, int fd
     }
 }
 
-/* --- workers --------------------------------------------------------------------------------------- */
+/* --- workers ---------------------------------------------------------------------------------- */
 
-/* worker_max_requests with a jitter of 10 %, so that workers forked together do not leave together. */
+/* worker_max_requests with a jitter of 10 %: workers forked together do not leave together. */
 static uint64_t draw_max_requests(uint64_t n)
 {
     uint64_t spread = n / 5, random = 0;
@@ -234,9 +235,10 @@ static uint64_t judge_death(struct seat *seat, uint32_t index, int status, uint6
     uint64_t ms = (uint64_t)BACKOFF_FIRST_MS << doublings;
     if (ms > BACKOFF_MAX_MS)
         ms = BACKOFF_MAX_MS;
-    log_error("crash loop: worker %u died %u times in a row before it finished a request; the next one "
-              "starts in %" PRIu64 " ms",
-              index, seat->early_deaths, ms);
+    log_error(
+        "crash loop: worker %u died %u times in a row before it finished a request; the next one "
+        "starts in %" PRIu64 " ms",
+        index, seat->early_deaths, ms);
     return ms * NS_PER_MS;
 }
 
@@ -302,7 +304,7 @@ static bool workers_left(const struct pool *p)
     return p->n_leavers > 0;
 }
 
-/* --- channel --------------------------------------------------------------------------------------- */
+/* --- channel ---------------------------------------------------------------------------------- */
 
 /* The workers of the channel before finish what they run and see it closed. */
 static void leave_channel(struct pool *p)
@@ -351,7 +353,7 @@ static int adopt_channel(struct pool *p, int *fds, size_t n_fds)
     return 0;
 }
 
-/* --- events ---------------------------------------------------------------------------------------- */
+/* --- events ----------------------------------------------------------------------------------- */
 
 NORETURN static void stop_now(struct pool *p, int status)
 {
@@ -386,10 +388,8 @@ static void on_supervisor(struct pool *p)
         p->draining = true;
         signal_workers(p, SIGQUIT);
         break;
-    case CONTROL_STOP:
-        stop_now(p, 0);
-    default:
-        log_warn("message %u is not for a pool process", m.type);
+    case CONTROL_STOP: stop_now(p, 0);
+    default: log_warn("message %u is not for a pool process", m.type);
     }
     for (size_t i = 0; i < n_fds; i++)
         fd_close(&fds[i]);
@@ -457,7 +457,7 @@ static void run(struct pool *p)
     tell_supervisor(p, CONTROL_DRAINED, NULL);
 }
 
-/* --- start ----------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static int open_signals(void)
 {
@@ -497,7 +497,8 @@ static int load_config(struct pool *p, char *message, size_t size)
 }
 
 /* For the supervisor's log: which PHP, and where its settings came from. */
-static void describe_engine(const struct pool *p, const struct php_probe *probe, char *text, size_t size)
+static void describe_engine(const struct pool *p, const struct php_probe *probe, char *text,
+                            size_t size)
 {
     const char *ini, *scanned;
     unsigned files = 0;
@@ -549,8 +550,9 @@ int pool_main(void)
     int rc = control_boot_unpack(CONTROL_BOOT_FD, &p->boot);
     close(CONTROL_BOOT_FD);
     if (rc < 0) {
-        log_error("`sapid @pool` is started by `sapid serve` only (no boot text on descriptor %d: %s)",
-                  CONTROL_BOOT_FD, strerror(-rc));
+        log_error(
+            "`sapid @pool` is started by `sapid serve` only (no boot text on descriptor %d: %s)",
+            CONTROL_BOOT_FD, strerror(-rc));
         return 2;
     }
     control_die_with_parent(p->boot.parent_pid, SIGKILL);

@@ -1,6 +1,6 @@
 /*
- * Process titles ("sapid: worker www 3"), as ps shows them: the kernel reads them from where argv and the
- * environment were at exec, so the environment is moved away and the place written over.
+ * Process titles ("sapid: worker www 3"), as ps shows them: the kernel reads them from where argv
+ * and the environment were at exec, so the environment is moved away and the place written over.
  */
 #include <errno.h>
 #include <stdarg.h>

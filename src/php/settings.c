@@ -50,13 +50,14 @@ const char *settings_executable(void)
     return n > 0 ? mem_strndup((struct str){ path, (size_t)n }) : "sapid";
 }
 
-void settings_init(struct settings *s, const struct config_pool *pool, const struct php_probe *probe)
+void settings_init(struct settings *s, const struct config_pool *pool,
+                   const struct php_probe *probe)
 {
     *s = (struct settings){ 0 };
     s->options = (struct engine_options){
         .executable = settings_executable(),
-        /* Applications that know nginx by this text (WordPress's permalinks, say) do here what they do
-         * there, which is what this server answers like. */
+        /* Applications that know nginx by this text (WordPress's permalinks, say) do here what they
+         * do there, which is what this server answers like. */
         .software = "sapid/" SAPID_VERSION " (nginx-compatible)",
         .ini_path = choose(pool->ini_path_given, pool->ini_path, probe->ini_file),
         .ini_scan_dir = choose(pool->ini_scan_dir_given, pool->ini_scan_dir, probe->ini_scan_dir),

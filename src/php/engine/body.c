@@ -1,7 +1,7 @@
 /*
- * The request body as PHP reads it. Small bodies stand in the slot; for larger ones the worker asks the
- * gateway for the descriptor (a spooled file, or a pipe that carries the body as it comes), lazily, so
- * that a script that never reads its body costs nothing.
+ * The request body as PHP reads it. Small bodies stand in the slot; for larger ones the worker asks
+ * the gateway for the descriptor (a spooled file, or a pipe that carries the body as it comes),
+ * lazily, so that a script that never reads its body costs nothing.
  */
 #include "php/engine/engine_int.h"
 
@@ -43,8 +43,8 @@ void body_fini(struct body *b)
     b->ended = true;
 }
 
-/* Asks the gateway for the descriptor of the current ticket. An answer for an older ticket (this worker
- * never took it) is closed and passed over. */
+/* Asks the gateway for the descriptor of the current ticket. An answer for an older ticket (this
+ * worker never took it) is closed and passed over. */
 static int fetch_descriptor(struct body *b)
 {
     struct channel_ticket want = channel_worker_ticket(request.worker);
@@ -65,7 +65,8 @@ static int fetch_descriptor(struct body *b)
             continue;
         if (rc <= 0)
             return rc < 0 ? rc : -EPIPE;
-        bool ours = m.type == CONTROL_BODY && m.ticket.slot == want.slot && m.ticket.seq == want.seq;
+        bool ours = m.type == CONTROL_BODY && m.ticket.slot == want.slot &&
+                    m.ticket.seq == want.seq;
         if (ours && n_fds == 1) {
             b->fd = fd;
             return 0;

@@ -1,6 +1,7 @@
 /*
- * `sapid php`: the command line of php-cli on the same engine. A SAPI of its own ("cli", so that scripts
- * and opcache see what they expect), one script, one process; nothing of the server's request is used.
+ * `sapid php`: the command line of php-cli on the same engine. A SAPI of its own ("cli", so that
+ * scripts and opcache see what they expect), one script, one process; nothing of the server's
+ * request is used.
  *
  * Options are read before the engine starts, because -c, -d and -n decide how it starts.
  */
@@ -41,14 +42,14 @@ struct command {
     const char *file, *code; /* neither: standard input */
     const char *ini_path;
     bool no_ini;
-    struct buf ini;          /* settings of -d */
-    int n_args;              /* of the script, without its name */
+    struct buf ini; /* settings of -d */
+    int n_args;     /* of the script, without its name */
     char **args;
 };
 
 static const char *self = ""; /* $argv[0] and the script's name in $_SERVER */
 
-/* --- options --------------------------------------------------------------------------------------- */
+/* --- options ---------------------------------------------------------------------------------- */
 
 static void define(struct command *c, const char *text)
 {
@@ -75,36 +76,19 @@ static bool set_action(struct command *c, enum action action)
 static bool take_option(struct command *c, char letter, const char *value)
 {
     switch (letter) {
-    case 'c':
-        c->ini_path = value;
-        return true;
-    case 'd':
-        define(c, value);
-        return true;
-    case 'f':
-        c->file = value;
-        return true;
-    case 'r':
-        c->code = value;
-        return true;
-    case 'n':
-        c->no_ini = true;
-        return true;
+    case 'c': c->ini_path = value; return true;
+    case 'd': define(c, value); return true;
+    case 'f': c->file = value; return true;
+    case 'r': c->code = value; return true;
+    case 'n': c->no_ini = true; return true;
     case 'C': /* php-cli's own defaults, accepted as it does */
-    case 'q':
-        return true;
-    case 'l':
-        return set_action(c, LINT);
-    case 'i':
-        return set_action(c, INFO);
-    case 'm':
-        return set_action(c, MODULES);
-    case 'v':
-        return set_action(c, VERSION);
-    case 'h':
-        return set_action(c, HELP);
-    default:
-        return false;
+    case 'q': return true;
+    case 'l': return set_action(c, LINT);
+    case 'i': return set_action(c, INFO);
+    case 'm': return set_action(c, MODULES);
+    case 'v': return set_action(c, VERSION);
+    case 'h': return set_action(c, HELP);
+    default: return false;
     }
 }
 
@@ -113,7 +97,10 @@ static bool take_long_option(struct command *c, const char *name)
     static const struct {
         const char *name;
         enum action action;
-    } names[] = { { "help", HELP }, { "version", VERSION }, { "info", INFO }, { "modules", MODULES },
+    } names[] = { { "help", HELP },
+                  { "version", VERSION },
+                  { "info", INFO },
+                  { "modules", MODULES },
                   { "ini", INI_FILES } };
 
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
@@ -122,7 +109,8 @@ static bool take_long_option(struct command *c, const char *name)
     return false;
 }
 
-/* Options end at "--", "-", or the first word that is none: the file, unless -f or -r gave the script. */
+/* Options end at "--", "-", or the first word that is none: the file, unless -f or -r gave the
+ * script. */
 static bool parse(struct command *c, int argc, char **argv)
 {
     int i = 1;
@@ -162,7 +150,7 @@ unknown:
     return false;
 }
 
-/* --- SAPI ------------------------------------------------------------------------------------------ */
+/* --- SAPI ------------------------------------------------------------------------------------- */
 
 static size_t write_stdout(const char *text, size_t n)
 {
@@ -258,7 +246,7 @@ static sapi_module_struct cli_sapi = {
     .phpinfo_as_text = 1,
 };
 
-/* --- what it prints -------------------------------------------------------------------------------- */
+/* --- what it prints --------------------------------------------------------------------------- */
 
 static int by_name(Bucket *a, Bucket *b)
 {
@@ -298,7 +286,7 @@ static void print_ini_files(void)
                php_ini_scanned_files ? php_ini_scanned_files : "(none)");
 }
 
-/* --- running --------------------------------------------------------------------------------------- */
+/* --- running ---------------------------------------------------------------------------------- */
 
 static void define_stream(const char *name, const char *url, const char *mode)
 {
@@ -350,19 +338,13 @@ static void act(const struct command *c, FILE *f)
     PG(during_request_startup) = 0;
     zend_is_auto_global(ZSTR_KNOWN(ZEND_STR_AUTOGLOBAL_SERVER));
     switch (c->action) {
-    case INFO:
-        php_print_info(PHP_INFO_ALL & ~PHP_INFO_CREDITS);
-        break;
-    case MODULES:
-        print_modules();
-        break;
+    case INFO: php_print_info(PHP_INFO_ALL & ~PHP_INFO_CREDITS); break;
+    case MODULES: print_modules(); break;
     case VERSION:
         php_printf("PHP %s (cli) (NTS) on sapid\nCopyright (c) The PHP Group\n%s", PHP_VERSION,
                    get_zend_version());
         break;
-    case INI_FILES:
-        print_ini_files();
-        break;
+    case INI_FILES: print_ini_files(); break;
     case RUN:
     case LINT:
         if (c->code) {
@@ -372,8 +354,7 @@ static void act(const struct command *c, FILE *f)
             run_file(c, f);
         }
         break;
-    case HELP:
-        break;
+    case HELP: break;
     }
 }
 

@@ -1,6 +1,6 @@
 /*
- * Differences between PHP 8.2 and 8.5 in one place, so that no version test stands inside a function.
- * Included by every engine file instead of php.h.
+ * Differences between PHP 8.2 and 8.5 in one place, so that no version test stands inside a
+ * function. Included by every engine file instead of php.h.
  */
 #ifndef SAPID_PHP_ENGINE_COMPAT_H
 #define SAPID_PHP_ENGINE_COMPAT_H
@@ -61,8 +61,8 @@ extern PHPAPI char *php_ini_scanned_files;
 
 #ifdef ZEND_SIGNALS
 #define compat_signal_startup() zend_signal_startup()
-/* Leave SIGPROF, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 alone at every request start: the
- * server owns the signals of its workers. */
+/* Leave SIGPROF, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 alone at every request start:
+ * the server owns the signals of its workers. */
 #define compat_signal_keep_ours() ((void)(SIGG(reset) = 0))
 #else
 #define compat_signal_startup() ((void)0)

@@ -10,7 +10,6 @@
 
 const char *engine_software = "sapid";
 
-
 static int start(const struct engine_options *o, char *message, size_t message_size)
 {
     log_init(o->role, 2, o->log_least);
@@ -53,11 +52,20 @@ static int lifecycle(const char *script, unsigned long n, double *ret_ns)
     compat_signal_keep_ours();
     timeout_worker_start();
     *r = (struct channel_request){
-        .method = STR("GET"), .target = str_from(name), .protocol = STR("HTTP/1.1"),
-        .script_name = str_from(name), .script_filename = str_from(script), .query = STR(""),
-        .path_info = STR(""), .document_root = STR("/"), .host = STR("localhost"),
-        .server_name = STR("localhost"), .remote_addr = STR("127.0.0.1"),
-        .server_addr = STR("127.0.0.1"), .request_id = STR("lifecycle"), .content_length = -1,
+        .method = STR("GET"),
+        .target = str_from(name),
+        .protocol = STR("HTTP/1.1"),
+        .script_name = str_from(name),
+        .script_filename = str_from(script),
+        .query = STR(""),
+        .path_info = STR(""),
+        .document_root = STR("/"),
+        .host = STR("localhost"),
+        .server_name = STR("localhost"),
+        .remote_addr = STR("127.0.0.1"),
+        .server_addr = STR("127.0.0.1"),
+        .request_id = STR("lifecycle"),
+        .content_length = -1,
         .body_kind = CHANNEL_BODY_NONE,
     };
     uint64_t begin = 0;

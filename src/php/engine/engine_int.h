@@ -1,9 +1,9 @@
 /*
- * Inside the engine module. One process runs at most one request at a time, so the request is one static
- * object (`request`), and so is the worker.
+ * Inside the engine module. One process runs at most one request at a time, so the request is one
+ * static object (`request`), and so is the worker.
  *
- * Texts of a request are NUL-terminated copies in `request.texts`, made once when the request is taken:
- * the slot in shared memory is not trusted to stay as it was, and PHP wants C strings.
+ * Texts of a request are NUL-terminated copies in `request.texts`, made once when the request is
+ * taken: the slot in shared memory is not trusted to stay as it was, and PHP wants C strings.
  */
 #ifndef SAPID_PHP_ENGINE_INT_H
 #define SAPID_PHP_ENGINE_INT_H
@@ -21,21 +21,21 @@ struct text_pair {
 
 struct body {
     enum channel_body kind;
-    struct str rest;      /* INLINE: not yet read; FILE, STREAM: read ahead, not yet taken */
-    int fd;               /* -1: not asked for */
+    struct str rest; /* INLINE: not yet read; FILE, STREAM: read ahead, not yet taken */
+    int fd;          /* -1: not asked for */
     bool ended;
-    int64_t left;         /* FILE and STREAM: bytes still expected, -1: until the end */
+    int64_t left; /* FILE and STREAM: bytes still expected, -1: until the end */
 };
 
 struct request {
     struct channel_worker *worker; /* NULL: no gateway (lifecycle) */
-    uint64_t serial; /* counts requests of this process */
-    bool active;    /* between take and finish */
+    uint64_t serial;               /* counts requests of this process */
+    bool active;                   /* between take and finish */
     bool head_sent, ended;
     bool script_missing; /* the script could not be opened; open_errno says why */
     int open_errno;
     bool https;
-    struct channel_request view;   /* texts point into `texts` */
+    struct channel_request view; /* texts point into `texts` */
     struct text_pair *headers;
     uint32_t n_headers, headers_max;
     struct str content_type, authorization, cookie;
@@ -90,7 +90,8 @@ void timeout_request_end(void);
 /* script.c: running one script with the trims */
 void script_install(void); /* in MINIT: the quiet opener of the main script */
 void script_after_startup(void);
-/* Runs request startup, the script, and shutdown. False: the engine is in doubt, the process must end. */
+/* Runs request startup, the script, and shutdown. False: the engine is in doubt, the process must
+ * end. */
 MUST_USE bool script_run(const char *path);
 
 /* worker.c, cli.c */

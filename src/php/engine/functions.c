@@ -36,7 +36,8 @@ static void put_header(HashTable *into, struct str name, struct str value)
     zval v;
 
     if (old)
-        ZVAL_STR(&v, zend_string_concat3(Z_STRVAL_P(old), Z_STRLEN_P(old), ", ", 2, value.p, value.n));
+        ZVAL_STR(&v,
+                 zend_string_concat3(Z_STRVAL_P(old), Z_STRLEN_P(old), ", ", 2, value.p, value.n));
     else
         ZVAL_STRINGL(&v, value.p, value.n);
     zend_symtable_update(into, key, &v);
@@ -77,6 +78,7 @@ ZEND_END_ARG_INFO()
 ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_returns_array, 0, 0, IS_ARRAY, 0)
 ZEND_END_ARG_INFO()
 
+// clang-format off
 const zend_function_entry engine_functions[] = {
     ZEND_FE(fastcgi_finish_request, arginfo_returns_bool)
     ZEND_FE(apache_request_headers, arginfo_returns_array)
@@ -84,8 +86,9 @@ const zend_function_entry engine_functions[] = {
     ZEND_FE(apache_response_headers, arginfo_returns_array)
     ZEND_FE_END
 };
+// clang-format on
 
-/* Applications look at these settings of PHP-FPM; here they only say what is true of this server. */
+/* Applications look at these settings of PHP-FPM; here they only say what is true here. */
 PHP_INI_BEGIN()
 PHP_INI_ENTRY("cgi.fix_pathinfo", "1", PHP_INI_SYSTEM, NULL)
 PHP_INI_ENTRY("fastcgi.logging", "1", PHP_INI_SYSTEM, NULL)
@@ -107,8 +110,8 @@ static PHP_MSHUTDOWN_FUNCTION(sapid)
     return SUCCESS;
 }
 
-/* After all RSHUTDOWNs, before the SAPI's own end: what is left of the body is not wanted. Without this
- * sapi_deactivate would fetch and read all of it. */
+/* After all RSHUTDOWNs, before the SAPI's own end: what is left of the body is not wanted. Without
+ * this sapi_deactivate would fetch and read all of it. */
 static ZEND_MODULE_POST_ZEND_DEACTIVATE_D(sapid)
 {
     if (request.active)
@@ -125,6 +128,7 @@ static PHP_MINFO_FUNCTION(sapid)
     php_info_print_table_end();
 }
 
+// clang-format off
 zend_module_entry engine_module_entry = {
     STANDARD_MODULE_HEADER,
     "sapid",
@@ -139,3 +143,4 @@ zend_module_entry engine_module_entry = {
     ZEND_MODULE_POST_ZEND_DEACTIVATE_N(sapid),
     STANDARD_MODULE_PROPERTIES_EX
 };
+// clang-format on

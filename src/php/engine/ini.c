@@ -1,6 +1,6 @@
 /*
- * php.ini settings: what the configuration adds to the files (ini, admin_ini), and what requests add by
- * .user.ini files and [PATH=] and [HOST=] sections, which PHP leaves to its SAPI.
+ * php.ini settings: what the configuration adds to the files (ini, admin_ini), and what requests
+ * add by .user.ini files and [PATH=] and [HOST=] sections, which PHP leaves to its SAPI.
  */
 #include "php/engine/engine_int.h"
 
@@ -10,8 +10,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-/* The folder of extra files reaches the library through the environment only. A PHP_INI_SCAN_DIR that the
- * user set counts before ours. */
+/* The folder of extra files reaches the library through the environment only. A PHP_INI_SCAN_DIR
+ * that the user set counts before ours. */
 void ini_choose(sapi_module_struct *sapi, const struct engine_options *o)
 {
     if (o->ini_path)
@@ -20,14 +20,15 @@ void ini_choose(sapi_module_struct *sapi, const struct engine_options *o)
         setenv("PHP_INI_SCAN_DIR", o->ini_scan_dir, 0);
 }
 
-/* Values that the ini language must evaluate (E_ALL & ~E_NOTICE, On, 128M, 7.5) stay bare; everything else
- * is quoted, so that no character of a password or a path means something. */
+/* Values that the ini language must evaluate (E_ALL & ~E_NOTICE, On, 128M, 7.5) stay bare;
+ * everything else is quoted, so that no character of a password or a path means something. */
 static bool is_bare(const char *value)
 {
     bool constants = strncmp(value, "E_", 2) == 0 || strncmp(value, "~E_", 3) == 0;
 
     for (const char *p = value; *p; p++)
-        if (!isalnum((unsigned char)*p) && !strchr("_.+-", *p) && !(constants && strchr(" &|^~!()", *p)))
+        if (!isalnum((unsigned char)*p) && !strchr("_.+-", *p) &&
+            !(constants && strchr(" &|^~!()", *p)))
             return false;
     return *value != '\0';
 }
@@ -76,7 +77,7 @@ void ini_lock_admin(const struct engine_options *o)
     }
 }
 
-/* --- .user.ini ------------------------------------------------------------------------------------- */
+/* --- .user.ini -------------------------------------------------------------------------------- */
 
 struct user_config {
     time_t expires;
@@ -115,8 +116,8 @@ static struct user_config *find_user_config(const char *dir, size_t n)
     return c;
 }
 
-/* Reads the files of all folders from the document root down to `dir` (which ends in '/'), or of `dir`
- * alone when it lies outside; deeper folders win. */
+/* Reads the files of all folders from the document root down to `dir` (which ends in '/'), or of
+ * `dir` alone when it lies outside; deeper folders win. */
 static void read_user_files(struct user_config *c, char *dir, size_t n, struct str root)
 {
     zend_hash_clean(&c->settings);

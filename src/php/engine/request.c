@@ -1,6 +1,6 @@
 /*
- * The request of this worker process: taken from the channel into the worker's own memory, ended towards
- * the gateway, finished. See engine_int.h for what is copied and why.
+ * The request of this worker process: taken from the channel into the worker's own memory, ended
+ * towards the gateway, finished. See engine_int.h for what is copied and why.
  */
 #include "php/engine/engine_int.h"
 
@@ -47,10 +47,10 @@ static int reserve_texts(size_t bytes, uint32_t headers)
  * channel and is read once. */
 static int copy_texts(struct channel_worker *w, struct channel_request *r)
 {
-    struct str *const fields[] = { &r->method,       &r->target,      &r->protocol,
-                                   &r->script_name,  &r->script_filename, &r->path_info,
-                                   &r->query,        &r->document_root,   &r->host,
-                                   &r->server_name,  &r->remote_addr,     &r->server_addr,
+    struct str *const fields[] = { &r->method,      &r->target,          &r->protocol,
+                                   &r->script_name, &r->script_filename, &r->path_info,
+                                   &r->query,       &r->document_root,   &r->host,
+                                   &r->server_name, &r->remote_addr,     &r->server_addr,
                                    &r->request_id };
     size_t bytes = r->script_name.n + r->path_info.n + 1;
     struct channel_pair pair;
@@ -104,8 +104,8 @@ static void find_special_headers(void)
     for (uint32_t i = 0; i < request.n_headers; i++) {
         const struct text_pair *h = &request.headers[i];
         if (h->name.n == 6 && str_eq_nocase(h->name, STR("Cookie")))
-            request.cookie =
-                request.cookie.n ? join(request.cookie, STR("; "), h->value) : h->value;
+            request.cookie = request.cookie.n ? join(request.cookie, STR("; "), h->value)
+                                              : h->value;
         else if (h->name.n == 12 && str_eq_nocase(h->name, STR("Content-Type")))
             request.content_type = h->value;
         else if (h->name.n == 13 && str_eq_nocase(h->name, STR("Authorization")))

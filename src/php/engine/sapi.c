@@ -1,11 +1,13 @@
 /*
- * The SAPI of the server: how PHP reads a request and writes a response. Output goes straight into the
- * worker's response ring (channel_respond); the gateway owns framing (lengths, chunks, Connection, Date).
+ * The SAPI of the server: how PHP reads a request and writes a response. Output goes straight into
+ * the worker's response ring (channel_respond); the gateway owns framing (lengths, chunks,
+ * Connection, Date).
  *
  * The name is "fpm-fcgi": opcache and other extensions start only under names they know, and our
  * contract is PHP-FPM's. phpinfo shows the pretty name.
  *
- * Any callback that writes may end in zend_bailout (client gone): nothing here holds what needs cleanup.
+ * Any callback that writes may end in zend_bailout (client gone): nothing here holds what needs
+ * cleanup.
  */
 #include "php/engine/engine_int.h"
 
@@ -123,9 +125,10 @@ static int send_headers(sapi_headers_struct *headers)
     return SAPI_HEADER_SENT_SUCCESSFULLY;
 }
 
-/* No header with a line break or NUL inside ever leaves, whoever added it (PHP's own check covers only
- * what scripts pass to header()). */
-static int header_handler(sapi_header_struct *h, sapi_header_op_enum op, sapi_headers_struct *headers)
+/* No header with a line break or NUL inside ever leaves, whoever added it (PHP's own check covers
+ * only what scripts pass to header()). */
+static int header_handler(sapi_header_struct *h, sapi_header_op_enum op,
+                          sapi_headers_struct *headers)
 {
     (void)headers;
     if (op != SAPI_HEADER_ADD && op != SAPI_HEADER_REPLACE)
@@ -182,9 +185,9 @@ static char *read_cookies(void)
 static void log_message(const char *message, int syslog_level)
 {
     char prefix[64] = "";
-    enum log_level level = syslog_level <= SYSLOG_ERR ? LOG_ERR
+    enum log_level level = syslog_level <= SYSLOG_ERR       ? LOG_ERR
                            : syslog_level <= SYSLOG_WARNING ? LOG_WARN
-                                                                   : LOG_NOTICE;
+                                                            : LOG_NOTICE;
     if (request.active && request.view.request_id.n)
         snprintf(prefix, sizeof(prefix), "[%.*s] ", STR_ARG(request.view.request_id));
     log_text(level, str_from(prefix), str_from(message));
@@ -234,8 +237,9 @@ static int activate(void)
     return SUCCESS;
 }
 
-/* Runs after the RSHUTDOWN of all modules (sessions are written) and before the memory manager's end:
- * the client gets its last byte here. Also called once by php_module_startup, without a request. */
+/* Runs after the RSHUTDOWN of all modules (sessions are written) and before the memory manager's
+ * end: the client gets its last byte here. Also called once by php_module_startup, without a
+ * request. */
 static int deactivate(void)
 {
     if (request.active)
@@ -262,9 +266,7 @@ sapi_module_struct engine_sapi = {
     .pretty_name = (char *)"sapid",
     .startup = startup,
     .shutdown = php_module_shutdown_wrapper,
-    COMPAT_ACTIVATE(activate)
-    COMPAT_PRE_REQUEST_INIT(activate)
-    .deactivate = deactivate,
+    COMPAT_ACTIVATE(activate) COMPAT_PRE_REQUEST_INIT(activate).deactivate = deactivate,
     .ub_write = ub_write,
     .flush = flush,
     .getenv = variables_getenv,

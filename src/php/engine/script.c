@@ -1,10 +1,11 @@
 /*
- * One script, once: request startup, the script, request shutdown, each behind zend_try. What happens in
- * between (exit, fatal error, memory_limit, timeout, client gone, a bailout in a shutdown function) ends
- * in a clean engine or in `false`, and then the process must not serve another request.
+ * One script, once: request startup, the script, request shutdown, each behind zend_try. What
+ * happens in between (exit, fatal error, memory_limit, timeout, client gone, a bailout in a
+ * shutdown function) ends in a clean engine or in `false`, and then the process must not serve
+ * another request.
  *
- * Trims (research/dispatch.md): the script is never opened, stat'ed or resolved here, so that a warm
- * opcache needs no system call for it; chdir only when the directory changes.
+ * Trims (research/dispatch.md): the script is never opened, stat'ed or resolved here, so that a
+ * warm opcache needs no system call for it; chdir only when the directory changes.
  */
 #include "php/engine/engine_int.h"
 
@@ -14,12 +15,13 @@
 
 #include "base/clock.h"
 
-/* --- the main script's opener ---------------------------------------------------------------------- */
+/* --- the main script's opener ----------------------------------------------------------------- */
 
 static zend_result (*open_script_loudly)(zend_file_handle *h);
 
-/* A main script that cannot be opened is answered as PHP-FPM does, not with PHP's warnings. The hook is
- * set in MINIT, before opcache takes the function over, so it runs only when the file is really opened. */
+/* A main script that cannot be opened is answered as PHP-FPM does, not with PHP's warnings. The
+ * hook is set in MINIT, before opcache takes the function over, so it runs only when the file is
+ * really opened. */
 static zend_result open_script(zend_file_handle *h)
 {
     if (!h->primary_script || !request.active)
@@ -45,7 +47,7 @@ void script_install(void)
     zend_stream_open_function = open_script;
 }
 
-/* --- the working directory ------------------------------------------------------------------------- */
+/* --- the working directory -------------------------------------------------------------------- */
 
 static struct {
     char path[PATH_MAX];
@@ -73,8 +75,8 @@ void script_after_startup(void)
     SG(options) |= SAPI_OPTION_NO_CHDIR;
 }
 
-/* The folder of the script becomes the working directory. The same path is entered again after a second:
- * a deploy may have moved a symlink under it. */
+/* The folder of the script becomes the working directory. The same path is entered again after a
+ * second: a deploy may have moved a symlink under it. */
 static void enter_directory(const char *script)
 {
     const char *slash = strrchr(script, '/');
@@ -85,7 +87,8 @@ static void enter_directory(const char *script)
         return;
     if (n == 0)
         n = 1;
-    if (cwd.known && cwd.n == n && memcmp(cwd.path, script, n) == 0 && now - cwd.since_ns < NS_PER_S)
+    if (cwd.known && cwd.n == n && memcmp(cwd.path, script, n) == 0 &&
+        now - cwd.since_ns < NS_PER_S)
         return;
     memcpy(cwd.path, script, n);
     cwd.path[n] = '\0';
@@ -94,7 +97,7 @@ static void enter_directory(const char *script)
     cwd.known = chdir(cwd.path) == 0;
 }
 
-/* --- life cycle ------------------------------------------------------------------------------------ */
+/* --- life cycle ------------------------------------------------------------------------------- */
 
 static void describe_request(const char *path)
 {

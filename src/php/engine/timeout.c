@@ -1,13 +1,14 @@
 /*
- * max_execution_time, max_input_time and hard_timeout, with their meaning (CPU time of the process, PHP's
- * own error) but without PHP's three setitimer calls per request.
+ * max_execution_time, max_input_time and hard_timeout, with their meaning (CPU time of the process,
+ * PHP's own error) but without PHP's three setitimer calls per request.
  *
- * One POSIX timer per worker ticks every TICK_MS of CPU time; an idle worker gets no ticks. A tick only
- * counts, and when the request's count is full, does what the engine's own timer signal does. The error
- * comes up to one tick late, never early.
+ * One POSIX timer per worker ticks every TICK_MS of CPU time; an idle worker gets no ticks. A tick
+ * only counts, and when the request's count is full, does what the engine's own timer signal does.
+ * The error comes up to one tick late, never early.
  *
- * The engine is kept from arming its timer by two facts: EG(timeout_seconds) is 0 outside of an expired
- * request, and both ini settings are handled here (on_modify), so set_time_limit() and ini_set() reach us.
+ * The engine is kept from arming its timer by two facts: EG(timeout_seconds) is 0 outside of an
+ * expired request, and both ini settings are handled here (on_modify), so set_time_limit() and
+ * ini_set() reach us.
  */
 #include "php/engine/engine_int.h"
 
@@ -32,17 +33,19 @@ static void count_towards(zend_long seconds)
     clock_.counting = 0;
     clock_.running_s = seconds;
     clock_.ticks = 0;
-    clock_.limit = seconds > 0 && seconds < 1000000000 ? (unsigned long)seconds * TICKS_PER_S + 1 : 0;
+    clock_.limit = seconds > 0 && seconds < 1000000000 ? (unsigned long)seconds * TICKS_PER_S + 1
+                                                       : 0;
     clock_.counting = 1;
 }
 
-/* The script did not come back to the interpreter within hard_timeout (stuck in a C function): PHP ends
- * the process, and so do we. Only async-signal-safe calls. */
+/* The script did not come back to the interpreter within hard_timeout (stuck in a C function): PHP
+ * ends the process, and so do we. Only async-signal-safe calls. */
 static void die_hard(void)
 {
     static const char before[] = "request ";
-    static const char after[] = ": PHP Fatal error:  Maximum execution time exceeded, and hard_timeout too; "
-                                "worker terminated\n";
+    static const char after[] =
+        ": PHP Fatal error:  Maximum execution time exceeded, and hard_timeout too; "
+        "worker terminated\n";
     struct iovec line[] = { { (char *)before, sizeof(before) - 1 },
                             { (char *)request.view.request_id.p, request.view.request_id.n },
                             { (char *)after, sizeof(after) - 1 } };

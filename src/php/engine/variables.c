@@ -1,6 +1,6 @@
 /*
- * $_SERVER and getenv(), with the names and values that nginx's fastcgi_params and PHP-FPM give. The list
- * is made once a request, and only when a script asks for it (auto_globals_jit).
+ * $_SERVER and getenv(), with the names and values that nginx's fastcgi_params and PHP-FPM give.
+ * The list is made once a request, and only when a script asks for it (auto_globals_jit).
  *
  * Values pass through sapi_module.input_filter as in FPM, so that ext/filter's INPUT_SERVER works.
  */

@@ -1,6 +1,7 @@
 /*
- * A worker process: forked by the pool process after the engine has started, takes one request after
- * another from the channel until that ends, the limit of requests is reached or the engine is in doubt.
+ * A worker process: forked by the pool process after the engine has started, takes one request
+ * after another from the channel until that ends, the limit of requests is reached or the engine is
+ * in doubt.
  */
 #include "php/engine/engine_int.h"
 
@@ -13,8 +14,8 @@
 static struct channel_worker *worker;
 static bool is_copy; /* made by a script's pcntl_fork() */
 
-/* libphp-embed has pcntl. A copy of a worker must never speak in the worker's name: it loses the channel,
- * runs the script to its end without output, and exits. */
+/* libphp-embed has pcntl. A copy of a worker must never speak in the worker's name: it loses the
+ * channel, runs the script to its end without output, and exits. */
 static void on_fork(void)
 {
     is_copy = true;
@@ -33,7 +34,8 @@ static void on_drain(int signo)
 /* The pool process says "finish" by SIGQUIT, as FPM's master does. SIGTERM ends at once. */
 static void take_signals(void)
 {
-    struct sigaction drain = { .sa_handler = on_drain, .sa_flags = SA_RESTART }, plain = { .sa_handler = SIG_DFL };
+    struct sigaction drain = { .sa_handler = on_drain, .sa_flags = SA_RESTART },
+                     plain = { .sa_handler = SIG_DFL };
     struct sigaction ignore = { .sa_handler = SIG_IGN };
     sigset_t none;
 
@@ -87,7 +89,8 @@ int worker_run(const struct engine_worker *w)
     set_environment(w);
     compat_child_init();
     take_signals();
-    compat_signal_startup(); /* our handlers are what a script's pcntl_signal() gives way to at its end */
+    compat_signal_startup(); /* our handlers are what a script's pcntl_signal() gives way to at its
+                                end */
     compat_signal_keep_ours();
     CHECK(pthread_atfork(NULL, NULL, on_fork) == 0);
     timeout_worker_start();

@@ -22,8 +22,12 @@ static int boot_memory(const char *toml)
 {
     char *text = mem_printf("[php]\n%s\n", toml);
     char *none[] = { NULL };
-    struct control_boot b = { .generation = 1, .parent_pid = getpid(), .config_name = (char *)"test.toml",
-                              .config_text = text, .config_text_bytes = strlen(text), .overrides = none,
+    struct control_boot b = { .generation = 1,
+                              .parent_pid = getpid(),
+                              .config_name = (char *)"test.toml",
+                              .config_text = text,
+                              .config_text_bytes = strlen(text),
+                              .overrides = none,
                               .document_root = (char *)"/" };
     int fd = -1;
 
@@ -104,8 +108,9 @@ void driver_start(struct driver *d, const char *toml, uint32_t workers)
     close(ends[1]);
     close(boot);
     d->supervisor = ends[0];
-    d->geometry = (struct channel_geometry){ .workers = workers, .threads = 1, .slots = 64,
-                                             .slot_bytes = 16384, .ring_bytes = 65536 };
+    d->geometry = (struct channel_geometry){
+        .workers = workers, .threads = 1, .slots = 64, .slot_bytes = 16384, .ring_bytes = 65536
+    };
     wait_ready(d);
     if (!d->failed)
         give_channel(d);
@@ -143,7 +148,8 @@ void driver_age(struct driver *d, const char *name)
     mem_free(path);
 }
 
-void driver_request(struct driver *d, struct channel_request *r, const char *script, const char *query)
+void driver_request(struct driver *d, struct channel_request *r, const char *script,
+                    const char *query)
 {
     static char name[128], target[512], file[256];
 
@@ -151,12 +157,23 @@ void driver_request(struct driver *d, struct channel_request *r, const char *scr
     snprintf(target, sizeof(target), "/%s%s%s", script, *query ? "?" : "", query);
     snprintf(file, sizeof(file), "%s/%s", d->root, script);
     *r = (struct channel_request){
-        .method = STR("GET"), .target = str_from(target), .protocol = STR("HTTP/1.1"),
-        .script_name = str_from(name), .script_filename = str_from(file), .query = str_from(query),
-        .document_root = str_from(d->root), .host = STR("example.org:8080"),
-        .server_name = STR("example.org"), .remote_addr = STR("192.0.2.7"), .remote_port = 4711,
-        .server_addr = STR("127.0.0.1"), .server_port = 8080, .request_id = STR("r1"),
-        .http_minor = 1, .body_kind = CHANNEL_BODY_NONE, .content_length = -1,
+        .method = STR("GET"),
+        .target = str_from(target),
+        .protocol = STR("HTTP/1.1"),
+        .script_name = str_from(name),
+        .script_filename = str_from(file),
+        .query = str_from(query),
+        .document_root = str_from(d->root),
+        .host = STR("example.org:8080"),
+        .server_name = STR("example.org"),
+        .remote_addr = STR("192.0.2.7"),
+        .remote_port = 4711,
+        .server_addr = STR("127.0.0.1"),
+        .server_port = 8080,
+        .request_id = STR("r1"),
+        .http_minor = 1,
+        .body_kind = CHANNEL_BODY_NONE,
+        .content_length = -1,
         .received_ns = clock_realtime_ns(),
     };
 }
@@ -173,7 +190,9 @@ struct channel_ticket driver_push(struct driver *d, const struct channel_request
 
 static void take_piece(const struct channel_piece *p, struct answer *a)
 {
-    struct buf *into = p->type == CHANNEL_HEAD ? &a->head : p->type == CHANNEL_BODY ? &a->body : NULL;
+    struct buf *into = p->type == CHANNEL_HEAD   ? &a->head
+                       : p->type == CHANNEL_BODY ? &a->body
+                                                 : NULL;
 
     if (p->type == CHANNEL_HEAD)
         a->status = p->status;
@@ -285,8 +304,8 @@ void driver_collect(struct driver *d, struct channel_ticket t, struct answer *re
         poll_for(d, 1000, t, ret);
 }
 
-void driver_run(struct driver *d, const struct channel_request *r, const struct channel_pair *headers,
-                struct answer *ret)
+void driver_run(struct driver *d, const struct channel_request *r,
+                const struct channel_pair *headers, struct answer *ret)
 {
     driver_collect(d, driver_push(d, r, headers), ret);
 }

@@ -1,6 +1,6 @@
 /*
- * Plays supervisor and gateway for a real pool process with a real libphp, over the real channel, so that
- * the php room is tested without any HTTP. One test, one pool.
+ * Plays supervisor and gateway for a real pool process with a real libphp, over the real channel,
+ * so that the php room is tested without any HTTP. One test, one pool.
  */
 #ifndef SAPID_TESTS_DRIVER_H
 #define SAPID_TESTS_DRIVER_H
@@ -17,20 +17,20 @@ struct driver {
     int supervisor, pool_sock, eventfd;
     int worker_socks[16];
     uint32_t incarnations[16], pids[16];
-    int deaths;          /* WORKER_DEAD seen */
-    int last_status;     /* wait status of the last of them */
+    int deaths;      /* WORKER_DEAD seen */
+    int last_status; /* wait status of the last of them */
     uint32_t last_requests;
-    char ready[512];     /* text of READY or FAILED */
+    char ready[512]; /* text of READY or FAILED */
     bool failed;
-    char root[64];       /* document root: a fresh folder */
-    int body_fd;         /* given out on BODY_WANTED; -1: the request has none */
+    char root[64]; /* document root: a fresh folder */
+    int body_fd;   /* given out on BODY_WANTED; -1: the request has none */
 };
 
 struct answer {
     int status;
     struct buf head, body;
-    bool complete;       /* END was seen */
-    bool died;           /* the worker died under it */
+    bool complete; /* END was seen */
+    bool died;     /* the worker died under it */
     int flushes;
     uint32_t worker;
 };
@@ -44,10 +44,11 @@ void driver_script(struct driver *d, const char *name, const char *text);
 void driver_age(struct driver *d, const char *name);
 
 /* A request with everything defaulted; change fields, then run. */
-void driver_request(struct driver *d, struct channel_request *r, const char *script, const char *query);
+void driver_request(struct driver *d, struct channel_request *r, const char *script,
+                    const char *query);
 /* Pushes and waits for the whole answer. The buffers are NUL-terminated beyond their length. */
-void driver_run(struct driver *d, const struct channel_request *r, const struct channel_pair *headers,
-                struct answer *ret);
+void driver_run(struct driver *d, const struct channel_request *r,
+                const struct channel_pair *headers, struct answer *ret);
 /* In two steps. */
 struct channel_ticket driver_push(struct driver *d, const struct channel_request *r,
                                   const struct channel_pair *headers);
@@ -59,7 +60,8 @@ void driver_wait_deaths(struct driver *d, int n);
 /* As after the death of a gateway: the pool gets a fresh channel. */
 void driver_new_channel(struct driver *d);
 void driver_send(struct driver *d, enum control_type type);
-/* Handles what is there: messages of the pool and of workers. Waits up to `timeout_ms` for something. */
+/* Handles what is there: messages of the pool and of workers. Waits up to `timeout_ms` for
+ * something. */
 void driver_poll(struct driver *d, int timeout_ms);
 void answer_free(struct answer *a);
 /* EXPECT that the body is / contains this. */
