@@ -65,6 +65,9 @@ const struct config_section *config_section_nearest(struct str name);
 unsigned config_distance(struct str a, struct str b, unsigned limit);
 unsigned config_distance_limit(struct str typed);
 
+/* Whether a .htaccess forbids its whole folder to everybody. */
+bool config_htaccess_denies(struct str text);
+
 struct loader {
     struct config *c;
     struct str base_dir;

@@ -4,12 +4,17 @@
  * folder that is made for it (public/) goes before an index.php beside the sources, since it
  * exposes less.
  */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/fd.h"
 #include "base/mem.h"
-#include "config/config.h"
+#include "config/config_int.h"
 
 enum { PATH_BYTES = 4096, FILES_MAX = 3 };
 
@@ -101,4 +106,96 @@ void config_detected_fini(struct config_detected *d)
     mem_free(d->root);
     mem_free(d->sentence);
     *d = (struct config_detected){ NULL, NULL };
+}
+
+/* --- what .htaccess forbids ----------------------------------------------------------------------- */
+
+enum { DENIED_LEVELS = 2, DENIED_FOLDERS_MAX = 2000, HTACCESS_MAX = 64 * 1024 };
+
+/* "Require all denied" or "Deny from all", not inside <Files> or the like, which concern some
+ * files. */
+bool config_htaccess_denies(struct str text)
+{
+    unsigned inside = 0;
+
+    while (text.p) {
+        struct str line = str_trim(str_cut(&text, '\n'));
+        if (line.n && line.p[line.n - 1] == '\r')
+            line = str_trim(str_take(line, line.n - 1));
+        bool some = str_has_prefix(line, STR("<Files")) || str_has_prefix(line, STR("<Limit"));
+        if (some)
+            inside++;
+        else if (inside &&
+                 (str_has_prefix(line, STR("</Files")) || str_has_prefix(line, STR("</Limit"))))
+            inside--;
+        else if (!inside && (str_eq_nocase(line, STR("Require all denied")) ||
+                             str_eq_nocase(line, STR("Deny from all"))))
+            return true;
+    }
+    return false;
+}
+
+static bool folder_denied(int dir)
+{
+    char *text;
+    size_t n;
+    int fd = openat(dir, ".htaccess", O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool read = fd >= 0 && fd_read_all(fd, HTACCESS_MAX, &text, &n) == 0;
+
+    fd_close(&fd);
+    if (!read)
+        return false;
+    bool denied = config_htaccess_denies((struct str){ text, n });
+    mem_free(text);
+    return denied;
+}
+
+/* Appends "path/" to the list. */
+static void add_denied(char **list, const char *path)
+{
+    char *longer = *list ? mem_printf("%s, %s/", *list, path) : mem_printf("%s/", path);
+
+    mem_free(*list);
+    *list = longer;
+}
+
+/* `prefix` is the path of `dir` below the root, "" or "a/". Takes `dir`. */
+static void find_denied(int dir, const char *prefix, int levels, unsigned *folders, char **list)
+{
+    struct dirent **entries;
+    int n = scandirat(dir, ".", &entries, NULL, alphasort);
+
+    for (int i = 0; i < n; i++) {
+        const char *name = entries[i]->d_name;
+        bool folder = entries[i]->d_type == DT_DIR && name[0] != '.' &&
+                      ++*folders < DENIED_FOLDERS_MAX;
+        int sub = folder ? openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
+        char *path = mem_printf("%s%s", prefix, name);
+        char *below = mem_printf("%s/", path);
+        if (sub >= 0 && folder_denied(sub)) {
+            add_denied(list, path);
+            fd_close(&sub);
+        } else if (sub >= 0 && levels > 1) {
+            find_denied(sub, below, levels - 1, folders, list);
+        } else {
+            fd_close(&sub);
+        }
+        mem_free(below);
+        mem_free(path);
+        free(entries[i]);
+    }
+    if (n >= 0)
+        free(entries);
+    close(dir);
+}
+
+char *config_denied_folders(const char *root)
+{
+    unsigned folders = 0;
+    char *list = NULL;
+    int dir = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (dir >= 0)
+        find_denied(dir, "", DENIED_LEVELS, &folders, &list);
+    return list;
 }

@@ -27,6 +27,27 @@ static void print_user(const char *what, const struct user *u)
     printf("%s%s%s\n", u->why[0] ? ", " : "", u->why, u->uid == 0 ? "; better not as root" : "");
 }
 
+static void print_root(const struct config_pool *pool, const char *resolved)
+{
+    if (str_eq(pool->document_root, str_from(resolved)))
+        printf("# document root: %s, as given\n", resolved);
+    else
+        printf("# document root: %.*s, as given, which is now %s\n", STR_ARG(pool->document_root),
+               resolved);
+}
+
+static void print_denied(const char *root)
+{
+    char *denied = config_denied_folders(root);
+
+    if (denied)
+        printf(
+            "# WARNING: .htaccess files forbid %s but nothing reads them here: move these folders "
+            "out of the document root\n",
+            denied);
+    mem_free(denied);
+}
+
 static void print_decisions(const struct plan *p)
 {
     const struct config_server *server = &p->config->server;
@@ -37,7 +58,8 @@ static void print_decisions(const struct plan *p)
         if (pool->detected)
             printf("# document root: %s\n", pool->detected);
         else
-            printf("# document root: %s, as given\n", pool->document_root);
+            print_root(&p->config->pools[i], pool->document_root);
+        print_denied(pool->document_root);
         printf("# PHP workers: %u%s%s%s\n", pool->workers, pool->workers_why[0] ? " (" : "",
                pool->workers_why, pool->workers_why[0] ? ")" : "");
         print_user("PHP", &pool->user);

@@ -50,6 +50,18 @@ static void explain_users(const struct supervisor *s)
                    gw->why);
 }
 
+/* An application moved here from Apache may count on protection that only Apache gives. */
+static void explain_denied(const char *root)
+{
+    char *denied = config_denied_folders(root);
+
+    if (denied)
+        log_warn("files in %s can be downloaded: their .htaccess forbids it, but nothing reads that "
+                 "here; move these folders out of the document root",
+                 denied);
+    mem_free(denied);
+}
+
 static void explain(const struct supervisor *s)
 {
     log_notice("sapid " SAPID_VERSION ", %s%s",
@@ -62,6 +74,7 @@ static void explain(const struct supervisor *s)
         log_notice("pool %s: document root %s, %u worker%s%s%s%s", s->pools[i].name,
                    p->document_root, p->workers, p->workers == 1 ? "" : "s",
                    p->workers_why[0] ? " (" : "", p->workers_why, p->workers_why[0] ? ")" : "");
+        explain_denied(p->document_root);
     }
     explain_users(s);
 }

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "config/config.h"
+#include "config/config_int.h"
 #include "test.h"
 
 static struct config_cli cli;
@@ -202,5 +202,45 @@ TEST(document_roots_are_found)
     expect_root("/web", "Drupal");
     touch("wp-includes/version.php");
     expect_root("", "WordPress");
+    leave_folder();
+}
+
+TEST(htaccess_that_denies_a_folder_is_understood)
+{
+    static const char *const denies[] = {
+        "Require all denied", "deny from all\n",
+        "# x\n<IfModule mod_authz_core.c>\n    Require all denied\r\n"
+    };
+    static const char *const allows[] = { "", "Require all granted\n", "# Require all denied\n",
+                                          "<Files *.php>\nRequire all denied\n</Files>\n",
+                                          "<FilesMatch a>\nDeny from all" };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(denies); i++)
+        EXPECT(config_htaccess_denies(test_guarded(str_from(denies[i]))));
+    for (size_t i = 0; i < ARRAY_LENGTH(allows); i++)
+        EXPECT(!config_htaccess_denies(test_guarded(str_from(allows[i]))));
+}
+
+static void deny(const char *path)
+{
+    touch(path);
+    FILE *file = fopen(path, "w");
+    EXPECT(file && fputs("Require all denied\n", file) >= 0 && fclose(file) == 0);
+}
+
+TEST(folders_that_htaccess_denies_are_found)
+{
+    enter_folder();
+    EXPECT(config_denied_folders(folder) == NULL);
+    deny("data/.htaccess");
+    deny("data/pages/.htaccess");
+    deny("a/b/.htaccess");
+    deny("a/c/d/.htaccess"); /* too deep to look */
+    deny(".git/.htaccess");  /* hidden anyway */
+    touch("open/.htaccess");
+    char *list = config_denied_folders(folder);
+    EXPECT_TEXT(str_from(list), "a/b/, data/");
+    mem_free(list);
+    EXPECT(config_denied_folders("/nonexistent") == NULL);
     leave_folder();
 }
