@@ -57,6 +57,9 @@ void request_end(void);
 void request_finish(void);
 const struct text_pair *request_header(struct str name);
 
+/* sapi.c: an interim response (103 Early Hints) with the headers set so far. False: too late. */
+bool response_inform(uint16_t status);
+
 /* body.c */
 void body_init(struct body *b, const struct channel_request *r, int64_t length);
 void body_fini(struct body *b);

@@ -14,6 +14,25 @@ static PHP_FUNCTION(fastcgi_finish_request)
     RETURN_TRUE;
 }
 
+PHP_FUNCTION(headers_send)
+{
+    zend_long status = 200;
+
+    ZEND_PARSE_PARAMETERS_START(0, 1)
+    Z_PARAM_OPTIONAL
+    Z_PARAM_LONG(status)
+    ZEND_PARSE_PARAMETERS_END();
+    if (status < 100 || status > 599) {
+        zend_argument_value_error(1, "must be between 100 and 599");
+        RETURN_THROWS();
+    }
+    if (status < 200)
+        RETURN_LONG(response_inform((uint16_t)status) ? SAPI_HEADER_SENT_SUCCESSFULLY
+                                                      : SAPI_HEADER_SEND_FAILED);
+    SG(sapi_headers).http_response_code = (int)status;
+    RETURN_LONG(sapi_send_headers());
+}
+
 /* "x-FORWARDED-for" -> "X-Forwarded-For": what FPM makes of HTTP_X_FORWARDED_FOR. */
 static zend_string *canonical_name(struct str name)
 {
@@ -78,12 +97,20 @@ ZEND_END_ARG_INFO()
 ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_returns_array, 0, 0, IS_ARRAY, 0)
 ZEND_END_ARG_INFO()
 
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_headers_send, 0, 0, IS_LONG, 0)
+ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, status, IS_LONG, 0, "200")
+ZEND_END_ARG_INFO()
+
 // clang-format off
 const zend_function_entry engine_functions[] = {
     ZEND_FE(fastcgi_finish_request, arginfo_returns_bool)
+    ZEND_FALIAS(frankenphp_finish_request, fastcgi_finish_request, arginfo_returns_bool)
+    ZEND_FE(headers_send, arginfo_headers_send)
     ZEND_FE(apache_request_headers, arginfo_returns_array)
     ZEND_FALIAS(getallheaders, apache_request_headers, arginfo_returns_array)
+    ZEND_FALIAS(frankenphp_request_headers, apache_request_headers, arginfo_returns_array)
     ZEND_FE(apache_response_headers, arginfo_returns_array)
+    ZEND_FALIAS(frankenphp_response_headers, apache_response_headers, arginfo_returns_array)
     ZEND_FE_END
 };
 // clang-format on

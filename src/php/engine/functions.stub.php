@@ -1,8 +1,19 @@
 <?php
-/* What the engine module adds to PHP. functions.c has the argument information by hand. */
+/* What the engine module adds to PHP, under the names of PHP-FPM, Apache and FrankenPHP, so that
+ * applications made for them run unchanged. functions.c has the argument information by hand. */
 
 /** Sends the response to the client now; the script goes on without it. False if that was done before. */
 function fastcgi_finish_request(): bool {}
+
+/** @alias fastcgi_finish_request */
+function frankenphp_finish_request(): bool {}
+
+/**
+ * Sends the headers set so far. 100 to 199: as an interim response (103 Early Hints), of which there may be
+ * several; otherwise as the response's head, with this status. FrankenPHP's results: 1 for an interim
+ * response sent (3: too late), 0 for a head.
+ */
+function headers_send(int $status = 200): int {}
 
 /** The request's headers as the client sent them, names in the form Accept-Language. */
 function apache_request_headers(): array {}
@@ -10,5 +21,11 @@ function apache_request_headers(): array {}
 /** @alias apache_request_headers */
 function getallheaders(): array {}
 
+/** @alias apache_request_headers */
+function frankenphp_request_headers(): array {}
+
 /** The response's headers set so far. */
 function apache_response_headers(): array {}
+
+/** @alias apache_response_headers */
+function frankenphp_response_headers(): array {}

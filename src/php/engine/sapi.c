@@ -125,6 +125,18 @@ static int send_headers(sapi_headers_struct *headers)
     return SAPI_HEADER_SENT_SUCCESSFULLY;
 }
 
+bool response_inform(uint16_t status)
+{
+    CHECK(status >= 100 && status < 200);
+    if (!request.active || request.head_sent || !request.worker)
+        return false;
+    if (!put_headers(&SG(sapi_headers), status, STR_NONE))
+        return false;
+    struct iovec iov = { head.text, head.n };
+    return channel_respond(request.worker, CHANNEL_INFORM, status, &iov, 1) == 0 &&
+           channel_respond(request.worker, CHANNEL_FLUSH, 0, NULL, 0) == 0;
+}
+
 /* No header with a line break or NUL inside ever leaves, whoever added it (PHP's own check covers
  * only what scripts pass to header()). */
 static int header_handler(sapi_header_struct *h, sapi_header_op_enum op,

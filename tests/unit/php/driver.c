@@ -198,6 +198,7 @@ static void take_piece(const struct channel_piece *p, struct answer *a)
         a->status = p->status;
     for (int i = 0; into && i < p->n_iov; i++)
         EXPECT_INT(buf_append(into, p->iov[i].iov_base, p->iov[i].iov_len), 0);
+    a->informs += p->type == CHANNEL_INFORM;
     a->flushes += p->type == CHANNEL_FLUSH;
     a->complete |= p->type == CHANNEL_END;
 }

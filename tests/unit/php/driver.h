@@ -31,7 +31,7 @@ struct answer {
     struct buf head, body;
     bool complete; /* END was seen */
     bool died;     /* the worker died under it */
-    int flushes;
+    int flushes, informs;
     uint32_t worker;
 };
 

@@ -157,6 +157,20 @@ TEST(flush_and_finish_request)
     driver_stop(&d);
 }
 
+TEST(early_hints)
+{
+    start_with_script("", "<?php header('Link: </a.css>; rel=preload'); echo headers_send(103); "
+                          "header('X-Final: 1'); http_response_code(201); echo 'b';");
+    EXPECT_INT(a.informs, 1);
+    EXPECT_INT(a.status, 201);
+    EXPECT(answer_has_header(&a, "X-Final: 1"));
+    EXPECT_BODY(&a, "1b");
+    run_script("<?php echo headers_send(202); echo var_export(headers_sent(), true);");
+    EXPECT_INT(a.status, 202);
+    EXPECT_BODY(&a, "0true");
+    driver_stop(&d);
+}
+
 TEST(large_output_wraps_the_ring)
 {
     start_with_script(
