@@ -1,7 +1,7 @@
 /*
- * The gateway process as the supervisor sees it. It is started at once, so that it is ready when the
- * pools are, but accepts nothing before LISTEN. When it dies its clients are gone; the listeners are not,
- * and the next gateway takes over their backlog within milliseconds.
+ * The gateway process as the supervisor sees it. It is started at once, so that it is ready when
+ * the pools are, but accepts nothing before LISTEN. When it dies its clients are gone; the
+ * listeners are not, and the next gateway takes over their backlog within milliseconds.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -34,11 +34,8 @@ static void on_message(struct role *r, const struct control_message *m)
         if (m->pool < s->n_pools)
             pool_gateway_message(&s->pools[m->pool], m);
         break;
-    case CONTROL_DRAINED:
-        supervisor_drained(s);
-        break;
-    default:
-        log_warn("the gateway sent message %u, which is not for the supervisor", m->type);
+    case CONTROL_DRAINED: supervisor_drained(s); break;
+    default: log_warn("the gateway sent message %u, which is not for the supervisor", m->type);
     }
 }
 
@@ -109,8 +106,11 @@ static int spawn(struct gateway_process *g)
     if (boot < 0)
         return boot;
     char **environment = role_environment(NULL, &s->plan->gateway_user);
-    struct role_spec spec = { .verb = "@gateway", .user = &s->plan->gateway_user,
-                              .environment = environment, .boot_fd = boot, .no_new_privs = true };
+    struct role_spec spec = { .verb = "@gateway",
+                              .user = &s->plan->gateway_user,
+                              .environment = environment,
+                              .boot_fd = boot,
+                              .no_new_privs = true };
     int r = role_start(&g->role, &spec);
     role_environment_free(environment);
     fd_close(&boot);

@@ -3,13 +3,14 @@
  * reload, a pool's own wish and the death of a process all take it:
  *
  *   STARTING --READY from the pool--> READY --POOL_READY from the gateway--> ACTIVE
- *      |                                |                                      | a newer one is ACTIVE
- *      '------ it dies: failed ---------'                                      v
+ *      |                                |                                      |
+ *      '------ it dies: failed ---------'                a newer one is ACTIVE |
+ *                                                                              v
  *                                                          gone <--exit-- DRAINING
  *
  * At most one generation is being started (`pending`); a reload that comes meanwhile is remembered
- * (`wanted`), so that a flood of SIGHUP cannot keep the pool from ever getting ready. The old generation
- * serves until the new one has a worker that was granted by the gateway.
+ * (`wanted`), so that a flood of SIGHUP cannot keep the pool from ever getting ready. The old
+ * generation serves until the new one has a worker that was granted by the gateway.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -23,9 +24,9 @@
 #include "supervisor/supervisor_int.h"
 
 enum {
-    START_LIMIT_S = 120,     /* preloading a large application takes seconds, never minutes */
-    STOP_GRACE_MS = 1000,    /* between STOP and SIGKILL */
-    FAILED_GRACE_MS = 2000,  /* a pool that said FAILED ends by itself */
+    START_LIMIT_S = 120,    /* preloading a large application takes seconds, never minutes */
+    STOP_GRACE_MS = 1000,   /* between STOP and SIGKILL */
+    FAILED_GRACE_MS = 2000, /* a pool that said FAILED ends by itself */
 };
 
 static void begin(struct pool *p, struct plan *plan);
@@ -50,7 +51,8 @@ void pool_fini(struct pool *p)
 
 bool pool_serves(const struct pool *p)
 {
-    /* A pool without a generation must not keep a restarted gateway from serving files and other pools. */
+    /* A pool without a generation must not keep a restarted gateway from serving files and other
+     * pools. */
     return p->active ? p->active->granted : p->sup->phase != SUPERVISOR_STARTING;
 }
 
@@ -70,9 +72,9 @@ static void free_generation(struct generation *g)
     mem_free(g);
 }
 
-/* --- the gateway's side of a generation ------------------------------------------------------------ */
+/* --- the gateway's side of a generation ------------------------------------------------------ */
 
-/* Tells the pool process about a fresh channel. The gateway's half stays in g->ends until attach. */
+/* Tells the pool process about a fresh channel. The gateway's half stays in g->ends until then. */
 static int renew_link(struct generation *g)
 {
     struct control_message m;
@@ -129,7 +131,7 @@ static void detach(struct generation *g)
     g->attached = g->granted = false;
 }
 
-/* --- draining -------------------------------------------------------------------------------------- */
+/* --- draining -------------------------------------------------------------------------------- */
 
 static void stop_generation(struct generation *g)
 {
@@ -166,7 +168,7 @@ static void finish_draining(struct generation *g)
     role_send_type(&g->role, CONTROL_DRAIN, g->pool->index, g->number);
 }
 
-/* --- READY, ACTIVE --------------------------------------------------------------------------------- */
+/* --- READY, ACTIVE --------------------------------------------------------------------------- */
 
 static void start_wanted(struct pool *p)
 {
@@ -239,15 +241,9 @@ static void on_message(struct role *r, const struct control_message *m)
 
     CHECK_MAGIC(g, GENERATION_MAGIC);
     switch (m->type) {
-    case CONTROL_READY:
-        on_engine_ready(g, m);
-        break;
-    case CONTROL_FAILED:
-        on_engine_failed(g, m);
-        break;
-    case CONTROL_WORKER_DEAD:
-        log_worker_death(g, m);
-        break;
+    case CONTROL_READY: on_engine_ready(g, m); break;
+    case CONTROL_FAILED: on_engine_failed(g, m); break;
+    case CONTROL_WORKER_DEAD: log_worker_death(g, m); break;
     case CONTROL_RESTART:
         if (g == g->pool->active && !stopping(g->pool)) {
             log_notice("%s asks for a new generation: %.*s", g->role.name,
@@ -255,14 +251,12 @@ static void on_message(struct role *r, const struct control_message *m)
             pool_renew(g->pool, g->plan);
         }
         break;
-    case CONTROL_DRAINED: /* its exit follows */
-        break;
-    default:
-        log_warn("%s sent message %u, which is not for the supervisor", r->name, m->type);
+    case CONTROL_DRAINED: /* its exit follows */ break;
+    default: log_warn("%s sent message %u, which is not for the supervisor", r->name, m->type);
     }
 }
 
-/* --- death ----------------------------------------------------------------------------------------- */
+/* --- death ----------------------------------------------------------------------------------- */
 
 static void on_retry(struct loop_timer *t)
 {
@@ -347,7 +341,7 @@ static void on_exit(struct role *r, int wait_status)
     supervisor_role_ended(s);
 }
 
-/* --- start ----------------------------------------------------------------------------------------- */
+/* --- start ----------------------------------------------------------------------------------- */
 
 static void on_start_limit(struct loop_timer *t)
 {
@@ -369,8 +363,11 @@ static int spawn(struct generation *g)
     if (boot < 0)
         return boot;
     char **environment = role_environment(&g->plan->config->pools[p->index], user);
-    struct role_spec spec = { .verb = "@pool", .user = user, .environment = environment,
-                              .boot_fd = boot, .few_files = true };
+    struct role_spec spec = { .verb = "@pool",
+                              .user = user,
+                              .environment = environment,
+                              .boot_fd = boot,
+                              .few_files = true };
     int r = role_start(&g->role, &spec);
     role_environment_free(environment);
     fd_close(&boot);
@@ -425,7 +422,7 @@ void pool_renew(struct pool *p, struct plan *plan)
     begin(p, plan);
 }
 
-/* --- what the gateway's life and messages mean for a pool ------------------------------------------ */
+/* --- what the gateway's life and messages mean for a pool ------------------------------------ */
 
 void pool_gateway_gone(struct pool *p)
 {
@@ -484,7 +481,7 @@ void pool_gateway_message(struct pool *p, const struct control_message *m)
     }
 }
 
-/* --- end of the server ----------------------------------------------------------------------------- */
+/* --- end of the server ----------------------------------------------------------------------- */
 
 void pool_cancel_pending(struct pool *p)
 {

@@ -1,6 +1,7 @@
 /*
  * One channel between one pool process and one gateway, from its creation until both ends have been
- * given away. A new gateway gets new links: it must not meet what its predecessor left half written.
+ * given away. A new gateway gets new links: it must not meet what its predecessor left half
+ * written.
  */
 #include <errno.h>
 #include <sys/eventfd.h>

@@ -1,12 +1,13 @@
 /*
- * The listening sockets. They are bound once, before any role runs, stay open in the supervisor for the
- * life of the server, and every gateway process gets copies: so a gateway's death loses no client that is
- * still waiting in the backlog. TCP ports open only when the gateway accepts, so that an open port means
- * a server that answers; a unix socket listens from the start, because one that does not looks stale.
+ * The listening sockets. They are bound once, before any role runs, stay open in the supervisor for
+ * the life of the server, and every gateway process gets copies: so a gateway's death loses no
+ * client that is still waiting in the backlog. TCP ports open only when the gateway accepts, so
+ * that an open port means a server that answers; a unix socket listens from the start, because one
+ * that does not looks stale.
  *
- * With several gateway threads each has a socket of its own (SO_REUSEPORT), so that the kernel spreads
- * the connections. SO_REUSEPORT would also let a second server of the same user bind the port in
- * silence, hence the probe without it first.
+ * With several gateway threads each has a socket of its own (SO_REUSEPORT), so that the kernel
+ * spreads the connections. SO_REUSEPORT would also let a second server of the same user bind the
+ * port in silence, hence the probe without it first.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -44,7 +45,7 @@ static struct listener *add_listener(struct listeners *l)
     return one;
 }
 
-/* --- TCP ----------------------------------------------------------------------------------------- */
+/* --- TCP ------------------------------------------------------------------------------------- */
 
 static void set_port(struct sockaddr *a, uint16_t port)
 {
@@ -108,7 +109,8 @@ static int refuse(const struct opening *o, int error)
         hint = "; another program listens there: `ss -ltnp` shows which; stop it or choose another "
                "address with --listen";
     else if (error == -EACCES && o->listen->port < 1024)
-        hint = "; ports below 1024 need root or CAP_NET_BIND_SERVICE: choose one above, such as 8080";
+        hint =
+            "; ports below 1024 need root or CAP_NET_BIND_SERVICE: choose one above, such as 8080";
     else if (error == -EADDRNOTAVAIL)
         hint = "; no interface of this machine has that address: `ip address` lists them";
     snprintf(o->message, o->message_size, "cannot listen on %.*s: %s%s", STR_ARG(o->listen->text),
@@ -163,7 +165,8 @@ static int open_any(struct opening *o)
 
 static int open_host(struct opening *o)
 {
-    struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM,
+    struct addrinfo hints = { .ai_family = AF_UNSPEC,
+                              .ai_socktype = SOCK_STREAM,
                               .ai_flags = AI_PASSIVE | AI_NUMERICSERV };
     struct addrinfo *found = NULL;
     char port[8];
@@ -174,8 +177,10 @@ static int open_host(struct opening *o)
     int e = getaddrinfo(host, port, &hints, &found);
     mem_free(host);
     if (e) {
-        snprintf(o->message, o->message_size, "cannot listen on %.*s: the host is not an address or a "
-                 "name this machine knows (%s)", STR_ARG(o->listen->text), gai_strerror(e));
+        snprintf(o->message, o->message_size,
+                 "cannot listen on %.*s: the host is not an address or a "
+                 "name this machine knows (%s)",
+                 STR_ARG(o->listen->text), gai_strerror(e));
         return -EINVAL;
     }
     uint32_t before = o->out->n;
@@ -192,7 +197,7 @@ static int open_host(struct opening *o)
     return r < 0 ? refuse(o, r) : 0;
 }
 
-/* --- unix ---------------------------------------------------------------------------------------- */
+/* --- unix ------------------------------------------------------------------------------------ */
 
 /* A socket file without a listener is what a killed server left behind: it may go. */
 static int remove_stale(const struct opening *o, const struct sockaddr_un *a)
@@ -205,7 +210,8 @@ static int remove_stale(const struct opening *o, const struct sockaddr_un *a)
     if (!S_ISSOCK(st.st_mode)) {
         snprintf(o->message, o->message_size,
                  "cannot listen on %.*s: the path exists and is not a socket; remove it or choose "
-                 "another one", STR_ARG(o->listen->text));
+                 "another one",
+                 STR_ARG(o->listen->text));
         return -EEXIST;
     }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -214,7 +220,8 @@ static int remove_stale(const struct opening *o, const struct sockaddr_un *a)
     if (connect(fd, (const struct sockaddr *)a, sizeof(*a)) == 0 || errno == EAGAIN) {
         snprintf(o->message, o->message_size,
                  "cannot listen on %.*s: another program listens there; stop it or choose another "
-                 "path", STR_ARG(o->listen->text));
+                 "path",
+                 STR_ARG(o->listen->text));
         r = -EADDRINUSE;
     } else if (errno != ECONNREFUSED || unlink(a->sun_path) < 0) {
         r = -errno;
@@ -246,7 +253,8 @@ static int open_unix(struct opening *o)
         fd_close(&fd);
         return refuse(o, r);
     }
-    /* Anybody who can reach the path may connect, as with a TCP port; a folder's mode is the lock. */
+    /* Anybody who can reach the path may connect, as with a TCP port; a folder's mode is the lock.
+     */
     if (chmod(a.sun_path, 0666) < 0 || lstat(a.sun_path, &st) < 0 || listen(fd, BACKLOG) < 0) {
         r = -errno;
         close(fd);
@@ -270,13 +278,14 @@ static int open_unix(struct opening *o)
     return 0;
 }
 
-/* ------------------------------------------------------------------------------------------------- */
+/* --------------------------------------------------------------------------------------------- */
 
 int listeners_open(const struct config_server *s, uint32_t threads, struct listeners *ret,
                    char *message, size_t message_size)
 {
-    struct opening o = { .out = ret, .threads = threads, .message = message,
-                         .message_size = message_size };
+    struct opening o = {
+        .out = ret, .threads = threads, .message = message, .message_size = message_size
+    };
     int r = 0;
 
     *ret = (struct listeners){ NULL, 0 };
@@ -301,7 +310,8 @@ int listeners_listen(struct listeners *l, char *message, size_t message_size)
     for (uint32_t i = 0; i < l->n; i++) {
         if (listen(l->v[i].fd, BACKLOG) < 0) {
             snprintf(message, message_size, "%s: %s%s", l->v[i].url, strerror(errno),
-                     errno == EADDRINUSE ? "; another program began to listen there meanwhile" : "");
+                     errno == EADDRINUSE ? "; another program began to listen there meanwhile"
+                                         : "");
             return -errno;
         }
     }

@@ -1,10 +1,10 @@
 /*
- * Log files. The error log is the supervisor's descriptor 2, which every role inherits: so a libc's or
- * sanitizer's last words land in it too. The gateway opens the access log itself, as its own user; where
- * the server was started as root, the file is made here first and given to that user.
+ * Log files. The error log is the supervisor's descriptor 2, which every role inherits: so a libc's
+ * or sanitizer's last words land in it too. The gateway opens the access log itself, as its own
+ * user; where the server was started as root, the file is made here first and given to that user.
  *
- * After a rotation (SIGUSR1) the supervisor and the gateway switch to the new file at once. Workers hold
- * the old one, so the pools get a new generation when the error log is a file.
+ * After a rotation (SIGUSR1) the supervisor and the gateway switch to the new file at once. Workers
+ * hold the old one, so the pools get a new generation when the error log is a file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -71,8 +71,8 @@ int logs_open(struct supervisor *s)
         first_stderr = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
         int r = open_error_log(l);
         if (r < 0) {
-            char *line = mem_printf("cannot open the error log %.*s: %s", STR_ARG(l->error),
-                                    strerror(-r));
+            char *line =
+                mem_printf("cannot open the error log %.*s: %s", STR_ARG(l->error), strerror(-r));
             say_line(line);
             mem_free(line);
             return r;

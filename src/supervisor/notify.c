@@ -1,6 +1,6 @@
 /*
- * sd_notify(3) without libsystemd: one datagram. Failing to tell the service manager is never a reason
- * to stop serving, so errors are dropped.
+ * sd_notify(3) without libsystemd: one datagram. Failing to tell the service manager is never a
+ * reason to stop serving, so errors are dropped.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,6 +1,7 @@
 /*
- * A plan is a configuration as accepted, with everything decided that must be decided before a role is
- * started. It is made from the file as it is now and never changes afterwards; a reload makes another.
+ * A plan is a configuration as accepted, with everything decided that must be decided before a role
+ * is started. It is made from the file as it is now and never changes afterwards; a reload makes
+ * another.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -58,8 +59,10 @@ static int detect_root(const struct config_pool *c, struct pool_plan *p, char *m
     return r;
 }
 
-/* The root as it is now: a deploy that moves a symlink takes effect with the next plan, not before. */
-static int resolve_root(const struct config_pool *c, struct pool_plan *p, char *message, size_t size)
+/* The root as it is now: a deploy that moves a symlink takes effect with the next plan, not before.
+ */
+static int resolve_root(const struct config_pool *c, struct pool_plan *p, char *message,
+                        size_t size)
 {
     if (c->document_root_given)
         p->document_root = mem_strndup(c->document_root);
@@ -67,8 +70,10 @@ static int resolve_root(const struct config_pool *c, struct pool_plan *p, char *
         return -EINVAL;
     char *resolved = realpath(p->document_root, NULL);
     if (!resolved) {
-        snprintf(message, size, "document root %s: %s; name an existing folder with --root or "
-                 "php.document_root", p->document_root, strerror(errno));
+        snprintf(message, size,
+                 "document root %s: %s; name an existing folder with --root or "
+                 "php.document_root",
+                 p->document_root, strerror(errno));
         return -EINVAL;
     }
     mem_free(p->document_root);
@@ -119,8 +124,8 @@ static int decide(struct plan *p, const struct config_cli *cli, char *message, s
             user_choose_pool(&c->pools[i], pool->document_root, &pool->user, message, size) < 0 ||
             check_readable(&pool->user, "PHP", pool->document_root, message, size) < 0)
             return -EINVAL;
-        pool->workers = sizing_workers(&c->pools[i], &machine, pool->workers_why,
-                                       sizeof(pool->workers_why));
+        pool->workers =
+            sizing_workers(&c->pools[i], &machine, pool->workers_why, sizeof(pool->workers_why));
         if (pool->workers < 1 || pool->workers > CHANNEL_WORKERS_MAX) {
             snprintf(message, size, "php.worker_pool_size: expected 1 to %d, found %u",
                      CHANNEL_WORKERS_MAX, pool->workers);
@@ -132,7 +137,8 @@ static int decide(struct plan *p, const struct config_cli *cli, char *message, s
     if (user_choose_gateway(&c->server, p->pools[0].document_root, &p->pools[0].user,
                             &p->gateway_user, message, size) < 0)
         return -EINVAL;
-    return check_readable(&p->gateway_user, "the gateway", p->pools[0].document_root, message, size);
+    return check_readable(&p->gateway_user, "the gateway", p->pools[0].document_root, message,
+                          size);
 }
 
 int plan_new(const struct config_cli *cli, void (*say)(const char *line), struct plan **ret)
@@ -233,9 +239,8 @@ static bool same_limits(const struct config_server *a, const struct config_serve
            a->header_timeout_ms == b->header_timeout_ms &&
            a->body_timeout_ms == b->body_timeout_ms && a->send_timeout_ms == b->send_timeout_ms &&
            a->keepalive_timeout_ms == b->keepalive_timeout_ms &&
-           a->keepalive_requests == b->keepalive_requests &&
-           a->max_body_size == b->max_body_size && a->max_header_size == b->max_header_size &&
-           a->max_header_count == b->max_header_count &&
+           a->keepalive_requests == b->keepalive_requests && a->max_body_size == b->max_body_size &&
+           a->max_header_size == b->max_header_size && a->max_header_count == b->max_header_count &&
            a->max_request_line == b->max_request_line && a->max_spool_size == b->max_spool_size;
 }
 

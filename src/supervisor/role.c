@@ -36,9 +36,10 @@ bool role_running(const struct role *r)
     return r->pid > 0;
 }
 
-/* --- the child, between fork and exec -------------------------------------------------------------- */
+/* --- the child, between fork and exec -------------------------------------------------------- */
 
-/* The supervisor's own log is not the place: it waits for this message to know why the start failed. */
+/* The supervisor's own log is not the place: it waits for this message to know why the start
+ * failed. */
 static NORETURN void child_fail(int control, const char *what, int error)
 {
     struct control_message m;
@@ -97,10 +98,10 @@ static NORETURN void child_run(const struct role *r, const struct role_spec *spe
     child_fail(CONTROL_SUPERVISOR_FD, "cannot execute the program again", errno);
 }
 
-/* --- messages -------------------------------------------------------------------------------------- */
+/* --- messages -------------------------------------------------------------------------------- */
 
-/* Roles never send descriptors to the supervisor: those that come are closed unseen. Returns false at the
- * end of the stream or of what is there. */
+/* Roles never send descriptors to the supervisor: those that come are closed unseen. Returns false
+ * at the end of the stream or of what is there. */
 static bool receive_one(struct role *r)
 {
     struct control_message m;
@@ -160,7 +161,7 @@ void role_send_type(struct role *r, enum control_type type, uint32_t pool, uint3
     role_send(r, &m, NULL, 0);
 }
 
-/* --- start and end --------------------------------------------------------------------------------- */
+/* --- start and end --------------------------------------------------------------------------- */
 
 int role_start(struct role *r, const struct role_spec *spec)
 {
@@ -251,7 +252,8 @@ void roles_reap(struct supervisor *s)
                 break;
             }
         }
-        /* Others are orphans that came to us as process 1 of a container: collecting them is all. */
+        /* Others are orphans that came to us as process 1 of a container: collecting them is all.
+         */
     }
 }
 
@@ -277,13 +279,13 @@ uint64_t backoff_next_ns(struct backoff *b, uint64_t lived_ns)
     return (ms > 5000 ? 5000 : ms) * NS_PER_MS;
 }
 
-/* --- environment ----------------------------------------------------------------------------------- */
+/* --- environment ----------------------------------------------------------------------------- */
 
-/* What the loader, the engine's start and the sanitizers read: needed by the process itself, whatever
- * clear_env says about the scripts. */
+/* What the loader, the engine's start and the sanitizers read: needed by the process itself,
+ * whatever clear_env says about the scripts. */
 static const char *const start_names[] = {
-    "LD_LIBRARY_PATH=", "LD_PRELOAD=", "PHP_INI_SCAN_DIR=", "PHPRC=",
-    "ASAN_OPTIONS=", "UBSAN_OPTIONS=", "LSAN_OPTIONS=", "GLIBC_TUNABLES=",
+    "LD_LIBRARY_PATH=", "LD_PRELOAD=",    "PHP_INI_SCAN_DIR=", "PHPRC=",
+    "ASAN_OPTIONS=",    "UBSAN_OPTIONS=", "LSAN_OPTIONS=",     "GLIBC_TUNABLES=",
 };
 
 static bool needed_to_start(const char *entry)
@@ -332,7 +334,8 @@ char **role_environment(const struct config_pool *p, const struct user *u)
     if (u->home[0])
         put_entry(&e, mem_printf("HOME=%s", u->home));
     for (uint32_t i = 0; i < p->env.n; i++)
-        put_entry(&e, mem_printf("%.*s=%.*s", STR_ARG(p->env.v[i].key), STR_ARG(p->env.v[i].value)));
+        put_entry(&e,
+                  mem_printf("%.*s=%.*s", STR_ARG(p->env.v[i].key), STR_ARG(p->env.v[i].value)));
     return e.v;
 }
 

@@ -29,7 +29,7 @@ static void log_line(const char *line)
     log_error("%s", line);
 }
 
-/* --- what the person who starts it is told --------------------------------------------------------- */
+/* --- what the person who starts it is told --------------------------------------------------- */
 
 static void explain_users(const struct supervisor *s)
 {
@@ -41,9 +41,10 @@ static void explain_users(const struct supervisor *s)
             log_notice("pool %s runs PHP as user %s (%s)", s->pools[i].name,
                        u->name[0] ? u->name : "without a name", u->why);
         else if (u->uid == 0)
-            log_warn("pool %s runs PHP as ROOT, because %s: any flaw of the application is the whole "
-                     "machine's; set user = \"www-data\" in [php]",
-                     s->pools[i].name, u->why[0] ? u->why : "it was asked for");
+            log_warn(
+                "pool %s runs PHP as ROOT, because %s: any flaw of the application is the whole "
+                "machine's; set user = \"www-data\" in [php]",
+                s->pools[i].name, u->why[0] ? u->why : "it was asked for");
     }
     if (gw->change)
         log_notice("the gateway runs as user %s (%s)", gw->name[0] ? gw->name : "without a name",
@@ -56,9 +57,10 @@ static void explain_denied(const char *root)
     char *denied = config_denied_folders(root);
 
     if (denied)
-        log_warn("files in %s can be downloaded: their .htaccess forbids it, but nothing reads that "
-                 "here; move these folders out of the document root",
-                 denied);
+        log_warn(
+            "files in %s can be downloaded: their .htaccess forbids it, but nothing reads that "
+            "here; move these folders out of the document root",
+            denied);
     mem_free(denied);
 }
 
@@ -92,7 +94,7 @@ void supervisor_listening(struct supervisor *s)
     notify_send("READY=1");
 }
 
-/* --- reload and signals ---------------------------------------------------------------------------- */
+/* --- reload and signals ---------------------------------------------------------------------- */
 
 void supervisor_reload(struct supervisor *s)
 {
@@ -103,8 +105,9 @@ void supervisor_reload(struct supervisor *s)
         return;
     }
     if (plan_new(&s->cli, log_line, &plan) < 0) {
-        log_error("reload refused: the configuration is not valid (see above); everything goes on as "
-                  "it was");
+        log_error(
+            "reload refused: the configuration is not valid (see above); everything goes on as "
+            "it was");
         return;
     }
     const char *difference = plan_server_difference(s->plan, plan);
@@ -140,30 +143,21 @@ static void on_signal(void *ctx, int signo)
 
     CHECK_MAGIC(s, SUPERVISOR_MAGIC);
     switch (signo) {
-    case SIGCHLD:
-        roles_reap(s);
-        break;
-    case SIGTERM:
-        supervisor_stop(s, s->phase == SUPERVISOR_SERVING);
-        break;
-    case SIGINT:
-        supervisor_stop(s, false);
-        break;
+    case SIGCHLD: roles_reap(s); break;
+    case SIGTERM: supervisor_stop(s, s->phase == SUPERVISOR_SERVING); break;
+    case SIGINT: supervisor_stop(s, false); break;
     case SIGHUP:
         if (terminal_is_gone(s))
             supervisor_stop(s, true);
         else
             supervisor_reload(s);
         break;
-    case SIGUSR1:
-        logs_reopen(s);
-        break;
-    default:
-        break;
+    case SIGUSR1: logs_reopen(s); break;
+    default: break;
     }
 }
 
-/* --- start ----------------------------------------------------------------------------------------- */
+/* --- start ----------------------------------------------------------------------------------- */
 
 /* A server started with 0, 1 or 2 closed would give those numbers to sockets. */
 static void open_standard_descriptors(void)

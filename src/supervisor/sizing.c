@@ -1,10 +1,11 @@
 /*
- * How many of what. The numbers a person did not choose are derived from what this process may use of
- * the machine (affinity, cgroup v2 limits, RAM), and the start message says how.
+ * How many of what. The numbers a person did not choose are derived from what this process may use
+ * of the machine (affinity, cgroup v2 limits, RAM), and the start message says how.
  *
- * "auto" workers: 4 per CPU, at least 8, at most 256, and never more than fit half of the memory at 64 MiB
- * each. A PHP worker waits for databases and other servers most of the time; an idle one costs a page
- * table and a few private pages, because the gateway wakes the hottest worker first and the others sleep.
+ * "auto" workers: 4 per CPU, at least 8, at most 256, and never more than fit half of the memory at
+ * 64 MiB each. A PHP worker waits for databases and other servers most of the time; an idle one
+ * costs a page table and a few private pages, because the gateway wakes the hottest worker first
+ * and the others sleep.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -77,8 +78,8 @@ static void apply_cpu_limit(const char *dir, struct machine *m)
     unsigned long long quota, period;
 
     snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", dir);
-    if (!read_line(path, text, sizeof(text)) ||
-        sscanf(text, "%llu %llu", &quota, &period) != 2 || period == 0)
+    if (!read_line(path, text, sizeof(text)) || sscanf(text, "%llu %llu", &quota, &period) != 2 ||
+        period == 0)
         return;
     unsigned cpus = (unsigned)((quota + period - 1) / period);
     if (cpus >= 1 && cpus < m->cpus)
@@ -106,7 +107,8 @@ void machine_look(struct machine *ret)
     CHECK(ret->cpus >= 1);
 }
 
-uint32_t sizing_workers(const struct config_pool *p, const struct machine *m, char *why, size_t size)
+uint32_t sizing_workers(const struct config_pool *p, const struct machine *m, char *why,
+                        size_t size)
 {
     why[0] = '\0';
     if (p->worker_pool_size != CONFIG_AUTO)
@@ -138,8 +140,8 @@ uint32_t sizing_threads(const struct config_server *s, const struct machine *m)
 void sizing_geometry(const struct config *c, const struct config_pool *p, uint32_t workers,
                      uint32_t threads, struct channel_geometry *ret)
 {
-    /* A head of the greatest permitted size must fit beside a usual form post: the texts, two paths,
-     * and 24 bytes of table for each header. */
+    /* A head of the greatest permitted size must fit beside a usual form post: the texts, two
+     * paths, and 24 bytes of table for each header. */
     uint64_t slot = c->server.max_header_size + INLINE_BODY_BYTES + 3 * 4096 +
                     24 * (uint64_t)c->server.max_header_count;
     uint64_t slots = (uint64_t)p->queue_size + workers;
@@ -162,7 +164,8 @@ void sizing_geometry(const struct config *c, const struct config_pool *p, uint32
 static uint64_t kernel_nofile_max(void)
 {
     char text[32];
-    return read_line("/proc/sys/fs/nr_open", text, sizeof(text)) ? strtoull(text, NULL, 10) : 1 << 20;
+    return read_line("/proc/sys/fs/nr_open", text, sizeof(text)) ? strtoull(text, NULL, 10)
+                                                                 : 1 << 20;
 }
 
 void sizing_raise_nofile(uint64_t wanted, struct rlimit *ret_before)
@@ -186,6 +189,7 @@ void sizing_raise_nofile(uint64_t wanted, struct rlimit *ret_before)
         return;
     now.rlim_max = ret_before->rlim_max; /* not root: as far as the hard limit goes */
     now.rlim_cur = now.rlim_max < wanted ? now.rlim_max : wanted;
-    int unused = setrlimit(RLIMIT_NOFILE, &now); /* the gateway lowers max_connections to what it got */
+    int unused =
+        setrlimit(RLIMIT_NOFILE, &now); /* the gateway lowers max_connections to what it got */
     (void)unused;
 }

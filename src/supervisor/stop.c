@@ -1,8 +1,9 @@
 /*
- * The end of a server. With drain: the gateway stops accepting, answers what it has and says DRAINED; then
- * the pools finish what runs behind fastcgi_finish_request(); drain_timeout bounds all of it. Without:
- * everything is told to end and killed a second later. The gateway goes last, so that no pool takes its
- * end for a crash to recover from. Nobody is left when the supervisor returns.
+ * The end of a server. With drain: the gateway stops accepting, answers what it has and says
+ * DRAINED; then the pools finish what runs behind fastcgi_finish_request(); drain_timeout bounds
+ * all of it. Without: everything is told to end and killed a second later. The gateway goes last,
+ * so that no pool takes its end for a crash to recover from. Nobody is left when the supervisor
+ * returns.
  */
 #include <stdio.h>
 

@@ -1,6 +1,7 @@
 /*
- * supervisor: the first process of a server. No HTTP, no PHP: binds the listeners, starts the gateway and
- * the pool processes by drop-then-exec, replaces what dies, switches generations, ends everything.
+ * supervisor: the first process of a server. No HTTP, no PHP: binds the listeners, starts the
+ * gateway and the pool processes by drop-then-exec, replaces what dies, switches generations, ends
+ * everything.
  */
 #ifndef SAPID_SUPERVISOR_SUPERVISOR_H
 #define SAPID_SUPERVISOR_SUPERVISOR_H

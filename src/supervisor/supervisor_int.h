@@ -1,13 +1,12 @@
 /*
- * What the files of the supervisor share. The whole room is one thread around one loop; nothing here is
- * seen by another process except through control messages.
+ * What the files of the supervisor share. The whole room is one thread around one loop; nothing
+ * here is seen by another process except through control messages.
  *
  *   serve.c       command line to running server; signals; the start message
- *   plan.c        a configuration as accepted: typed form, users, sizes; immutable, reference-counted
- *   sizing.c      how many workers, how large a channel, descriptor limits
- *   users.c       who runs what when started as root
- *   listen.c      the listening sockets, bound once, given to every gateway
- *   role.c        one child process and its control socket: start, send, receive, end
+ *   plan.c        a configuration as accepted: typed form, users, sizes; immutable,
+ * reference-counted sizing.c      how many workers, how large a channel, descriptor limits users.c
+ * who runs what when started as root listen.c      the listening sockets, bound once, given to
+ * every gateway role.c        one child process and its control socket: start, send, receive, end
  *   link.c        one channel between one pool process and one gateway
  *   generation.c  pool processes: STARTING -> READY -> ACTIVE -> DRAINING -> gone
  *   gateway.c     the gateway process and its restart
@@ -34,12 +33,12 @@
 
 struct supervisor;
 
-/* --- users.c ------------------------------------------------------------------------------------- */
+/* --- users.c --------------------------------------------------------------------------------- */
 struct user {
     bool change; /* false: the role runs as the supervisor does */
     uid_t uid;
     gid_t gid;
-    char name[64];  /* "" when the uid has no entry in the password database */
+    char name[64]; /* "" when the uid has no entry in the password database */
     char home[256];
     char why[256]; /* half a sentence for the start message: "owner of /srv/app" */
 };
@@ -49,20 +48,21 @@ MUST_USE int user_choose_pool(const struct config_pool *p, const char *document_
 MUST_USE int user_choose_gateway(const struct config_server *s, const char *document_root,
                                  const struct user *pool, struct user *ret, char *message,
                                  size_t message_size);
-/* 0 when `u` may list and search `dir`, else -errno and the first part of the path that refuses. Forks,
- * because only the kernel knows what ACLs, groups and security modules say. */
+/* 0 when `u` may list and search `dir`, else -errno and the first part of the path that refuses.
+ * Forks, because only the kernel knows what ACLs, groups and security modules say. */
 MUST_USE int user_can_read(const struct user *u, const char *dir, char *ret_refused, size_t size);
 /* In a child: gives up uid, gid and groups for good. 0 or -errno. */
 MUST_USE int user_become(const struct user *u);
 
-/* --- sizing.c ------------------------------------------------------------------------------------ */
+/* --- sizing.c -------------------------------------------------------------------------------- */
 struct machine {
     unsigned cpus;         /* this process may use: affinity and cgroup quota */
     uint64_t memory_bytes; /* RAM or the cgroup's limit, whichever is less */
 };
 void machine_look(struct machine *ret);
 /* Number of workers; `why` explains an "auto" in words. */
-uint32_t sizing_workers(const struct config_pool *p, const struct machine *m, char *why, size_t size);
+uint32_t sizing_workers(const struct config_pool *p, const struct machine *m, char *why,
+                        size_t size);
 uint32_t sizing_threads(const struct config_server *s, const struct machine *m);
 void sizing_geometry(const struct config *c, const struct config_pool *p, uint32_t workers,
                      uint32_t threads, struct channel_geometry *ret);
@@ -70,7 +70,7 @@ void sizing_geometry(const struct config *c, const struct config_pool *p, uint32
  * `ret_before` is what children that do not want many descriptors get back. */
 void sizing_raise_nofile(uint64_t wanted, struct rlimit *ret_before);
 
-/* --- plan.c -------------------------------------------------------------------------------------- */
+/* --- plan.c ---------------------------------------------------------------------------------- */
 struct pool_plan {
     char *document_root; /* symlinks resolved when the plan was made: a deploy moves the link */
     char *detected;      /* how it was found, NULL when it was named */
@@ -80,8 +80,9 @@ struct pool_plan {
     struct channel_geometry geometry;
 };
 
-/* Everything decided before a role is started. A generation keeps the plan it was started with, so that
- * a replacement for a dead process is what the dead one was, whatever the file says by then. */
+/* Everything decided before a role is started. A generation keeps the plan it was started with, so
+ * that a replacement for a dead process is what the dead one was, whatever the file says by then.
+ */
 struct plan {
     unsigned refs;
     char *name; /* file, or "(command line)" */
@@ -95,15 +96,17 @@ struct plan {
     uint32_t threads;
 };
 /* Reads the file afresh. 0, or -EINVAL after `say` was called with each line of what is wrong. */
-MUST_USE int plan_new(const struct config_cli *cli, void (*say)(const char *line), struct plan **ret);
+MUST_USE int plan_new(const struct config_cli *cli, void (*say)(const char *line),
+                      struct plan **ret);
 struct plan *plan_ref(struct plan *p);
 void plan_unref(struct plan *p); /* NULL is fine */
 /* Sealed boot memfd for a role. Descriptor or -errno. */
 MUST_USE int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation);
-/* First [server] or [log] key that differs and needs a restart of the server, NULL when none does. */
+/* First [server] or [log] key that differs and needs a restart of the server, NULL when none does.
+ */
 const char *plan_server_difference(const struct plan *a, const struct plan *b);
 
-/* --- listen.c ------------------------------------------------------------------------------------ */
+/* --- listen.c -------------------------------------------------------------------------------- */
 struct listener {
     int fd;
     uint32_t index;  /* in config->server.listen */
@@ -117,7 +120,8 @@ struct listeners {
     struct listener *v;
     uint32_t n;
 };
-/* Binds everything, one socket per address and thread. 0 or -errno and `message`; then nothing stays. */
+/* Binds everything, one socket per address and thread. 0 or -errno and `message`; then nothing
+ * stays. */
 MUST_USE int listeners_open(const struct config_server *s, uint32_t threads, struct listeners *ret,
                             char *message, size_t message_size);
 /* Opens the ports. Again with the next gateway, which changes nothing. */
@@ -127,35 +131,35 @@ void listeners_close(struct listeners *l);
 /* "http://127.0.0.1:8080, unix:/run/app.sock" */
 char *listeners_urls(const struct listeners *l);
 
-/* --- role.c -------------------------------------------------------------------------------------- */
+/* --- role.c ---------------------------------------------------------------------------------- */
 enum { ROLE_FDS_MAX = CHANNEL_THREADS_MAX + 3 };
 
 struct role {
     struct supervisor *sup;
-    struct list link;         /* supervisor's list of running roles */
-    pid_t pid;                /* 0: not running */
-    int control;              /* our end, -1 after the peer closed it */
+    struct list link; /* supervisor's list of running roles */
+    pid_t pid;        /* 0: not running */
+    int control;      /* our end, -1 after the peer closed it */
     struct loop_watch watch;
     struct loop_timer kill_timer;
-    char name[48];            /* "gateway", "pool www g3" */
+    char name[48]; /* "gateway", "pool www g3" */
     void (*on_message)(struct role *r, const struct control_message *m);
     void (*on_exit)(struct role *r, int wait_status);
 };
 
 struct role_spec {
-    const char *verb;  /* "@gateway" */
+    const char *verb; /* "@gateway" */
     const struct user *user;
     char **environment;
-    int boot_fd;       /* borrowed */
-    bool few_files;    /* gets the descriptor limit the supervisor was started with */
+    int boot_fd;    /* borrowed */
+    bool few_files; /* gets the descriptor limit the supervisor was started with */
     bool no_new_privs;
 };
 
 void role_init(struct role *r, struct supervisor *s, const char *name);
 MUST_USE int role_start(struct role *r, const struct role_spec *spec);
 bool role_running(const struct role *r);
-/* A role that does not read its socket, or cannot take a message, is ended: its exit is then handled as
- * any other. */
+/* A role that does not read its socket, or cannot take a message, is ended: its exit is then
+ * handled as any other. */
 void role_send(struct role *r, const struct control_message *m, const int *fds, size_t n_fds);
 void role_send_type(struct role *r, enum control_type type, uint32_t pool, uint32_t generation);
 void role_kill(struct role *r);
@@ -171,14 +175,14 @@ void role_describe_exit(int wait_status, char *ret, size_t size);
 char **role_environment(const struct config_pool *p, const struct user *u);
 void role_environment_free(char **env);
 
-/* Crash loops: the first restart is immediate, then 100 ms, doubling up to 5 s. A process that lived for
- * 10 s starts afresh. */
+/* Crash loops: the first restart is immediate, then 100 ms, doubling up to 5 s. A process that
+ * lived for 10 s starts afresh. */
 struct backoff {
     unsigned failures;
 };
 uint64_t backoff_next_ns(struct backoff *b, uint64_t lived_ns);
 
-/* --- link.c -------------------------------------------------------------------------------------- */
+/* --- link.c ---------------------------------------------------------------------------------- */
 /* Both ends of one channel until they have been given away. */
 struct link {
     int channel;
@@ -190,11 +194,11 @@ void link_init(struct link *l);
 MUST_USE int link_open(struct link *l, const struct channel_geometry *g);
 void link_close(struct link *l);
 
-/* --- generation.c -------------------------------------------------------------------------------- */
+/* --- generation.c ---------------------------------------------------------------------------- */
 enum generation_state {
     GENERATION_STARTING, /* process started, engine not yet up */
-    GENERATION_READY,    /* engine up; the gateway does not know it yet or has not granted a worker */
-    GENERATION_ACTIVE,   /* takes the pool's requests */
+    GENERATION_READY,  /* engine up; the gateway does not know it yet or has not granted a worker */
+    GENERATION_ACTIVE, /* takes the pool's requests */
     GENERATION_DRAINING, /* finishes what it has */
 };
 
@@ -205,14 +209,14 @@ struct generation {
     struct list link; /* pool->generations */
     uint32_t number;
     enum generation_state state;
-    bool attached;    /* the present gateway knows it */
-    bool granted;     /* the present gateway granted its first worker */
-    bool ending;      /* was told to drain or stop */
+    bool attached; /* the present gateway knows it */
+    bool granted;  /* the present gateway granted its first worker */
+    bool ending;   /* was told to drain or stop */
     struct plan *plan;
     struct link ends;
     struct loop_timer timer; /* start limit, later drain limit */
     uint64_t active_since_ns;
-    char *failure;    /* what it said before it died */
+    char *failure; /* what it said before it died */
 };
 
 struct pool {
@@ -244,7 +248,7 @@ void pool_cancel_pending(struct pool *p);
 void pool_drain(struct pool *p);
 void pool_stop(struct pool *p, uint64_t kill_after_ns);
 
-/* --- gateway.c ----------------------------------------------------------------------------------- */
+/* --- gateway.c ------------------------------------------------------------------------------- */
 struct gateway_process {
     struct role role;
     bool ready, listening;
@@ -259,7 +263,7 @@ void gateway_start(struct gateway_process *g);
 /* Sends LISTEN once the gateway and every pool are able to serve. */
 void gateway_maybe_listen(struct gateway_process *g);
 
-/* --- logs.c -------------------------------------------------------------------------------------- */
+/* --- logs.c ---------------------------------------------------------------------------------- */
 /* One line for the person who starts the server: on stderr, and in the log when that is a file. */
 void say_line(const char *line);
 /* From here on descriptor 2 is the error log. 0, or -errno after it said why. */
@@ -267,7 +271,7 @@ MUST_USE int logs_open(struct supervisor *s);
 void logs_reopen(struct supervisor *s);
 void logs_close(void);
 
-/* --- serve.c, stop.c ----------------------------------------------------------------------------- */
+/* --- serve.c, stop.c ------------------------------------------------------------------------- */
 enum supervisor_phase {
     SUPERVISOR_STARTING, /* any failure is the end, exit status 1 */
     SUPERVISOR_SERVING,  /* failures are mended */
@@ -313,7 +317,7 @@ void supervisor_drained(struct supervisor *s);
 /* A role has ended; when it was the last one of a stopping server, the loop ends. */
 void supervisor_role_ended(struct supervisor *s);
 
-/* --- notify.c ------------------------------------------------------------------------------------ */
+/* --- notify.c -------------------------------------------------------------------------------- */
 /* One sd_notify(3) datagram to $NOTIFY_SOCKET, silently nothing without it. */
 void notify_send(const char *state);
 

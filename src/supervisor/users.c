@@ -1,8 +1,8 @@
 /*
  * Who runs what when the server is started as root (THREATMODEL.md gives the reasons):
  *   pool     [php] user; else the owner of the document root; when that is root, root, loudly.
- *   gateway  [server] user; else "nobody" when every user may search the document root; else the pool's.
- * Started by anybody else, everything runs as that user and naming another one is an error.
+ *   gateway  [server] user; else "nobody" when every user may search the document root; else the
+ * pool's. Started by anybody else, everything runs as that user and naming another one is an error.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -54,17 +54,19 @@ static int set_named(struct user *u, const char *key, struct str user, struct st
         u->uid = (uid_t)id;
         u->gid = (gid_t)id;
         if (!pw && !group.n) {
-            snprintf(message, size,
-                     "%s.user = \"%s\": this uid has no entry in the password database, so its group "
-                     "is unknown; set %s.group too",
-                     key, name, key);
+            snprintf(
+                message, size,
+                "%s.user = \"%s\": this uid has no entry in the password database, so its group "
+                "is unknown; set %s.group too",
+                key, name, key);
             return -EINVAL;
         }
     } else if (!pw) {
-        snprintf(message, size,
-                 "%s.user = \"%s\": there is no such user; name an existing one (`getent passwd` lists "
-                 "them) or make it with `adduser --system --group %s`",
-                 key, name, name);
+        snprintf(
+            message, size,
+            "%s.user = \"%s\": there is no such user; name an existing one (`getent passwd` lists "
+            "them) or make it with `adduser --system --group %s`",
+            key, name, name);
         return -EINVAL;
     }
     if (pw)

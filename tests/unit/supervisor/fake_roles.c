@@ -1,12 +1,13 @@
 /*
- * Stand-ins for the gateway and the pool process. The supervisor executes /proc/self/exe as `@gateway` or
+ * Stand-ins for the gateway and the pool process. The supervisor executes /proc/self/exe as
+ * `@gateway` or
  * `@pool`: in the unit tests that is the test program, and this constructor takes over before main.
  *
- * They do nothing but speak control messages. What happened is appended to ROOT/events, one line each;
- * how a pool behaves is the word in ROOT/behave when it starts:
- *   ok (also without the file), fail (says FAILED), die (ends before READY), deaf (READY, but no DRAIN or
- *   STOP has an effect), slow (READY only once ROOT/behave says ok)
- * and ROOT/hold makes the gateway keep its "requests": no POOL_DRAINED, no DRAINED while it exists.
+ * They do nothing but speak control messages. What happened is appended to ROOT/events, one line
+ * each; how a pool behaves is the word in ROOT/behave when it starts: ok (also without the file),
+ * fail (says FAILED), die (ends before READY), deaf (READY, but no DRAIN or STOP has an effect),
+ * slow (READY only once ROOT/behave says ok) and ROOT/hold makes the gateway keep its "requests":
+ * no POOL_DRAINED, no DRAINED while it exists.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -72,7 +73,8 @@ static void say(enum control_type type, uint32_t pool, uint32_t generation, cons
     (void)unused;
 }
 
-/* The next message; ends the process when the supervisor is gone. Descriptors are counted and closed. */
+/* The next message; ends the process when the supervisor is gone. Descriptors are counted and
+ * closed. */
 static void hear(struct control_message *m, size_t *ret_n_fds)
 {
     int fds[32];
@@ -119,9 +121,7 @@ static void gateway_told(const struct control_message *m, size_t n_fds)
     static uint32_t active;
 
     switch (m->type) {
-    case CONTROL_LISTENER:
-        event("gateway socket %d thread %u", m->status, m->worker);
-        break;
+    case CONTROL_LISTENER: event("gateway socket %d thread %u", m->status, m->worker); break;
     case CONTROL_POOL_ADD:
         event("gateway add %u fds %zu", m->generation, n_fds);
         say(CONTROL_POOL_READY, m->pool, m->generation, "");
@@ -135,20 +135,15 @@ static void gateway_told(const struct control_message *m, size_t n_fds)
         }
         active = m->generation;
         break;
-    case CONTROL_POOL_REMOVE:
-        event("gateway remove %u", m->generation);
-        break;
-    case CONTROL_LISTEN:
-        event("gateway listen");
-        break;
+    case CONTROL_POOL_REMOVE: event("gateway remove %u", m->generation); break;
+    case CONTROL_LISTEN: event("gateway listen"); break;
     case CONTROL_DRAIN:
         event("gateway drain");
         while (held())
             poll(NULL, 0, 2);
         say(CONTROL_DRAINED, 0, 0, "");
         break;
-    default:
-        event("gateway message %u", m->type);
+    default: event("gateway message %u", m->type);
     }
 }
 

@@ -23,7 +23,8 @@ void server_await(struct server *v, const char *line, unsigned times);
 /* Pid in the last line that begins so: "pool 2 start ". */
 pid_t server_pid(struct server *v, const char *line);
 void server_signal(struct server *v, int signo);
-/* Runs the loop until the supervisor has nobody left; frees all and removes the folder. Exit status. */
+/* Runs the loop until the supervisor has nobody left; frees all and removes the folder. Exit
+ * status. */
 int server_finish(struct server *v);
 /* Descriptors open in this process. */
 unsigned count_descriptors(void);

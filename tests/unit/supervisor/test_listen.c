@@ -18,13 +18,15 @@ static char message[1024];
 
 static struct config_listen tcp(const char *host, uint16_t port)
 {
-    return (struct config_listen){ .text = str_from(host), .kind = CONFIG_LISTEN_TCP,
-                                   .host = str_from(host), .port = port };
+    return (struct config_listen){
+        .text = str_from(host), .kind = CONFIG_LISTEN_TCP, .host = str_from(host), .port = port
+    };
 }
 
 static struct config_listen unix_at(const char *path)
 {
-    return (struct config_listen){ .text = str_from(path), .kind = CONFIG_LISTEN_UNIX,
+    return (struct config_listen){ .text = str_from(path),
+                                   .kind = CONFIG_LISTEN_UNIX,
                                    .path = str_from(path) };
 }
 

@@ -23,7 +23,7 @@ static void root_folder(char *dir, mode_t mode)
     EXPECT_INT(chmod(dir, mode), 0);
 }
 
-/* --- sizes --------------------------------------------------------------------------------------- */
+/* --- sizes ----------------------------------------------------------------------------------- */
 
 TEST(auto_workers_follow_cpus_and_memory)
 {
@@ -73,7 +73,7 @@ TEST(geometry_holds_the_greatest_head_and_divides_by_threads)
     EXPECT(g.slots <= CHANNEL_SLOTS_MAX && g.slots % 4 == 0);
 }
 
-/* --- users --------------------------------------------------------------------------------------- */
+/* --- users ----------------------------------------------------------------------------------- */
 
 TEST(unknown_user_is_named_in_the_error)
 {
@@ -133,7 +133,7 @@ TEST(folder_that_refuses_is_named)
     EXPECT_INT(rmdir(dir), 0);
 }
 
-/* --- environment --------------------------------------------------------------------------------- */
+/* --- environment ----------------------------------------------------------------------------- */
 
 static const char *value_in(char **env, const char *name)
 {
@@ -169,7 +169,7 @@ TEST(environment_is_cleared_as_fpm_does)
     role_environment_free(env);
 }
 
-/* --- the plan itself ------------------------------------------------------------------------------ */
+/* --- the plan itself ------------------------------------------------------------------------- */
 
 TEST(root_is_resolved_anew_with_each_plan)
 {
