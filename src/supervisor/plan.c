@@ -59,8 +59,7 @@ static int detect_root(const struct config_pool *c, struct pool_plan *p, char *m
     return r;
 }
 
-/* The root as it is now: a deploy that moves a symlink takes effect with the next plan, not before.
- */
+/* The root as it is now: a deploy that moves a symlink takes effect with the next plan. */
 static int resolve_root(const struct config_pool *c, struct pool_plan *p, char *message,
                         size_t size)
 {

@@ -3,10 +3,11 @@
  * here is seen by another process except through control messages.
  *
  *   serve.c       command line to running server; signals; the start message
- *   plan.c        a configuration as accepted: typed form, users, sizes; immutable,
- * reference-counted sizing.c      how many workers, how large a channel, descriptor limits users.c
- * who runs what when started as root listen.c      the listening sockets, bound once, given to
- * every gateway role.c        one child process and its control socket: start, send, receive, end
+ *   plan.c        a configuration as accepted: typed form, users, sizes; immutable, counted
+ *   sizing.c      how many workers, how large a channel, descriptor limits
+ *   users.c       who runs what when started as root
+ *   listen.c      the listening sockets, bound once, given to every gateway
+ *   role.c        one child process and its control socket: start, send, receive, end
  *   link.c        one channel between one pool process and one gateway
  *   generation.c  pool processes: STARTING -> READY -> ACTIVE -> DRAINING -> gone
  *   gateway.c     the gateway process and its restart
@@ -81,8 +82,7 @@ struct pool_plan {
 };
 
 /* Everything decided before a role is started. A generation keeps the plan it was started with, so
- * that a replacement for a dead process is what the dead one was, whatever the file says by then.
- */
+ * that a replacement for a dead process is what the dead one was, whatever the file says then. */
 struct plan {
     unsigned refs;
     char *name; /* file, or "(command line)" */
@@ -102,8 +102,7 @@ struct plan *plan_ref(struct plan *p);
 void plan_unref(struct plan *p); /* NULL is fine */
 /* Sealed boot memfd for a role. Descriptor or -errno. */
 MUST_USE int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation);
-/* First [server] or [log] key that differs and needs a restart of the server, NULL when none does.
- */
+/* First [server] or [log] key that differs and needs a restart of the server; NULL: none. */
 const char *plan_server_difference(const struct plan *a, const struct plan *b);
 
 /* --- listen.c -------------------------------------------------------------------------------- */
