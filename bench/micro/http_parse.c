@@ -22,7 +22,8 @@ static const struct {
           "Accept-Language: en-US,en;q=0.5\r\n"
           "Accept-Encoding: gzip, deflate, br\r\n"
           "Connection: keep-alive\r\n"
-          "Cookie: wordpress_test_cookie=WP+Cookie+check; wp-settings-1=mfold%3Do; wp-settings-time-1=1\r\n"
+          "Cookie: wordpress_test_cookie=WP+Cookie+check; wp-settings-1=mfold%3Do; "
+          "wp-settings-time-1=1\r\n"
           "Upgrade-Insecure-Requests: 1\r\n\r\n") },
     { "chromium, 16 headers",
       STR("POST /index.php?rest_route=%2Fwp%2Fv2%2Fposts HTTP/1.1\r\n"

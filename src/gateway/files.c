@@ -1,17 +1,18 @@
 /*
- * Which file a path means. Three things are kept out here once and for all: what lies outside the root,
- * what is hidden, and the source of PHP scripts.
+ * Which file a path means. Three things are kept out here once and for all: what lies outside the
+ * root, what is hidden, and the source of PHP scripts.
  *
- * Outside: the path is normalised (no "..", no ".", no empty segment, no NUL), so its text cannot leave the
- * root. Symbolic links can: files are opened with RESOLVE_BENEATH first, and when the kernel says that a
- * link leaves the root (EXDEV), again without it. That is deliberate: real document roots have such links (Debian's
- * wordpress package has its configuration and uploads behind them, release tools link shared folders), nginx
- * and Apache follow them by default, and whoever may create a link in the root may as well put a PHP script
- * there. /proc's magic links are never followed.
+ * Outside: the path is normalised (no "..", no ".", no empty segment, no NUL), so its text cannot
+ * leave the root. Symbolic links can: files are opened with RESOLVE_BENEATH first, and when the
+ * kernel says that a link leaves the root (EXDEV), again without it. That is deliberate: real
+ * document roots have such links (Debian's wordpress package has its configuration and uploads
+ * behind them, release tools link shared folders), nginx and Apache follow them by default, and
+ * whoever may create a link in the root may as well put a PHP script there. /proc's magic links are
+ * never followed.
  *
- * Freshness: nothing about a static file is ever believed without a statx of this very request. That a script is
- * there is believed for a second: opcache itself looks only every other second, and it leaves the hot path
- * without a system call.
+ * Freshness: nothing about a static file is ever believed without a statx of this very request.
+ * That a script is there is believed for a second: opcache itself looks only every other second,
+ * and it leaves the hot path without a system call.
  *
  * A struct files belongs to one thread; nothing here is locked.
  */
@@ -83,7 +84,7 @@ int files_new(const struct config_pool *pool, int root_fd, struct files **ret)
     return 0;
 }
 
-/* --- open files ------------------------------------------------------------------------------------------------ */
+/* --- open files --------------------------------------------------------------------------- */
 
 void file_release(struct file *file)
 {
@@ -166,7 +167,8 @@ static int open_beneath(const struct files *f, const char *path)
     };
     long fd = syscall(SYS_openat2, f->root_fd, relative, &how, sizeof how);
     if (fd < 0 && errno == EXDEV) {
-        how.resolve = RESOLVE_NO_MAGICLINKS; /* a link that leaves the root: see the head of the file */
+        how.resolve =
+            RESOLVE_NO_MAGICLINKS; /* a link that leaves the root: see the head of the file */
         fd = syscall(SYS_openat2, f->root_fd, relative, &how, sizeof how);
     }
     if (fd < 0 && (errno == ENOSYS || errno == EPERM)) /* seccomp filters older than the call */
@@ -174,7 +176,7 @@ static int open_beneath(const struct files *f, const char *path)
     return fd < 0 ? -errno : (int)fd;
 }
 
-/* --- names that are never shown -------------------------------------------------------------------------------- */
+/* --- names that are never shown ----------------------------------------------------------- */
 
 static bool in_list(struct str s, const char *const *list)
 {
@@ -192,13 +194,14 @@ static ptrdiff_t last_dot(struct str name)
     return at;
 }
 
-/* Would a web server set up for PHP run this name, or an editor leave PHP source under it? "a.PHP", "a.phtml",
- * "a.php5", "a.php. ", "a.php~", "a.php.bak"; not "a.php.jpg". Case and trailing dots do not count because there are
- * file systems for which they do not. */
+/* Would a web server set up for PHP run this name, or an editor leave PHP source under it? "a.PHP",
+ * "a.phtml", "a.php5", "a.php. ", "a.php~", "a.php.bak"; not "a.php.jpg". Case and trailing dots do
+ * not count because there are file systems for which they do not. */
 static bool is_php_source(struct str name)
 {
     static const char *const extensions[] = { "php", "phtml", "pht", "phar", "phps", "inc", NULL };
-    static const char *const backups[] = { "bak", "old", "orig", "save", "swp", "swo", "tmp", "rej", NULL };
+    static const char *const backups[] = { "bak", "old", "orig", "save", "swp",
+                                           "swo", "tmp", "rej",  NULL };
     for (;;) {
         while (name.n > 0 && ((unsigned char)name.p[name.n - 1] <= ' ' ||
                               strchr(".~#", name.p[name.n - 1]) != NULL))
@@ -237,7 +240,7 @@ static bool really_is_php_source(int fd)
     return n > 0 && is_php_source(base_name((struct str){ target, (size_t)n }));
 }
 
-/* --- the open-file cache ----------------------------------------------------------------------------------------- */
+/* --- the open-file cache ------------------------------------------------------------------ */
 
 static void remember(struct files *f, struct file *file)
 {
@@ -297,12 +300,11 @@ static int open_error(const struct files *f, const char *path, int error)
     switch (error) {
     case -EACCES: /* a folder may be searched, but not read: it still has an address */
         return look(f, path, &s) == 0 && S_ISDIR(s.stx_mode) ? -EISDIR : -EACCES;
-    case -EPERM:
-        return -EACCES;
-    case -EMFILE: case -ENFILE: case -ENOMEM:
-        return error;
-    default:
-        return -ENOENT;
+    case -EPERM: return -EACCES;
+    case -EMFILE:
+    case -ENFILE:
+    case -ENOMEM: return error;
+    default: return -ENOENT;
     }
 }
 
@@ -337,7 +339,7 @@ int files_open(struct files *f, struct str path, struct file **ret)
     return fd < 0 ? open_error(f, z, fd) : make_file(f, path, hash, fd, ret);
 }
 
-/* --- neighbours ---------------------------------------------------------------------------------------------------- */
+/* --- neighbours --------------------------------------------------------------------------- */
 
 static bool neighbour_path(const struct file *file, enum coding coding, char out[FILES_PATH_MAX],
                            struct str *ret)
@@ -400,7 +402,7 @@ void files_boundary(struct files *f, char out[33])
              (unsigned long long)mix(f->random[1] ^ f->boundaries));
 }
 
-/* --- scripts ------------------------------------------------------------------------------------------------------- */
+/* --- scripts ------------------------------------------------------------------------------ */
 
 /* The place where this path is or would be remembered. */
 static struct script *script_slot(struct files *f, struct str path)
@@ -450,15 +452,16 @@ static bool is_hidden(struct str name, bool first)
     return name.n > 0 && name.p[0] == '.' && !(first && str_eq(name, STR(".well-known")));
 }
 
-/* Walks the segments. True when the matter is decided: something hidden on the way, or a script, of which
- * the rest is the path info. */
+/* Walks the segments. True when the matter is decided: something hidden on the way, or a script, of
+ * which the rest is the path info. */
 static bool walk_segments(struct files *f, struct str path, struct files_match *ret)
 {
     for (size_t start = 1; start < path.n;) {
         struct str rest = str_skip(path, start);
         ptrdiff_t slash = str_find(rest, '/');
         struct str name = slash < 0 ? rest : str_take(rest, (size_t)slash);
-        if (name.n == 0 || is_hidden(name, start == 1)) /* "//" is not normalised: never from http/ */
+        if (name.n == 0 ||
+            is_hidden(name, start == 1)) /* "//" is not normalised: never from http/ */
             return true;
         size_t end = start + name.n;
         if (is_script_name(name)) {
@@ -478,7 +481,7 @@ static bool walk_segments(struct files *f, struct str path, struct files_match *
     return false;
 }
 
-/* --- resolve ------------------------------------------------------------------------------------------------------- */
+/* --- resolve ------------------------------------------------------------------------------ */
 
 /* `folder` + `name` in the match's buffer; false when too long. */
 static bool join(struct files_match *ret, struct str folder, struct str name, struct str *ret_path)
@@ -499,7 +502,8 @@ static void take_script(struct files_match *ret, enum files_kind kind, struct st
     ret->path_info = STR("");
 }
 
-/* "/missing.php/info": path info of a script that is not there is no page of the front controller either. */
+/* "/missing.php/info": path info of a script that is not there is no page of the front controller
+ * either. */
 static bool is_below_script_name(struct str path)
 {
     while (path.n > 0)
@@ -540,8 +544,7 @@ static void resolve_file(struct files *f, struct str path, struct files_match *r
 }
 
 /* True when the index file `name` answers for the folder. */
-static bool try_index(struct files *f, struct str folder, struct str name,
-                      struct files_match *ret)
+static bool try_index(struct files *f, struct str folder, struct str name, struct files_match *ret)
 {
     struct str path;
     if (name.n == 0 || !join(ret, folder, name, &path))
@@ -570,7 +573,8 @@ static void resolve_folder(struct files *f, struct str path, struct files_match 
         take_script(ret, FILES_SCRIPT, first);
         return;
     }
-    /* One look at the folder spares one for each index file: most such paths are of the front controller. */
+    /* One look at the folder spares one for each index file: most such paths are of the front
+     * controller. */
     memcpy(ret->buffer, path.p, path.n);
     ret->buffer[path.n] = '\0';
     int rc = look(f, ret->buffer, &s);
@@ -584,7 +588,8 @@ static void resolve_folder(struct files *f, struct str path, struct files_match 
     take_front_controller(f, path, ret);
 }
 
-/* Files nobody asked for in a minute need no descriptor: two a call keep pace with what comes in. */
+/* Files nobody asked for in a minute need no descriptor: two a call keep pace with what comes in.
+ */
 static void close_idle(struct files *f)
 {
     for (int i = 0; i < 2 && f->n_open > 0; i++) {

@@ -1,6 +1,7 @@
 /*
- * Media types by file name extension: /etc/mime.types where the system has it (administrators add to it),
- * then an own table with what browsers must not get wrong. Read once for all threads, never freed.
+ * Media types by file name extension: /etc/mime.types where the system has it (administrators add
+ * to it), then an own table with what browsers must not get wrong. Read once for all threads, never
+ * freed.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -19,49 +20,81 @@ struct mime {
 };
 
 static const struct mime built_in[] = {
-    { STR("html"), STR("text/html") }, { STR("htm"), STR("text/html") },
-    { STR("js"), STR("text/javascript") }, { STR("mjs"), STR("text/javascript") },
-    { STR("xml"), STR("application/xml") }, { STR("ico"), STR("image/vnd.microsoft.icon") },
-    { STR("css"), STR("text/css") }, { STR("txt"), STR("text/plain") },
-    { STR("csv"), STR("text/csv") }, { STR("md"), STR("text/markdown") },
-    { STR("vtt"), STR("text/vtt") }, { STR("ics"), STR("text/calendar") },
-    { STR("json"), STR("application/json") }, { STR("map"), STR("application/json") },
+    { STR("html"), STR("text/html") },
+    { STR("htm"), STR("text/html") },
+    { STR("js"), STR("text/javascript") },
+    { STR("mjs"), STR("text/javascript") },
+    { STR("xml"), STR("application/xml") },
+    { STR("ico"), STR("image/vnd.microsoft.icon") },
+    { STR("css"), STR("text/css") },
+    { STR("txt"), STR("text/plain") },
+    { STR("csv"), STR("text/csv") },
+    { STR("md"), STR("text/markdown") },
+    { STR("vtt"), STR("text/vtt") },
+    { STR("ics"), STR("text/calendar") },
+    { STR("json"), STR("application/json") },
+    { STR("map"), STR("application/json") },
     { STR("webmanifest"), STR("application/manifest+json") },
     { STR("jsonld"), STR("application/ld+json") },
-    { STR("rss"), STR("application/rss+xml") }, { STR("atom"), STR("application/atom+xml") },
-    { STR("xhtml"), STR("application/xhtml+xml") }, { STR("wasm"), STR("application/wasm") },
-    { STR("pdf"), STR("application/pdf") }, { STR("zip"), STR("application/zip") },
-    { STR("gz"), STR("application/gzip") }, { STR("br"), STR("application/octet-stream") },
-    { STR("zst"), STR("application/zstd") }, { STR("tar"), STR("application/x-tar") },
-    { STR("7z"), STR("application/x-7z-compressed") }, { STR("bz2"), STR("application/x-bzip2") },
-    { STR("xz"), STR("application/x-xz") }, { STR("rtf"), STR("application/rtf") },
+    { STR("rss"), STR("application/rss+xml") },
+    { STR("atom"), STR("application/atom+xml") },
+    { STR("xhtml"), STR("application/xhtml+xml") },
+    { STR("wasm"), STR("application/wasm") },
+    { STR("pdf"), STR("application/pdf") },
+    { STR("zip"), STR("application/zip") },
+    { STR("gz"), STR("application/gzip") },
+    { STR("br"), STR("application/octet-stream") },
+    { STR("zst"), STR("application/zstd") },
+    { STR("tar"), STR("application/x-tar") },
+    { STR("7z"), STR("application/x-7z-compressed") },
+    { STR("bz2"), STR("application/x-bzip2") },
+    { STR("xz"), STR("application/x-xz") },
+    { STR("rtf"), STR("application/rtf") },
     { STR("doc"), STR("application/msword") },
     { STR("docx"), STR("application/vnd.openxmlformats-officedocument.wordprocessingml.document") },
     { STR("xls"), STR("application/vnd.ms-excel") },
     { STR("xlsx"), STR("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet") },
     { STR("ppt"), STR("application/vnd.ms-powerpoint") },
-    { STR("pptx"), STR("application/vnd.openxmlformats-officedocument.presentationml.presentation") },
+    { STR("pptx"),
+      STR("application/vnd.openxmlformats-officedocument.presentationml.presentation") },
     { STR("odt"), STR("application/vnd.oasis.opendocument.text") },
     { STR("ods"), STR("application/vnd.oasis.opendocument.spreadsheet") },
     { STR("epub"), STR("application/epub+zip") },
-    { STR("png"), STR("image/png") }, { STR("jpg"), STR("image/jpeg") },
-    { STR("jpeg"), STR("image/jpeg") }, { STR("gif"), STR("image/gif") },
-    { STR("svg"), STR("image/svg+xml") }, { STR("svgz"), STR("image/svg+xml") },
-    { STR("webp"), STR("image/webp") }, { STR("avif"), STR("image/avif") },
-    { STR("bmp"), STR("image/bmp") }, { STR("tif"), STR("image/tiff") },
-    { STR("tiff"), STR("image/tiff") }, { STR("apng"), STR("image/apng") },
-    { STR("woff"), STR("font/woff") }, { STR("woff2"), STR("font/woff2") },
-    { STR("ttf"), STR("font/ttf") }, { STR("otf"), STR("font/otf") },
+    { STR("png"), STR("image/png") },
+    { STR("jpg"), STR("image/jpeg") },
+    { STR("jpeg"), STR("image/jpeg") },
+    { STR("gif"), STR("image/gif") },
+    { STR("svg"), STR("image/svg+xml") },
+    { STR("svgz"), STR("image/svg+xml") },
+    { STR("webp"), STR("image/webp") },
+    { STR("avif"), STR("image/avif") },
+    { STR("bmp"), STR("image/bmp") },
+    { STR("tif"), STR("image/tiff") },
+    { STR("tiff"), STR("image/tiff") },
+    { STR("apng"), STR("image/apng") },
+    { STR("woff"), STR("font/woff") },
+    { STR("woff2"), STR("font/woff2") },
+    { STR("ttf"), STR("font/ttf") },
+    { STR("otf"), STR("font/otf") },
     { STR("eot"), STR("application/vnd.ms-fontobject") },
-    { STR("mp3"), STR("audio/mpeg") }, { STR("m4a"), STR("audio/mp4") },
-    { STR("ogg"), STR("audio/ogg") }, { STR("oga"), STR("audio/ogg") },
-    { STR("opus"), STR("audio/ogg") }, { STR("wav"), STR("audio/x-wav") },
-    { STR("flac"), STR("audio/flac") }, { STR("mp4"), STR("video/mp4") },
-    { STR("m4v"), STR("video/mp4") }, { STR("webm"), STR("video/webm") },
-    { STR("ogv"), STR("video/ogg") }, { STR("mov"), STR("video/quicktime") },
-    { STR("mpeg"), STR("video/mpeg") }, { STR("avi"), STR("video/x-msvideo") },
-    { STR("m3u8"), STR("application/vnd.apple.mpegurl") }, { STR("jar"), STR("application/java-archive") },
-    { STR("swf"), STR("application/x-shockwave-flash") }, { STR("bin"), STR("application/octet-stream") },
+    { STR("mp3"), STR("audio/mpeg") },
+    { STR("m4a"), STR("audio/mp4") },
+    { STR("ogg"), STR("audio/ogg") },
+    { STR("oga"), STR("audio/ogg") },
+    { STR("opus"), STR("audio/ogg") },
+    { STR("wav"), STR("audio/x-wav") },
+    { STR("flac"), STR("audio/flac") },
+    { STR("mp4"), STR("video/mp4") },
+    { STR("m4v"), STR("video/mp4") },
+    { STR("webm"), STR("video/webm") },
+    { STR("ogv"), STR("video/ogg") },
+    { STR("mov"), STR("video/quicktime") },
+    { STR("mpeg"), STR("video/mpeg") },
+    { STR("avi"), STR("video/x-msvideo") },
+    { STR("m3u8"), STR("application/vnd.apple.mpegurl") },
+    { STR("jar"), STR("application/java-archive") },
+    { STR("swf"), STR("application/x-shockwave-flash") },
+    { STR("bin"), STR("application/octet-stream") },
 };
 
 /* Sorted by extension; where one stands several times the first is meant. */
@@ -78,8 +111,8 @@ static void add(struct str extension, struct str type)
     table[table_length++] = (struct mime){ extension, type };
 }
 
-/* With the charset that text needs, or browsers guess one. A script or style sheet in another encoding says
- * so itself. */
+/* With the charset that text needs, or browsers guess one. A script or style sheet in another
+ * encoding says so itself. */
 static struct str with_charset(struct str type)
 {
     bool text = str_has_prefix(type, STR("text/")) || str_eq(type, STR("application/javascript"));
@@ -105,7 +138,7 @@ static struct str next_word(struct str *line)
     return word;
 }
 
-/* "type/subtype extension extension # comment". The text stays in memory: the table points into it. */
+/* "type/subtype extension extension # comment". The text stays: the table points into it. */
 static void read_system_types(void)
 {
     char *text;

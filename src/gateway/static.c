@@ -1,6 +1,7 @@
 /*
- * What to send for a static file: representation (RFC 9110 12.5.3), preconditions in the order of 13.2.2, then
- * ranges (14.2) of the representation that was chosen. Makes a plan of segments; the gateway sends it.
+ * What to send for a static file: representation (RFC 9110 12.5.3), preconditions in the order
+ * of 13.2.2, then ranges (14.2) of the representation that was chosen. Makes a plan of segments;
+ * the gateway sends it.
  */
 #include <assert.h>
 #include <errno.h>
@@ -11,11 +12,10 @@
 #include "gateway/files_int.h"
 
 enum { RANGES_MAX = (STATIC_SEGMENTS_MAX - 2) / 2, ETAG_BYTES = 48 };
-static_assert(2 * RANGES_MAX + 1 <= STATIC_SEGMENTS_MAX, "a head for each part and the last boundary");
+static_assert(2 * RANGES_MAX + 1 <= STATIC_SEGMENTS_MAX,
+              "a head for each part and the last boundary");
 
-static const struct str coding_names[CODINGS] = {
-    { "br", 2 }, { "zstd", 4 }, { "gzip", 4 }
-};
+static const struct str coding_names[CODINGS] = { { "br", 2 }, { "zstd", 4 }, { "gzip", 4 } };
 
 /* The request's fields that matter here; lists over several lines are one list (RFC 9110 5.3). */
 struct conditions {
@@ -65,8 +65,7 @@ static void note(struct conditions *c, const struct http_header *h, struct str e
         if (str_eq_nocase(h->name, STR("If-Unmodified-Since")))
             c->if_unmodified_since = h->value;
         break;
-    default:
-        break;
+    default: break;
     }
 }
 
@@ -108,7 +107,8 @@ static int accepts(const struct http_request *r, struct str coding)
 {
     int best = -1;
     for (uint32_t i = 0; i < r->n_headers; i++) {
-        if (r->headers[i].name.n != 15 || !str_eq_nocase(r->headers[i].name, STR("Accept-Encoding")))
+        if (r->headers[i].name.n != 15 ||
+            !str_eq_nocase(r->headers[i].name, STR("Accept-Encoding")))
             continue;
         int q = http_accepts_coding(r->headers[i].value, coding);
         best = q > best ? q : best;
@@ -116,8 +116,8 @@ static int accepts(const struct http_request *r, struct str coding)
     return best;
 }
 
-/* The best neighbour the client takes, else the file itself: also when the client refuses that, since an
- * answer it may not like is more use than 406. */
+/* The best neighbour the client takes, else the file itself: also when the client refuses that,
+ * since an answer it may not like is more use than 406. */
 static void choose(struct chosen *chosen, struct files *f, struct file *file,
                    const struct http_request *r, uint8_t neighbours)
 {
@@ -127,7 +127,8 @@ static void choose(struct chosen *chosen, struct files *f, struct file *file,
     chosen->coding = CODING_IDENTITY;
     for (int c = 0; c < CODINGS && neighbours; c++) {
         int quality = neighbours & 1u << c ? accepts(r, coding_names[c]) : 0;
-        bool better = chosen->coding == CODING_IDENTITY ? quality >= best_quality : quality > best_quality;
+        bool better = chosen->coding == CODING_IDENTITY ? quality >= best_quality
+                                                        : quality > best_quality;
         if (quality <= 0 || !better)
             continue;
         struct file *neighbour = files_open_neighbour(f, file, (enum coding)c);
@@ -154,7 +155,7 @@ static void make_etag(struct chosen *c)
     c->etag = (struct str){ c->etag_text, (size_t)n };
 }
 
-/* --- the head ---------------------------------------------------------------------------------------------------- */
+/* --- the head ----------------------------------------------------------------------------- */
 
 static int put(struct buf *b, struct str s)
 {
@@ -195,13 +196,14 @@ static int put_content(struct static_plan *plan, const struct chosen *c, struct 
 {
     int rc = buf_printf(&plan->head, "Content-Type: %.*s\r\n", STR_ARG(type));
     if (rc == 0 && c->coding != CODING_IDENTITY)
-        rc = buf_printf(&plan->head, "Content-Encoding: %.*s\r\n", STR_ARG(coding_names[c->coding]));
+        rc =
+            buf_printf(&plan->head, "Content-Encoding: %.*s\r\n", STR_ARG(coding_names[c->coding]));
     if (rc == 0)
         rc = put(&plan->head, STR("Accept-Ranges: bytes\r\n"));
     return rc < 0 ? rc : put_length(plan, length);
 }
 
-/* --- the body ---------------------------------------------------------------------------------------------------- */
+/* --- the body ----------------------------------------------------------------------------- */
 
 static void add_segment(struct static_plan *plan, int fd, uint64_t offset, uint64_t length)
 {
@@ -286,7 +288,7 @@ static int plan_unsatisfiable(struct static_plan *plan, const struct chosen *c)
     return rc < 0 ? rc : put_length(plan, 0);
 }
 
-/* --- the plan ---------------------------------------------------------------------------------------------------- */
+/* --- the plan ----------------------------------------------------------------------------- */
 
 static int plan_body(struct static_plan *plan, struct files *f, const struct chosen *c,
                      struct str type, const struct conditions *conditions,

@@ -16,18 +16,40 @@
 const uint8_t http_char_class[256] = {
     ['\t'] = CHAR_VALUE,
     [' '] = CHAR_VALUE,
-    ['"'] = PUNCTUATION, ['('] = PUNCTUATION, [')'] = PUNCTUATION, [','] = PUNCTUATION,
-    ['/'] = PUNCTUATION, [':'] = PUNCTUATION, [';'] = PUNCTUATION, ['<'] = PUNCTUATION,
-    ['='] = PUNCTUATION, ['>'] = PUNCTUATION, ['?'] = PUNCTUATION, ['@'] = PUNCTUATION,
-    ['['] = PUNCTUATION, ['\\'] = PUNCTUATION, [']'] = PUNCTUATION, ['{'] = PUNCTUATION,
+    ['"'] = PUNCTUATION,
+    ['('] = PUNCTUATION,
+    [')'] = PUNCTUATION,
+    [','] = PUNCTUATION,
+    ['/'] = PUNCTUATION,
+    [':'] = PUNCTUATION,
+    [';'] = PUNCTUATION,
+    ['<'] = PUNCTUATION,
+    ['='] = PUNCTUATION,
+    ['>'] = PUNCTUATION,
+    ['?'] = PUNCTUATION,
+    ['@'] = PUNCTUATION,
+    ['['] = PUNCTUATION,
+    ['\\'] = PUNCTUATION,
+    [']'] = PUNCTUATION,
+    ['{'] = PUNCTUATION,
     ['}'] = PUNCTUATION,
     ['#'] = CHAR_TOKEN | CHAR_VALUE, /* a fragment never travels in a target */
-    ['!'] = TCHAR, ['$'] = TCHAR, ['%'] = TCHAR, ['&'] = TCHAR, ['\''] = TCHAR, ['*'] = TCHAR,
-    ['+'] = TCHAR, ['^'] = TCHAR, ['`'] = TCHAR, ['|'] = TCHAR,
-    ['~'] = ALNUM, ['-'] = ALNUM,
+    ['!'] = TCHAR,
+    ['$'] = TCHAR,
+    ['%'] = TCHAR,
+    ['&'] = TCHAR,
+    ['\''] = TCHAR,
+    ['*'] = TCHAR,
+    ['+'] = TCHAR,
+    ['^'] = TCHAR,
+    ['`'] = TCHAR,
+    ['|'] = TCHAR,
+    ['~'] = ALNUM,
+    ['-'] = ALNUM,
     /* PHP turns a dot in a variable name into '_' as well: "X.Forwarded.For" would be a twin of
      * "X-Forwarded-For" just as "X_Forwarded_For" is. */
-    ['_'] = ALNUM | CHAR_SHADOW, ['.'] = ALNUM | CHAR_SHADOW,
+    ['_'] = ALNUM | CHAR_SHADOW,
+    ['.'] = ALNUM | CHAR_SHADOW,
     ['0' ... '9'] = ALNUM,
     ['A' ... 'Z'] = ALNUM,
     ['a' ... 'z'] = ALNUM,
@@ -41,8 +63,8 @@ const char *http_scan_value(const char *p, const char *end)
     for (; end - p >= 16; p += 16) {
         __m128i v = _mm_loadu_si128((const __m128i *)p);
         __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(v, low), v);
-        __m128i bad = _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(v, tab), control),
-                                   _mm_cmpeq_epi8(v, del));
+        __m128i bad =
+            _mm_or_si128(_mm_andnot_si128(_mm_cmpeq_epi8(v, tab), control), _mm_cmpeq_epi8(v, del));
         int mask = _mm_movemask_epi8(bad);
         if (mask != 0)
             return p + __builtin_ctz((unsigned)mask);
@@ -86,8 +108,8 @@ static bool is_ipv6(struct str s)
     return inet_pton(AF_INET6, text, &address) == 1;
 }
 
-/* Narrower than RFC 3986's reg-name: percent escapes and sub-delims name no host that exists, but they
- * end up in $_SERVER["HTTP_HOST"] and from there in links and cache keys. */
+/* Narrower than RFC 3986's reg-name: percent escapes and sub-delims name no host that exists, but
+ * they end up in $_SERVER["HTTP_HOST"] and from there in links and cache keys. */
 static bool is_registered_name(struct str s)
 {
     if (s.n > 255 || s.n == 0 || s.p[0] == '.')

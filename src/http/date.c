@@ -1,6 +1,6 @@
 /*
- * HTTP dates (RFC 9110 5.6.7) by own arithmetic: independent of locale and time zone, and without the
- * locks of the C library's calendar.
+ * HTTP dates (RFC 9110 5.6.7) by own arithmetic: independent of locale and time zone, and without
+ * the locks of the C library's calendar.
  */
 #include <errno.h>
 
@@ -9,15 +9,16 @@
 static const char weekdays[] = "SunMonTueWedThuFriSat";
 static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
-/* Days since 1970-01-01 of a date in the proleptic Gregorian calendar; month 1..12. The year starts in
- * March, so that the leap day is its last. */
+/* Days since 1970-01-01 of a date in the proleptic Gregorian calendar; month 1..12. The year starts
+ * in March, so that the leap day is its last. */
 static int64_t days_from_civil(int64_t year, int month, int day)
 {
     year -= month <= 2;
     int64_t era = (year >= 0 ? year : year - 399) / 400;
     int64_t year_of_era = year - era * 400;
     int64_t day_of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
-    return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719468;
+    return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year -
+           719468;
 }
 
 static void civil_from_days(int64_t days, int64_t *ret_year, int *ret_month, int *ret_day)
@@ -25,7 +26,8 @@ static void civil_from_days(int64_t days, int64_t *ret_year, int *ret_month, int
     days += 719468;
     int64_t era = (days >= 0 ? days : days - 146096) / 146097;
     int64_t day_of_era = days - era * 146097;
-    int64_t year = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    int64_t year = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) /
+                   365;
     int64_t day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
     int64_t shifted = (5 * day_of_year + 2) / 153;
     *ret_day = (int)(day_of_year - (153 * shifted + 2) / 5 + 1);
@@ -171,7 +173,7 @@ int http_parse_date(struct str s, time_t *ret)
         return -EINVAL;
     if (d.hour < 0 || d.hour > 23 || d.minute < 0 || d.minute > 59 || d.second < 0 || d.second > 60)
         return -EINVAL;
-    *ret = (time_t)(days_from_civil(d.year, d.month, d.day) * 86400 + d.hour * 3600 + d.minute * 60 +
-                    d.second);
+    *ret = (time_t)(days_from_civil(d.year, d.month, d.day) * 86400 + d.hour * 3600 +
+                    d.minute * 60 + d.second);
     return 0;
 }

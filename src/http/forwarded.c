@@ -1,7 +1,7 @@
 /*
- * What proxies say of the client: Forwarded (RFC 7239) or the X-Forwarded family. Each proxy appends on the
- * right, so only what stands right of the last untrusted hop was written by somebody we trust; whatever
- * a client put in front of it is never looked at.
+ * What proxies say of the client: Forwarded (RFC 7239) or the X-Forwarded family. Each proxy
+ * appends on the right, so only what stands right of the last untrusted hop was written by somebody
+ * we trust; whatever a client put in front of it is never looked at.
  */
 #include <arpa/inet.h>
 
@@ -21,8 +21,8 @@ struct walk {
     bool chosen_untrusted;
 };
 
-/* "192.0.2.1", "192.0.2.1:80", "2001:db8::1", "[2001:db8::1]:80" without port and brackets; STR_NONE
- * when it is not an address ("unknown", "_hidden"). */
+/* "192.0.2.1", "192.0.2.1:80", "2001:db8::1", "[2001:db8::1]:80" without port and brackets;
+ * STR_NONE when it is not an address ("unknown", "_hidden"). */
 static struct str address_of(struct str s)
 {
     char text[INET6_ADDRSTRLEN];
@@ -146,8 +146,8 @@ static void walk_x_forwarded_for(struct walk *w, const struct http_request *r)
     }
 }
 
-/* The value of a companion list (proto, host, port) for the chosen hop: the one in its place when both
- * lists are of one length, else the last, which our own proxy wrote. */
+/* The value of a companion list (proto, host, port) for the chosen hop: the one in its place when
+ * both lists are of one length, else the last, which our own proxy wrote. */
 static struct str companion(const struct walk *w, const struct http_request *r, struct str name)
 {
     struct str same = STR_NONE, last = STR_NONE;

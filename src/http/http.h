@@ -20,8 +20,16 @@
 enum { HTTP_HEADERS_MAX = 256 }; /* compile-time bound; the configured limit is lower or equal */
 
 enum http_method {
-    HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_PUT, HTTP_DELETE, HTTP_OPTIONS, HTTP_PATCH, HTTP_CONNECT,
-    HTTP_TRACE, HTTP_OTHER, /* any other token: extension methods go to PHP */
+    HTTP_GET,
+    HTTP_HEAD,
+    HTTP_POST,
+    HTTP_PUT,
+    HTTP_DELETE,
+    HTTP_OPTIONS,
+    HTTP_PATCH,
+    HTTP_CONNECT,
+    HTTP_TRACE,
+    HTTP_OTHER, /* any other token: extension methods go to PHP */
 };
 
 enum http_form { HTTP_ORIGIN_FORM, HTTP_ABSOLUTE_FORM, HTTP_AUTHORITY_FORM, HTTP_ASTERISK_FORM };
@@ -32,8 +40,8 @@ enum http_error {
     HTTP_BAD_METHOD,
     HTTP_BAD_TARGET,
     HTTP_BAD_VERSION,
-    HTTP_BAD_LINE_END,    /* bare CR, bare LF */
-    HTTP_BAD_HEADER_NAME, /* not a token, empty, or space before the colon */
+    HTTP_BAD_LINE_END,     /* bare CR, bare LF */
+    HTTP_BAD_HEADER_NAME,  /* not a token, empty, or space before the colon */
     HTTP_BAD_HEADER_VALUE, /* NUL or control bytes */
     HTTP_OBS_FOLD,
     HTTP_BAD_HOST, /* missing in 1.1, several, or not a valid authority */
@@ -42,14 +50,14 @@ enum http_error {
     HTTP_BOTH_LENGTHS,
     HTTP_BAD_CHUNK,
     HTTP_BAD_TRAILER,
-    HTTP_LINE_TOO_LONG,      /* 414 */
-    HTTP_HEADERS_TOO_LARGE,  /* 431 */
-    HTTP_TOO_MANY_HEADERS,   /* 431 */
-    HTTP_BODY_TOO_LARGE,     /* 413 */
-    HTTP_CODING_UNSUPPORTED, /* 501: a transfer coding other than chunked */
+    HTTP_LINE_TOO_LONG,       /* 414 */
+    HTTP_HEADERS_TOO_LARGE,   /* 431 */
+    HTTP_TOO_MANY_HEADERS,    /* 431 */
+    HTTP_BODY_TOO_LARGE,      /* 413 */
+    HTTP_CODING_UNSUPPORTED,  /* 501: a transfer coding other than chunked */
     HTTP_VERSION_UNSUPPORTED, /* 505: HTTP/2 or 3 in a request line, HTTP/0.9 */
-    HTTP_EXPECTATION_FAILED, /* 417 */
-    HTTP_BAD_PROXY_PROTOCOL, /* close without an answer */
+    HTTP_EXPECTATION_FAILED,  /* 417 */
+    HTTP_BAD_PROXY_PROTOCOL,  /* close without an answer */
 };
 int http_error_status(enum http_error e);
 const char *http_error_text(enum http_error e); /* one English sentence: what was expected */
@@ -76,46 +84,48 @@ struct http_request {
     bool upgrade; /* Connection: upgrade with an Upgrade field; sapid ignores it (RFC 9110 7.8) */
     int64_t content_length; /* -1: no Content-Length */
     struct str method_text;
-    struct str target;   /* as sent */
-    struct str path;     /* raw path: of origin or absolute form, "*" for asterisk form */
-    struct str query;    /* behind '?', p == NULL when there is no '?' */
-    struct str host;     /* authority: from absolute form if given, else Host; may be empty in 1.0 */
+    struct str target; /* as sent */
+    struct str path;   /* raw path: of origin or absolute form, "*" for asterisk form */
+    struct str query;  /* behind '?', p == NULL when there is no '?' */
+    struct str host;   /* authority: from absolute form if given, else Host; may be empty in 1.0 */
     uint32_t underscore_dropped; /* headers with '_' in the name: dropped, to be counted */
     uint32_t n_headers;
     struct http_header headers[HTTP_HEADERS_MAX]; /* all but the dropped; `Proxy` is dropped too */
 };
 
-/* Remembers how far a partial head was looked at, so that a slow sender costs O(n). Zero it first. */
+/* Remembers how far a partial head was looked at, so that a slow sender costs O(n). Zero it first.
+ */
 struct http1_parser {
     uint32_t scanned; /* private: bytes judged so far */
-    uint32_t line;    /* private: offset of the header line in progress, 0: still the request line */
-    uint32_t fields;  /* private: offset of the header section */
-    uint32_t lines;   /* private: complete header lines */
+    uint32_t line;   /* private: offset of the header line in progress, 0: still the request line */
+    uint32_t fields; /* private: offset of the header section */
+    uint32_t lines;  /* private: complete header lines */
 };
 
 /* Parses one request head at the start of `in`. Returns the bytes it takes (> 0), 0 when more are
  * needed, or -(enum http_error). Empty lines before the request line are skipped: at most one CRLF.
- * `in` starts at the same byte in every call for one head. With 0 or an error `ret` holds no headers; after
- * an error behind the request line its method_text and target are set (for the access log). Where the
- * authority of an absolute form overrides Host, the value in `headers` is replaced by it too. */
+ * `in` starts at the same byte in every call for one head. With 0 or an error `ret` holds no
+ * headers; after an error behind the request line its method_text and target are set (for the
+ * access log). Where the authority of an absolute form overrides Host, the value in `headers` is
+ * replaced by it too. */
 MUST_USE int http1_parse_request(struct http1_parser *p, struct str in,
                                  const struct http_limits *limits, struct http_request *ret);
 
 /* Request (or upstream response) body, framed by Content-Length or chunked. */
 struct http1_body {
-    uint64_t left;      /* of the body or of the current chunk */
-    uint64_t total;     /* body bytes so far */
-    uint64_t max;       /* HTTP_BODY_TOO_LARGE above this */
-    uint32_t line;      /* private: bytes of the chunk-size line or trailer section so far */
-    uint8_t digits;     /* private: of the chunk size */
-    uint8_t state;      /* private */
+    uint64_t left;  /* of the body or of the current chunk */
+    uint64_t total; /* body bytes so far */
+    uint64_t max;   /* HTTP_BODY_TOO_LARGE above this */
+    uint32_t line;  /* private: bytes of the chunk-size line or trailer section so far */
+    uint8_t digits; /* private: of the chunk size */
+    uint8_t state;  /* private */
 };
 void http1_body_init(struct http1_body *b, const struct http_request *r, uint64_t max);
-/* Takes from `in`: sets `*ret_data` to a run of body bytes inside `in` (maybe empty) and `*ret_used` to
- * the bytes consumed. Returns 0: call again, with the rest of `in` when `*ret_used` < in.n, else with more
- * input; 1: body complete (trailers, if any, were validated and dropped), `*ret_data` may hold its last
- * bytes; -(enum http_error): the framing is lost, close after the answer. Where the input is cut makes no
- * difference to what is delivered. */
+/* Takes from `in`: sets `*ret_data` to a run of body bytes inside `in` (maybe empty) and
+ * `*ret_used` to the bytes consumed. Returns 0: call again, with the rest of `in` when `*ret_used`
+ * < in.n, else with more input; 1: body complete (trailers, if any, were validated and dropped),
+ * `*ret_data` may hold its last bytes; -(enum http_error): the framing is lost, close after the
+ * answer. Where the input is cut makes no difference to what is delivered. */
 MUST_USE int http1_body_next(struct http1_body *b, struct str in, struct str *ret_data,
                              size_t *ret_used);
 
@@ -125,10 +135,11 @@ bool http_is_token(struct str s);
 /* Field value as RFC 9110 5.5 allows: no CR, LF, NUL or other control bytes except tab. */
 bool http_is_field_value(struct str s);
 
-/* Percent-decodes a path, merges slashes and removes dot segments ("/a//b/%2e%2e/c" -> "/a/c"), into
- * `out` of at least path.n + 1 bytes, NUL-terminated. "%2F" becomes an ordinary slash, as in nginx, and
- * takes part in all that: the result is what routes, files and PATH_INFO see. Returns the length; -EINVAL when it
- * does not start with '/', holds NUL or a bad escape, or climbs above the root. */
+/* Percent-decodes a path, merges slashes and removes dot segments ("/a//b/%2e%2e/c" -> "/a/c"),
+ * into `out` of at least path.n + 1 bytes, NUL-terminated. "%2F" becomes an ordinary slash, as in
+ * nginx, and takes part in all that: the result is what routes, files and PATH_INFO see. Returns
+ * the length; -EINVAL when it does not start with '/', holds NUL or a bad escape, or climbs above
+ * the root. */
 MUST_USE int http_normalize_path(struct str path, char *out);
 
 /* Reason phrase, "" for unknown codes. */
@@ -139,10 +150,12 @@ void http_format_date(time_t t, char out[HTTP_DATE_BYTES]);
 /* IMF-fixdate, RFC 850 and asctime forms. -EINVAL. */
 MUST_USE int http_parse_date(struct str s, time_t *ret);
 
-/* Byte ranges (RFC 9110 14.2) of a representation of `size` bytes. Returns the number of ranges written
- * (sorted as asked, overlaps merged), 0: ignore the header (syntax error, other unit, too many: answer
- * 200), -ERANGE: unsatisfiable (416). */
-struct http_range { uint64_t first, last; };
+/* Byte ranges (RFC 9110 14.2) of a representation of `size` bytes. Returns the number of ranges
+ * written (sorted as asked, overlaps merged), 0: ignore the header (syntax error, other unit, too
+ * many: answer 200), -ERANGE: unsatisfiable (416). */
+struct http_range {
+    uint64_t first, last;
+};
 MUST_USE int http_parse_ranges(struct str value, uint64_t size, struct http_range *ret, int max);
 /* If-None-Match / If-Match list against one strong or weak entity tag. */
 bool http_etag_matches(struct str list, struct str etag, bool strong);

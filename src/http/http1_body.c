@@ -2,14 +2,14 @@
  * The body of an HTTP/1 message: Content-Length or chunked (RFC 9112 7.1), as a machine that is fed
  * whatever came. Framing bytes are judged one by one; body bytes are handed out as runs, uncopied.
  *
- * Narrower than the grammar where readers differ in practice: no white space around a chunk size, none
- * before ';', at most 16 hexadecimal digits, bounded extensions and trailers.
+ * Narrower than the grammar where readers differ in practice: no white space around a chunk size,
+ * none before ';', at most 16 hexadecimal digits, bounded extensions and trailers.
  */
 #include "http/http_int.h"
 
 enum {
-    CHUNK_LINE_MAX = 512,     /* size and extensions of one chunk */
-    TRAILERS_MAX = 8192,      /* the whole trailer section */
+    CHUNK_LINE_MAX = 512, /* size and extensions of one chunk */
+    TRAILERS_MAX = 8192,  /* the whole trailer section */
     CHUNK_DIGITS_MAX = 16,
 };
 
@@ -17,10 +17,22 @@ enum state {
     DONE,
     COUNTED, /* Content-Length bytes */
     SIZE,
-    EXT_START, EXT_NAME, EXT_VALUE_START, EXT_VALUE, EXT_QUOTED, EXT_ESCAPE, EXT_END,
+    EXT_START,
+    EXT_NAME,
+    EXT_VALUE_START,
+    EXT_VALUE,
+    EXT_QUOTED,
+    EXT_ESCAPE,
+    EXT_END,
     SIZE_LF,
-    DATA, DATA_CR, DATA_LF,
-    TRAILER_START, TRAILER_NAME, TRAILER_VALUE, TRAILER_LF, LAST_LF,
+    DATA,
+    DATA_CR,
+    DATA_LF,
+    TRAILER_START,
+    TRAILER_NAME,
+    TRAILER_VALUE,
+    TRAILER_LF,
+    LAST_LF,
 };
 
 void http1_body_init(struct http1_body *b, const struct http_request *r, uint64_t max)
@@ -94,12 +106,8 @@ static int step_extension(struct http1_body *b, char c)
         else if (c == '"')
             b->state = EXT_END;
         return text ? 0 : -HTTP_BAD_CHUNK;
-    case EXT_ESCAPE:
-        b->state = EXT_QUOTED;
-        return text ? 0 : -HTTP_BAD_CHUNK;
-    default:
-        DCHECK(b->state == EXT_END);
-        break;
+    case EXT_ESCAPE: b->state = EXT_QUOTED; return text ? 0 : -HTTP_BAD_CHUNK;
+    default: DCHECK(b->state == EXT_END); break;
     }
     if (c != ';' && c != '\r')
         return -HTTP_BAD_CHUNK;
@@ -121,9 +129,7 @@ static int step_trailer(struct http1_body *b, char c)
         if (c == '\r')
             b->state = TRAILER_LF;
         return c == '\r' || (char_class(c) & CHAR_VALUE) ? 0 : -HTTP_BAD_TRAILER;
-    case TRAILER_LF:
-        b->state = TRAILER_START;
-        return c == '\n' ? 0 : -HTTP_BAD_TRAILER;
+    case TRAILER_LF: b->state = TRAILER_START; return c == '\n' ? 0 : -HTTP_BAD_TRAILER;
     default:
         DCHECK(b->state == LAST_LF);
         b->state = DONE;
@@ -135,20 +141,16 @@ static int step_trailer(struct http1_body *b, char c)
 static int step(struct http1_body *b, char c)
 {
     switch (b->state) {
-    case SIZE:
-        return ++b->line > CHUNK_LINE_MAX ? -HTTP_BAD_CHUNK : step_size(b, c);
-    case SIZE_LF:
-        return c == '\n' ? end_size_line(b) : -HTTP_BAD_CHUNK;
-    case DATA_CR:
-        b->state = DATA_LF;
-        return c == '\r' ? 0 : -HTTP_BAD_CHUNK;
-    case DATA_LF:
-        b->state = SIZE;
-        return c == '\n' ? 0 : -HTTP_BAD_CHUNK;
-    case TRAILER_START: case TRAILER_NAME: case TRAILER_VALUE: case TRAILER_LF: case LAST_LF:
-        return ++b->line > TRAILERS_MAX ? -HTTP_BAD_TRAILER : step_trailer(b, c);
-    default:
-        return ++b->line > CHUNK_LINE_MAX ? -HTTP_BAD_CHUNK : step_extension(b, c);
+    case SIZE: return ++b->line > CHUNK_LINE_MAX ? -HTTP_BAD_CHUNK : step_size(b, c);
+    case SIZE_LF: return c == '\n' ? end_size_line(b) : -HTTP_BAD_CHUNK;
+    case DATA_CR: b->state = DATA_LF; return c == '\r' ? 0 : -HTTP_BAD_CHUNK;
+    case DATA_LF: b->state = SIZE; return c == '\n' ? 0 : -HTTP_BAD_CHUNK;
+    case TRAILER_START:
+    case TRAILER_NAME:
+    case TRAILER_VALUE:
+    case TRAILER_LF:
+    case LAST_LF: return ++b->line > TRAILERS_MAX ? -HTTP_BAD_TRAILER : step_trailer(b, c);
+    default: return ++b->line > CHUNK_LINE_MAX ? -HTTP_BAD_CHUNK : step_extension(b, c);
     }
 }
 

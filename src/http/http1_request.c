@@ -1,11 +1,11 @@
 /*
- * The head of an HTTP/1 request. One pass from left to right over the caller's buffer: the first byte
- * that breaks the grammar decides the error, so the answer never depends on where the network cut the
- * bytes. What needs the whole head (lengths, Host) is judged after its last line.
+ * The head of an HTTP/1 request. One pass from left to right over the caller's buffer: the first
+ * byte that breaks the grammar decides the error, so the answer never depends on where the network
+ * cut the bytes. What needs the whole head (lengths, Host) is judged after its last line.
  *
  * A head that is not complete yet is not parsed again from the start with every packet: the parser
- * remembers the line in progress, checks only new bytes, and fills in the request once, when the empty
- * line is there.
+ * remembers the line in progress, checks only new bytes, and fills in the request once, when the
+ * empty line is there.
  */
 #ifdef __SSE2__
 #include <emmintrin.h>
@@ -31,7 +31,8 @@ static const char *scan_target(const char *p, const char *end)
         __m128i v = _mm_loadu_si128((const __m128i *)p);
         __m128i low = _mm_cmpeq_epi8(_mm_min_epu8(v, space), v);
         __m128i high = _mm_cmpeq_epi8(_mm_max_epu8(v, del), v);
-        int mask = _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(low, high), _mm_cmpeq_epi8(v, hash)));
+        int mask =
+            _mm_movemask_epi8(_mm_or_si128(_mm_or_si128(low, high), _mm_cmpeq_epi8(v, hash)));
         if (mask != 0)
             return p + __builtin_ctz((unsigned)mask);
     }
@@ -54,9 +55,9 @@ static enum http_method method_of(struct str s)
         char name[8];
         enum http_method method;
     } methods[] = {
-        { "GET", HTTP_GET },         { "POST", HTTP_POST },       { "HEAD", HTTP_HEAD },
-        { "PUT", HTTP_PUT },         { "DELETE", HTTP_DELETE },   { "OPTIONS", HTTP_OPTIONS },
-        { "PATCH", HTTP_PATCH },     { "CONNECT", HTTP_CONNECT }, { "TRACE", HTTP_TRACE },
+        { "GET", HTTP_GET },     { "POST", HTTP_POST },       { "HEAD", HTTP_HEAD },
+        { "PUT", HTTP_PUT },     { "DELETE", HTTP_DELETE },   { "OPTIONS", HTTP_OPTIONS },
+        { "PATCH", HTTP_PATCH }, { "CONNECT", HTTP_CONNECT }, { "TRACE", HTTP_TRACE },
     };
     if (s.n == 3 && memcmp(s.p, "GET", 3) == 0)
         return HTTP_GET;
@@ -159,7 +160,7 @@ static int parse_request_line(const char *start, const char *end, struct http_re
     if (p == end)
         return 0;
     if (p == start || *p != ' ')
-        return *p == '\n' ? -HTTP_BAD_LINE_END
+        return *p == '\n'   ? -HTTP_BAD_LINE_END
                : *p == '\r' ? -HTTP_BAD_REQUEST_LINE
                             : -HTTP_BAD_METHOD;
     struct str method = { start, (size_t)(p - start) };
@@ -230,7 +231,8 @@ static int parse_header_line(const char *start, const char *end, size_t clean,
     return (int)(p + 2 - start);
 }
 
-/* Length of a line that is only a line end: 2, 0 when more are needed, -error; 1 for any other line. */
+/* Length of a line that is only a line end: 2, 0 when more are needed, -error; 1 for any other
+ * line. */
 static int parse_empty_line(const char *p, const char *end)
 {
     if (p == end)
@@ -293,8 +295,7 @@ static bool note_header(const struct http_header *h, uint32_t at, struct noted *
             noted->coding = h->value;
         }
         break;
-    default:
-        break;
+    default: break;
     }
     return false;
 }

@@ -1,12 +1,13 @@
 /*
- * Paths of request targets: one pass decodes, merges slashes and removes dot segments, always on the
- * decoded bytes, so that "%2e%2e", "..%2f" and ".." are the same thing to every later reader.
+ * Paths of request targets: one pass decodes, merges slashes and removes dot segments, always on
+ * the decoded bytes, so that "%2e%2e", "..%2f" and ".." are the same thing to every later reader.
  */
 #include <errno.h>
 
 #include "http/http_int.h"
 
-/* Drops the last segment of out[0, n), which ends in '/'. Returns the new length, 0 above the root. */
+/* Drops the last segment of out[0, n), which ends in '/'. Returns the new length, 0 above the root.
+ */
 static size_t drop_segment(const char *out, size_t n)
 {
     if (n <= 1)
@@ -17,8 +18,8 @@ static size_t drop_segment(const char *out, size_t n)
     return n;
 }
 
-/* A segment that starts at out[start] ends at out[n]. Returns the length without it when it is a dot
- * segment, else n; -EINVAL when ".." climbs above the root. */
+/* A segment that starts at out[start] ends at out[n]. Returns the length without it when it is a
+ * dot segment, else n; -EINVAL when ".." climbs above the root. */
 static ptrdiff_t close_segment(const char *out, size_t start, size_t n)
 {
     DCHECK(start > 0 && start <= n && out[start - 1] == '/');

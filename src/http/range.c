@@ -5,7 +5,8 @@
 
 #include "http/http_int.h"
 
-/* Digits only; a number too large for 64 bits is as good as the largest: it is beyond every file. */
+/* Digits only; a number too large for 64 bits is as good as the largest: it is beyond every file.
+ */
 static bool read_position(struct str s, uint64_t *ret)
 {
     uint64_t value = 0;
@@ -45,14 +46,15 @@ static int read_range(struct str spec, uint64_t size, struct http_range *ret)
     return 1;
 }
 
-/* Overlapping or adjacent, so that one range says the same. No overflow: last < size <= UINT64_MAX. */
+/* Overlapping or adjacent, so that one range says the same. No overflow: last < size <= UINT64_MAX.
+ */
 static bool touch(const struct http_range *a, const struct http_range *b)
 {
     return a->first <= b->last + 1 && b->first <= a->last + 1;
 }
 
-/* Adds `r` at the end, or in the place of the first range that it touches. One that grew may touch others
- * in turn, so every merge starts over. */
+/* Adds `r` at the end, or in the place of the first range that it touches. One that grew may touch
+ * others in turn, so every merge starts over. */
 static int add_range(struct http_range *ranges, int n, struct http_range r)
 {
     int at = n;

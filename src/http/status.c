@@ -75,16 +75,16 @@ static const struct {
 } errors[] = {
     [HTTP_BAD_REQUEST_LINE] = { 400, "expected a request line: METHOD target HTTP/1.1" },
     [HTTP_BAD_METHOD] = { 400, "expected a method of token characters, followed by one space" },
-    [HTTP_BAD_TARGET] = { 400, "expected a target of visible ASCII: /path, http://host/path, * (OPTIONS) or "
-                               "host:port (CONNECT), without fragment" },
+    [HTTP_BAD_TARGET] = { 400, "expected a target of visible ASCII without fragment: /path, "
+                               "http://host/path, * (OPTIONS) or host:port (CONNECT)" },
     [HTTP_BAD_VERSION] = { 400, "expected HTTP/1.1 or HTTP/1.0 and the end of the line" },
     [HTTP_BAD_LINE_END] = { 400, "expected lines to end in CR LF, found a bare CR or LF" },
-    [HTTP_BAD_HEADER_NAME] = { 400, "expected a header name of token characters and a colon right behind it" },
+    [HTTP_BAD_HEADER_NAME] = { 400, "expected a header name of token characters, then a colon" },
     [HTTP_BAD_HEADER_VALUE] = { 400, "expected a header value without NUL or other control bytes" },
-    [HTTP_OBS_FOLD] = { 400, "expected a header, found a line that starts with white space" },
-    [HTTP_BAD_HOST] = { 400, "expected exactly one Host header with a host name or address and maybe a port" },
+    [HTTP_OBS_FOLD] = { 400, "expected a header, found a line that starts with a space" },
+    [HTTP_BAD_HOST] = { 400, "expected one Host header: name or address, maybe a port" },
     [HTTP_BAD_CONTENT_LENGTH] = { 400, "expected one Content-Length of decimal digits" },
-    [HTTP_BAD_TRANSFER_ENCODING] = { 400, "expected one Transfer-Encoding, in HTTP/1.1, that ends in chunked" },
+    [HTTP_BAD_TRANSFER_ENCODING] = { 400, "expected one Transfer-Encoding, ending in chunked" },
     [HTTP_BOTH_LENGTHS] = { 400, "expected Content-Length or Transfer-Encoding, found both" },
     [HTTP_BAD_CHUNK] = { 400, "expected a chunk: hexadecimal size, CR LF, data, CR LF" },
     [HTTP_BAD_TRAILER] = { 400, "expected trailers as headers: name, colon, value, CR LF" },

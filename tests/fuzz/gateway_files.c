@@ -1,6 +1,6 @@
 /*
- * files_resolve on any path against a real tree: never a file outside the root, never a hidden one, never
- * PHP source as a static file; a script exists and is called *.php.
+ * files_resolve on any path against a real tree: never a file outside the root, never a hidden one,
+ * never PHP source as a static file; a script exists and is called *.php.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,8 @@ static char root[PATH_MAX];
 static int root_fd;
 static struct files *files;
 static struct str index_names[] = { STR("index.php"), STR("index.html") };
-static struct config_pool pool = { .front_controller = STR("index.php"), .index = { index_names, 2 } };
+static struct config_pool pool = { .front_controller = STR("index.php"),
+                                   .index = { index_names, 2 } };
 
 static int remove_entry(const char *path, const struct stat *s, int kind, struct FTW *ftw)
 {
@@ -43,12 +44,15 @@ static void put(const char *path, const char *content)
 static void make_tree(void)
 {
     static const char *const folders[] = { "a", "a/b", ".git", ".well-known", "x.php", "a/.h" };
-    static const char *const plain[] = { "a.txt", "a/b/c.css", "a/index.html", "x.php.jpg", "x.php/y.txt",
-                                         ".well-known/t", "u.jpg" };
-    static const char *const source[] = { "index.php", "a/b/index.php", "s.php", "S.PHP", "s.phtml", "s.phar",
-                                          "s.php5", "s.php.", "s.php ", "s.php~", "s.inc", "x.php/z.php",
+    static const char *const plain[] = { "a.txt",     "a/b/c.css",   "a/index.html",
+                                         "x.php.jpg", "x.php/y.txt", ".well-known/t",
+                                         "u.jpg" };
+    static const char *const source[] = { "index.php", "a/b/index.php", "s.php",  "S.PHP",
+                                          "s.phtml",   "s.phar",        "s.php5", "s.php.",
+                                          "s.php ",    "s.php~",        "s.inc",  "x.php/z.php",
                                           "s.Php.bak", ".s.php" };
-    static const char *const hidden[] = { ".env", ".git/config", "a/.h/x", ".well-known/.x", "a/.b" };
+    static const char *const hidden[] = { ".env", ".git/config", "a/.h/x", ".well-known/.x",
+                                          "a/.b" };
     strcpy(root, "/tmp/sapid-fuzz-XXXXXX");
     CHECK(mkdtemp(root) != NULL);
     root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -41,7 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2)
         return 0;
     struct str in = { (const char *)data + 2, size - 2 };
-    struct http_request r = { .chunked = data[0] & 1, .content_length = data[0] & 1 ? -1 : data[1] };
+    struct http_request r = { .chunked = data[0] & 1,
+                              .content_length = data[0] & 1 ? -1 : data[1] };
     uint64_t max = data[0] & 2 ? 300 : 1 << 20;
     struct outcome whole = run(&r, in, in.n + 1, max);
     struct outcome pieces = run(&r, in, (size_t)(data[0] >> 2) + 1, max);

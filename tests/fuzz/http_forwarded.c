@@ -1,4 +1,5 @@
-/* Forwarded and X-Forwarded-*: the input is a header section; answers point into it and are clean. */
+/* Forwarded and X-Forwarded-*: the input is a header section; answers point into it and are clean.
+ */
 #include <arpa/inet.h>
 
 #include "http/http.h"

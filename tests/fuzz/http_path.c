@@ -1,4 +1,5 @@
-/* Paths: what comes out is absolute, without empty and dot segments, and stays so when it goes in again. */
+/* Paths: what comes out is absolute, without empty and dot segments, and stays so when it goes in
+ * again. */
 #include <stdlib.h>
 
 #include "http/http.h"

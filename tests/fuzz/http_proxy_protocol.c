@@ -1,4 +1,5 @@
-/* PROXY protocol: once decided, more bytes change nothing; addresses are set exactly when not local. */
+/* PROXY protocol: once decided, more bytes change nothing; addresses are set exactly when not
+ * local. */
 #include "http/http.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

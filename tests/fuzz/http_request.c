@@ -20,7 +20,8 @@ static void check_inside(struct str s, struct str in)
     CHECK(s.p != NULL && (s.n == 0 || (s.p >= in.p && s.p + s.n <= in.p + in.n)));
 }
 
-static void check_head(const struct http_request *r, struct str in, const struct http_limits *limits)
+static void check_head(const struct http_request *r, struct str in,
+                       const struct http_limits *limits)
 {
     check_inside(r->method_text, in);
     check_inside(r->target, in);
@@ -53,7 +54,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECKF(parse_in_steps(in, step, &limits) == rc, "step %zu", step);
     CHECK(rc <= (int)in.n);
     if (rc < 0)
-        CHECK(http_error_status((enum http_error)-rc) >= 400);
+        CHECK(http_error_status((enum http_error) - rc) >= 400);
     if (rc > 0) {
         check_head(&whole, in, &limits);
         check_head(&pieces, in, &limits);

@@ -7,7 +7,8 @@
 
 extern char fixture_root[64];
 extern int fixture_fd;
-extern struct config_pool fixture_pool; /* front controller index.php; index: index.php, index.html */
+extern struct config_pool
+    fixture_pool; /* front controller index.php; index: index.php, index.html */
 
 void fixture_make(void);
 /* Paths relative to the root; folders on the way are made. */

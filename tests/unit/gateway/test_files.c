@@ -13,8 +13,8 @@
 
 static struct files_match match;
 
-static const char *const kinds[] = { "NOT_FOUND", "STATIC", "SCRIPT", "FRONT", "REDIRECT", "FORBIDDEN",
-                                     "UNAVAILABLE" };
+static const char *const kinds[] = { "NOT_FOUND", "STATIC",    "SCRIPT",     "FRONT",
+                                     "REDIRECT",  "FORBIDDEN", "UNAVAILABLE" };
 
 static enum files_kind resolve(struct files *f, struct str path)
 {
@@ -32,7 +32,8 @@ static void expect_kind(struct files *f, struct str path, enum files_kind want)
 {
     enum files_kind got = resolve(f, path);
     if (got != want)
-        test_fail(__FILE__, __LINE__, "\"%.*s\" is %s, expected %s", STR_ARG(path), kinds[got], kinds[want]);
+        test_fail(__FILE__, __LINE__, "\"%.*s\" is %s, expected %s", STR_ARG(path), kinds[got],
+                  kinds[want]);
 }
 
 static void expect_script(struct files *f, struct str path, enum files_kind kind, struct str script,
@@ -47,12 +48,49 @@ static void expect_script(struct files *f, struct str path, enum files_kind kind
 static struct files *make_site(void)
 {
     static const char *const plain[] = {
-        "index.php", "about.php", "blog/index.php", "docs/index.html", "both/index.html", "both/index.php",
-        "style.css", "x.php.jpg", "upload.jpg", "empty/readme", ".htaccess", ".git/config", "a/.env",
-        ".well-known/security.txt", ".well-known/.secret", "a/.well-known/x", "LOUD.PHP", "b.pHp",
-        "c.phtml", "d.phar", "e.php5", "f.php.", "g.php ", "h.php~", "i.php.bak", "j.php.SWP", "k.inc", "l.phps",
-        "m.pht", "n.php7", "o.PHP.", "p.php. .", "q.php\n", "r.phpinfo", "s.graphp", "tphp", "php",
-        "d.php/inner.php", "d.php/file.txt", "d.php/index.html", "space name.txt", "ä.txt", "back\\slash.txt",
+        "index.php",
+        "about.php",
+        "blog/index.php",
+        "docs/index.html",
+        "both/index.html",
+        "both/index.php",
+        "style.css",
+        "x.php.jpg",
+        "upload.jpg",
+        "empty/readme",
+        ".htaccess",
+        ".git/config",
+        "a/.env",
+        ".well-known/security.txt",
+        ".well-known/.secret",
+        "a/.well-known/x",
+        "LOUD.PHP",
+        "b.pHp",
+        "c.phtml",
+        "d.phar",
+        "e.php5",
+        "f.php.",
+        "g.php ",
+        "h.php~",
+        "i.php.bak",
+        "j.php.SWP",
+        "k.inc",
+        "l.phps",
+        "m.pht",
+        "n.php7",
+        "o.PHP.",
+        "p.php. .",
+        "q.php\n",
+        "r.phpinfo",
+        "s.graphp",
+        "tphp",
+        "php",
+        "d.php/inner.php",
+        "d.php/file.txt",
+        "d.php/index.html",
+        "space name.txt",
+        "ä.txt",
+        "back\\slash.txt",
         "..foo/x.txt",
     };
     fixture_make();
@@ -91,10 +129,12 @@ TEST(path_info_starts_behind_the_first_script)
     struct files *f = make_site();
     expect_script(f, STR("/index.php/"), FILES_SCRIPT, STR("/index.php"), STR("/"));
     expect_script(f, STR("/index.php/foo/bar"), FILES_SCRIPT, STR("/index.php"), STR("/foo/bar"));
-    expect_script(f, STR("/index.php/about.php"), FILES_SCRIPT, STR("/index.php"), STR("/about.php"));
+    expect_script(f, STR("/index.php/about.php"), FILES_SCRIPT, STR("/index.php"),
+                  STR("/about.php"));
     expect_script(f, STR("/index.php/.hidden/x.PHP"), FILES_SCRIPT, STR("/index.php"),
                   STR("/.hidden/x.PHP"));
-    expect_script(f, STR("/blog/index.php/2020/"), FILES_SCRIPT, STR("/blog/index.php"), STR("/2020/"));
+    expect_script(f, STR("/blog/index.php/2020/"), FILES_SCRIPT, STR("/blog/index.php"),
+                  STR("/2020/"));
     expect_script(f, STR("/d.php/inner.php"), FILES_SCRIPT, STR("/d.php/inner.php"), STR(""));
     expect_script(f, STR("/d.php/inner.php/x"), FILES_SCRIPT, STR("/d.php/inner.php"), STR("/x"));
     expect_kind(f, STR("/d.php/file.txt"), FILES_STATIC); /* a folder may be called that */
@@ -138,9 +178,23 @@ TEST(front_controller_takes_what_is_not_there)
 TEST(dot_files_are_hidden)
 {
     static const struct str hidden[] = {
-        STR("/.htaccess"), STR("/.git/config"), STR("/.git/"), STR("/.git"), STR("/a/.env"), STR("/.missing"),
-        STR("/.missing/index.php"), STR("/.well-known/.secret"), STR("/a/.well-known/x"), STR("/.well-known2/x"),
-        STR("/..foo/x.txt"), STR("/.php"), STR("/..."), STR("/../index.php"), STR("/.."), STR("/."), STR("/./style.css"),
+        STR("/.htaccess"),
+        STR("/.git/config"),
+        STR("/.git/"),
+        STR("/.git"),
+        STR("/a/.env"),
+        STR("/.missing"),
+        STR("/.missing/index.php"),
+        STR("/.well-known/.secret"),
+        STR("/a/.well-known/x"),
+        STR("/.well-known2/x"),
+        STR("/..foo/x.txt"),
+        STR("/.php"),
+        STR("/..."),
+        STR("/../index.php"),
+        STR("/.."),
+        STR("/."),
+        STR("/./style.css"),
     };
     struct files *f = make_site();
     for (size_t i = 0; i < ARRAY_LENGTH(hidden); i++)
@@ -153,12 +207,34 @@ TEST(dot_files_are_hidden)
 TEST(source_is_never_shown)
 {
     static const struct str sources[] = {
-        STR("/LOUD.PHP"), STR("/b.pHp"), STR("/c.phtml"), STR("/d.phar"), STR("/e.php5"), STR("/f.php."),
-        STR("/g.php "), STR("/h.php~"), STR("/i.php.bak"), STR("/j.php.SWP"), STR("/k.inc"), STR("/l.phps"),
-        STR("/m.pht"), STR("/n.php7"), STR("/o.PHP."), STR("/p.php. ."), STR("/q.php\n"),
+        STR("/LOUD.PHP"),
+        STR("/b.pHp"),
+        STR("/c.phtml"),
+        STR("/d.phar"),
+        STR("/e.php5"),
+        STR("/f.php."),
+        STR("/g.php "),
+        STR("/h.php~"),
+        STR("/i.php.bak"),
+        STR("/j.php.SWP"),
+        STR("/k.inc"),
+        STR("/l.phps"),
+        STR("/m.pht"),
+        STR("/n.php7"),
+        STR("/o.PHP."),
+        STR("/p.php. ."),
+        STR("/q.php\n"),
         /* the same for names that are not there: on a folding file system they might be */
-        STR("/index.php."), STR("/index.php "), STR("/index.PHP"), STR("/index.php..."), STR("/INDEX.PHP"),
-        STR("/index.php\t"), STR("/index.pHp ."), STR("/index.php5"), STR("/index.php~"), STR("/index.php.old~"),
+        STR("/index.php."),
+        STR("/index.php "),
+        STR("/index.PHP"),
+        STR("/index.php..."),
+        STR("/INDEX.PHP"),
+        STR("/index.php\t"),
+        STR("/index.pHp ."),
+        STR("/index.php5"),
+        STR("/index.php~"),
+        STR("/index.php.old~"),
     };
     struct files *f = make_site();
     for (size_t i = 0; i < ARRAY_LENGTH(sources); i++)
@@ -168,7 +244,8 @@ TEST(source_is_never_shown)
     expect_kind(f, STR("/upload.jpg/.php"), FILES_NOT_FOUND);
     expect_kind(f, STR("/x.php.jpg/x.php"), FILES_NOT_FOUND);
     expect_kind(f, STR("/LOUD.PHP/x"), FILES_FRONT);
-    expect_kind(f, STR("/index.php/../style.css"), FILES_SCRIPT); /* not normalised: still only path info */
+    expect_kind(f, STR("/index.php/../style.css"),
+                FILES_SCRIPT); /* not normalised: still only path info */
     files_free(f);
 }
 
@@ -364,18 +441,21 @@ TEST(what_may_not_be_read_is_forbidden)
     if (geteuid() == 0)
         CHECK(seteuid(65534) == 0);
     else
-        CHECK(fchmodat(fixture_fd, "secret.txt", 0, 0) == 0 && fchmodat(fixture_fd, "closed", 0, 0) == 0 &&
+        CHECK(fchmodat(fixture_fd, "secret.txt", 0, 0) == 0 &&
+              fchmodat(fixture_fd, "closed", 0, 0) == 0 &&
               fchmodat(fixture_fd, "searchable", 0111, 0) == 0);
     expect_kind(f, STR("/secret.txt"), FILES_FORBIDDEN);
     expect_kind(f, STR("/closed/"), FILES_FORBIDDEN);
     expect_kind(f, STR("/closed/x.php"), FILES_FORBIDDEN);
     expect_kind(f, STR("/searchable"), FILES_REDIRECT);
     expect_kind(f, STR("/searchable/"), FILES_STATIC);
-    expect_kind(f, STR("/source.php"), FILES_SCRIPT); /* the pool's user reads it, not the gateway */
+    expect_kind(f, STR("/source.php"),
+                FILES_SCRIPT); /* the pool's user reads it, not the gateway */
     if (geteuid() == 65534)
         CHECK(seteuid(0) == 0);
     else
-        CHECK(fchmodat(fixture_fd, "closed", 0700, 0) == 0 && fchmodat(fixture_fd, "searchable", 0700, 0) == 0);
+        CHECK(fchmodat(fixture_fd, "closed", 0700, 0) == 0 &&
+              fchmodat(fixture_fd, "searchable", 0700, 0) == 0);
     files_free(f);
 }
 

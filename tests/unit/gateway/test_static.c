@@ -69,10 +69,10 @@ static int ask(const char *lines)
 
 #define EXPECT_BODY(literal) EXPECT_STR(((struct str){ body, body_bytes }), STR(literal))
 #define DONE static_plan_fini(&plan)
-#define EXPECT_STATUS(lines, status)          \
-    do {                                      \
-        EXPECT_INT(ask(lines), status);       \
-        DONE;                                 \
+#define EXPECT_STATUS(lines, status)    \
+    do {                                \
+        EXPECT_INT(ask(lines), status); \
+        DONE;                           \
     } while (0)
 
 static void start(void)
@@ -138,7 +138,8 @@ TEST(modified_since)
     EXPECT_INT(ask("If-Modified-Since: " MODIFIED "\r\n"), 304);
     EXPECT_INT(plan.n_segments, 0);
     EXPECT_TEXT(header("Last-Modified"), MODIFIED);
-    EXPECT(header("ETag").n > 0 && header("Content-Length").p == NULL && header("Content-Type").p == NULL);
+    EXPECT(header("ETag").n > 0 && header("Content-Length").p == NULL &&
+           header("Content-Type").p == NULL);
     DONE;
     EXPECT_STATUS("If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n", 200);
     EXPECT_STATUS("If-Modified-Since: Sun, 06 Nov 1994 08:49:38 GMT\r\n", 304);
@@ -177,12 +178,14 @@ TEST(entity_tag_conditions)
 TEST(order_of_conditions)
 {
     start();
-    EXPECT_STATUS(lines_with_etag("If-Match: %s\r\nIf-Unmodified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n"),
-                  200);
+    EXPECT_STATUS(
+        lines_with_etag("If-Match: %s\r\nIf-Unmodified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n"),
+        200);
     EXPECT_STATUS(lines_with_etag("If-Match: \"x\"\r\nIf-None-Match: %s\r\n"), 412);
     EXPECT_STATUS("If-None-Match: \"x\"\r\nIf-Modified-Since: " MODIFIED "\r\n", 200);
     EXPECT_STATUS(lines_with_etag("If-None-Match: %s\r\n"
-                                  "If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n"), 304);
+                                  "If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n"),
+                  304);
     EXPECT_STATUS(lines_with_etag("If-None-Match: %s\r\nRange: bytes=0-1\r\n"), 304);
     EXPECT_STATUS("If-Match: \"x\"\r\nRange: bytes=0-1\r\n", 412);
     EXPECT_STATUS("Range: bytes=100-\r\nIf-None-Match: *\r\n", 304);
@@ -233,11 +236,13 @@ TEST(several_ranges)
     char want[1024], length[16];
     int b = (int)type.n - 31;
     const char *boundary = type.p + 31;
-    int n = snprintf(want, sizeof want,
-                     "--%.*s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes 0-1/20\r\n\r\n01"
-                     "\r\n--%.*s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes 5-6/20\r\n\r\n56"
-                     "\r\n--%.*s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes 18-19/20\r\n\r\nij"
-                     "\r\n--%.*s--\r\n", b, boundary, b, boundary, b, boundary, b, boundary);
+    int n = snprintf(
+        want, sizeof want,
+        "--%.*s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes 0-1/20\r\n\r\n01"
+        "\r\n--%.*s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes 5-6/20\r\n\r\n56"
+        "\r\n--%.*s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes 18-19/20\r\n\r\nij"
+        "\r\n--%.*s--\r\n",
+        b, boundary, b, boundary, b, boundary, b, boundary);
     EXPECT_STR(((struct str){ body, body_bytes }), ((struct str){ want, (size_t)n }));
     snprintf(length, sizeof length, "%d", n);
     EXPECT_STR(header("Content-Length"), str_from(length));
@@ -367,7 +372,8 @@ TEST(conditions_and_ranges_are_of_the_chosen_representation)
     EXPECT_INT(ask(lines_with_etag("If-None-Match: %s\r\n")), 304);
     EXPECT_TEXT(header("Vary"), "Accept-Encoding");
     DONE;
-    EXPECT_STATUS(lines_with_etag("Accept-Encoding: br\r\nRange: bytes=0-0\r\nIf-Range: %s\r\n"), 200);
+    EXPECT_STATUS(lines_with_etag("Accept-Encoding: br\r\nRange: bytes=0-0\r\nIf-Range: %s\r\n"),
+                  200);
     files_free(files);
 }
 

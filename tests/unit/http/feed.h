@@ -1,6 +1,6 @@
 /*
- * Memory for tests: a window before a PROT_NONE page that is refilled for every prefix of an input, and
- * bytes that nobody frees.
+ * Memory for tests: a window before a PROT_NONE page that is refilled for every prefix of an input,
+ * and bytes that nobody frees.
  */
 #ifndef SAPID_TESTS_HTTP_FEED_H
 #define SAPID_TESTS_HTTP_FEED_H

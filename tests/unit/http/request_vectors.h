@@ -1,7 +1,7 @@
 /*
- * Request heads and what the parser must say of them: V(answer, bytes). OK: a whole head, all bytes taken;
- * MORE: not complete yet; else the error without HTTP_. test_request.c feeds each one whole, cut at every
- * place, byte by byte, and with a pipelined request behind it.
+ * Request heads and what the parser must say of them: V(answer, bytes). OK: a whole head, all bytes
+ * taken; MORE: not complete yet; else the error without HTTP_. test_request.c feeds each one whole,
+ * cut at every place, byte by byte, and with a pipelined request behind it.
  */
 
 /* A request whose only fault, if any, is in these header lines, or in this request line. */
@@ -11,7 +11,7 @@
 #define HOST(value) "GET / HTTP/1.1\r\nHost:" value "\r\n\r\n"
 #define V10(lines) "GET / HTTP/1.0\r\n" lines "\r\n"
 
-/* --- well-formed ------------------------------------------------------------------------------------- */
+/* --- well-formed -------------------------------------------------------------------------- */
 V(OK, WITH(""))
 V(OK, V10(""))
 V(OK, "\r\n" WITH(""))
@@ -86,7 +86,7 @@ V(OK, V10("Host:\r\n"))
 V(OK, V10("Host: a\r\n"))
 V(OK, V10("Connection: keep-alive\r\n"))
 
-/* --- not complete ------------------------------------------------------------------------------------ */
+/* --- not complete ------------------------------------------------------------------------- */
 V(MORE, "")
 V(MORE, "\r")
 V(MORE, "\r\n")
@@ -107,7 +107,7 @@ V(MORE, "GET / HTTP/1.1\r\nHost: a\r")
 V(MORE, "GET / HTTP/1.1\r\nHost: a\r\n")
 V(MORE, "GET / HTTP/1.1\r\nHost: a\r\n\r")
 
-/* --- request line ------------------------------------------------------------------------------------ */
+/* --- request line ------------------------------------------------------------------------- */
 V(BAD_METHOD, LINE(" GET / HTTP/1.1"))
 V(BAD_METHOD, LINE("\tGET / HTTP/1.1"))
 V(BAD_METHOD, LINE("GET\t/ HTTP/1.1"))
@@ -243,7 +243,7 @@ V(BAD_LINE_END, "GET /\rx HTTP/1.1\r\n")
 V(BAD_LINE_END, "GET /\r HTTP/1.1\r\n")
 V(BAD_LINE_END, "GET / HTTP/1\n\r\n")
 
-/* --- header names ------------------------------------------------------------------------------------ */
+/* --- header names ------------------------------------------------------------------------- */
 V(BAD_HEADER_NAME, WITH("X : y\r\n"))
 V(BAD_HEADER_NAME, WITH("X\t: y\r\n"))
 V(BAD_HEADER_NAME, WITH("X Y: z\r\n"))
@@ -280,7 +280,7 @@ V(BAD_LINE_END, WITH("X\n"))
 V(BAD_LINE_END, WITH("X\n: y\r\n"))
 V(BAD_HEADER_NAME, WITH("X\r: y\r\n"))
 
-/* --- folding and line ends --------------------------------------------------------------------------- */
+/* --- folding and line ends ---------------------------------------------------------------- */
 V(OBS_FOLD, WITH(" X: y\r\n"))
 V(OBS_FOLD, WITH("\tX: y\r\n"))
 V(OBS_FOLD, WITH("X: y\r\n z\r\n"))
@@ -309,7 +309,7 @@ V(BAD_LINE_END, "GET / HTTP/1.1\r\nHost: a\r\n\n")
 V(BAD_LINE_END, "GET / HTTP/1.1\r\nHost: a\n\r\n")
 V(BAD_LINE_END, "GET / HTTP/1.1\r\nHost: a\r\n\rX")
 
-/* --- header values ----------------------------------------------------------------------------------- */
+/* --- header values ------------------------------------------------------------------------ */
 V(BAD_HEADER_VALUE, WITH("X: \0\r\n"))
 V(BAD_HEADER_VALUE, WITH("X: a\0b\r\n"))
 V(BAD_HEADER_VALUE, WITH("X: a\x01\r\n"))
@@ -322,11 +322,12 @@ V(BAD_HEADER_VALUE, WITH("X: \x7f\r\n"))
 V(BAD_HEADER_VALUE, WITH("X: 0123456789abcdef\x02\r\n"))
 V(BAD_HEADER_VALUE, WITH("X: 0123456789abcdef0123456789abcde\x7f\r\n"))
 V(BAD_HEADER_VALUE, WITH("Transfer-Encoding: chunked\0\r\n"))
-V(BAD_HEADER_VALUE, WITH("Transfer-Encoding: \x0b" "chunked\r\n"))
+V(BAD_HEADER_VALUE, WITH("Transfer-Encoding: \x0b"
+                         "chunked\r\n"))
 V(BAD_HEADER_VALUE, WITH("Transfer-Encoding: \0chunked\r\n"))
 V(BAD_HEADER_VALUE, WITH("Content-Length: 5\0\r\n"))
 
-/* --- Host -------------------------------------------------------------------------------------------- */
+/* --- Host --------------------------------------------------------------------------------- */
 V(BAD_HOST, "GET / HTTP/1.1\r\n\r\n")
 V(BAD_HOST, "GET / HTTP/1.1\r\nX: y\r\n\r\n")
 V(BAD_HOST, "GET http://a.example/ HTTP/1.1\r\n\r\n")
@@ -388,7 +389,7 @@ V(BAD_HOST, HOST(" [v1.fe80::a]"))
 V(BAD_HOST, HOST(" [0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:0:1]"))
 V(BAD_HOST, HOST(" \xc3\xa4.example"))
 
-/* --- Content-Length ---------------------------------------------------------------------------------- */
+/* --- Content-Length ----------------------------------------------------------------------- */
 V(BAD_CONTENT_LENGTH, POST("Content-Length:\r\n"))
 V(BAD_CONTENT_LENGTH, POST("Content-Length: -1\r\n"))
 V(BAD_CONTENT_LENGTH, POST("Content-Length: +5\r\n"))
@@ -420,7 +421,7 @@ V(BODY_TOO_LARGE, POST("Content-Length: 1000001\r\n"))
 V(BODY_TOO_LARGE, POST("Content-Length: 9223372036854775807\r\n"))
 V(BODY_TOO_LARGE, POST("Content-Length: 1000001\r\nExpect: 100-continue\r\n"))
 
-/* --- Transfer-Encoding ------------------------------------------------------------------------------- */
+/* --- Transfer-Encoding -------------------------------------------------------------------- */
 V(BOTH_LENGTHS, POST("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"))
 V(BOTH_LENGTHS, POST("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"))
 V(BOTH_LENGTHS, POST("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n"))
@@ -464,7 +465,7 @@ V(CODING_UNSUPPORTED, POST("Transfer-Encoding: gzip, chunked\r\n"))
 V(CODING_UNSUPPORTED, POST("Transfer-Encoding: identity, chunked\r\n"))
 V(CODING_UNSUPPORTED, POST("Transfer-Encoding: x, y ,\tchunked\r\n"))
 
-/* --- the rest ---------------------------------------------------------------------------------------- */
+/* --- the rest ----------------------------------------------------------------------------- */
 V(EXPECTATION_FAILED, POST("Expect:\r\n"))
 V(EXPECTATION_FAILED, POST("Expect: 200-ok\r\n"))
 V(EXPECTATION_FAILED, POST("Expect: 100-continue, x\r\n"))

@@ -12,7 +12,8 @@ struct result {
     char data[4096];
 };
 
-/* Feeds `in` in packets of `step` bytes; what was not used is offered again with the next packet. */
+/* Feeds `in` in packets of `step` bytes; what was not used is offered again with the next packet.
+ */
 static void run(struct result *r, const struct http_request *q, struct str in, size_t step,
                 uint64_t max)
 {
@@ -111,25 +112,64 @@ TEST(chunked_body)
     partial(STR("0\r\nX: y\r\n"), STR(""));
 }
 
-TEST(malformed_chunks)
+TEST(malformed_chunk_sizes)
 {
     static const struct str vectors[] = {
-        STR("\r\n"), STR("\n"), STR("g\r\n"), STR("-1\r\n"), STR("+1\r\n"), STR(" 1\r\na\r\n"),
-        STR("1 \r\na\r\n"), STR("1\t\r\na\r\n"), STR("0x1\r\na\r\n"), STR("1_0\r\n"), STR("1.0\r\n"),
-        STR("\0"), STR("1\0\r\n"), STR("\"1\"\r\n"), STR(";\r\n"), STR(";a=b\r\n"), STR("1,\r\n"),
-        STR("h\r\n"), STR("\xef\xbc\x91\r\n"), STR("1h\r\n"), STR("0 0\r\n"),
-        STR("1\na\r\n0\r\n\r\n"), STR("1\r\ra\r\n"), STR("1\ra\r\n"), STR("\r1\r\n"),
-        STR("1\r\nab\r\n0\r\n\r\n"), STR("1\r\na0\r\n\r\n"), STR("1\r\na\n0\r\n\r\n"),
-        STR("1\r\na\r0\r\n\r\n"), STR("1\r\na\r\r\n0\r\n"), STR("1\r\na \r\n0\r\n"),
-        STR("1\r\na\r\n\r\n0\r\n"), STR("2\r\na\r\n0\r\n\r\n"), STR("1\r\na\0\n0\r\n"),
-        STR("10000000000000000\r\n"), STR("00000000000000001\r\na\r\n"),
-        STR("fffffffffffffffff\r\n"), STR("100000000000000005\r\nhello\r\n"),
-        STR("1;\r\n"), STR("1;;a\r\n"), STR("1;=\r\n"), STR("1;=b\r\n"), STR("1;a=\r\n"),
-        STR("1;a=b=c\r\n"), STR("1;a b\r\n"), STR("1;a =b\r\n"), STR("1;a= b\r\n"), STR("1 ;a\r\n"),
-        STR("1;a\n"), STR("1;a\rb\r\n"), STR("1;a\nb\r\n"), STR("1;a=\"b\r\n"), STR("1;a=\"b\nc\"\r\n"),
-        STR("1;a=\"b\\\r\n"), STR("1;a=\"b\"c\r\n"), STR("1;a=\"\0\"\r\n"), STR("1;\0\r\n"),
-        STR("1;a=\x01\r\n"), STR("1;a=\x7f\r\n"), STR("1;\xff\r\n"), STR("1;a=(b)\r\n"),
-        STR("1;a,b\r\n"), STR("1; \r\n"), STR("1;a \r\n"), STR("0;\n\r\n"),
+        STR("\r\n"),
+        STR("\n"),
+        STR("g\r\n"),
+        STR("-1\r\n"),
+        STR("+1\r\n"),
+        STR(" 1\r\na\r\n"),
+        STR("1 \r\na\r\n"),
+        STR("1\t\r\na\r\n"),
+        STR("0x1\r\na\r\n"),
+        STR("1_0\r\n"),
+        STR("1.0\r\n"),
+        STR("\0"),
+        STR("1\0\r\n"),
+        STR("\"1\"\r\n"),
+        STR(";\r\n"),
+        STR(";a=b\r\n"),
+        STR("1,\r\n"),
+        STR("h\r\n"),
+        STR("\xef\xbc\x91\r\n"),
+        STR("1h\r\n"),
+        STR("0 0\r\n"),
+        STR("1\na\r\n0\r\n\r\n"),
+        STR("1\r\ra\r\n"),
+        STR("1\ra\r\n"),
+        STR("\r1\r\n"),
+        STR("1\r\nab\r\n0\r\n\r\n"),
+        STR("1\r\na0\r\n\r\n"),
+        STR("1\r\na\n0\r\n\r\n"),
+        STR("1\r\na\r0\r\n\r\n"),
+        STR("1\r\na\r\r\n0\r\n"),
+        STR("1\r\na \r\n0\r\n"),
+        STR("1\r\na\r\n\r\n0\r\n"),
+        STR("2\r\na\r\n0\r\n\r\n"),
+        STR("1\r\na\0\n0\r\n"),
+        STR("10000000000000000\r\n"),
+        STR("00000000000000001\r\na\r\n"),
+        STR("fffffffffffffffff\r\n"),
+        STR("100000000000000005\r\nhello\r\n"),
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(vectors); i++)
+        bad(HTTP_BAD_CHUNK, vectors[i]);
+}
+
+TEST(malformed_chunk_extensions)
+{
+    static const struct str vectors[] = {
+        STR("1;\r\n"),        STR("1;;a\r\n"),       STR("1;=\r\n"),
+        STR("1;=b\r\n"),      STR("1;a=\r\n"),       STR("1;a=b=c\r\n"),
+        STR("1;a b\r\n"),     STR("1;a =b\r\n"),     STR("1;a= b\r\n"),
+        STR("1 ;a\r\n"),      STR("1;a\n"),          STR("1;a\rb\r\n"),
+        STR("1;a\nb\r\n"),    STR("1;a=\"b\r\n"),    STR("1;a=\"b\nc\"\r\n"),
+        STR("1;a=\"b\\\r\n"), STR("1;a=\"b\"c\r\n"), STR("1;a=\"\0\"\r\n"),
+        STR("1;\0\r\n"),      STR("1;a=\x01\r\n"),   STR("1;a=\x7f\r\n"),
+        STR("1;\xff\r\n"),    STR("1;a=(b)\r\n"),    STR("1;a,b\r\n"),
+        STR("1; \r\n"),       STR("1;a \r\n"),       STR("0;\n\r\n"),
     };
     for (size_t i = 0; i < ARRAY_LENGTH(vectors); i++)
         bad(HTTP_BAD_CHUNK, vectors[i]);
@@ -138,11 +178,23 @@ TEST(malformed_chunks)
 TEST(malformed_trailers)
 {
     static const struct str vectors[] = {
-        STR("0\r\n\n"), STR("0\r\n\r\r\n"), STR("0\r\n\rX"), STR("0\r\nX: y\n\r\n"),
-        STR("0\r\nX: y\r\r\n"), STR("0\r\n X: y\r\n"), STR("0\r\nX: y\r\n z\r\n\r\n"),
-        STR("0\r\nX : y\r\n\r\n"), STR("0\r\n: y\r\n\r\n"), STR("0\r\nX\r\n\r\n"),
-        STR("0\r\nX\n\r\n"), STR("0\r\nX: \0\r\n"), STR("0\r\nX: \x7f\r\n"), STR("0\r\n\0\r\n"),
-        STR("0\r\nX\0: y\r\n"), STR("0\r\nGET / HTTP/1.1\r\n"), STR("0\r\nX: y\rZ: a\r\n"),
+        STR("0\r\n\n"),
+        STR("0\r\n\r\r\n"),
+        STR("0\r\n\rX"),
+        STR("0\r\nX: y\n\r\n"),
+        STR("0\r\nX: y\r\r\n"),
+        STR("0\r\n X: y\r\n"),
+        STR("0\r\nX: y\r\n z\r\n\r\n"),
+        STR("0\r\nX : y\r\n\r\n"),
+        STR("0\r\n: y\r\n\r\n"),
+        STR("0\r\nX\r\n\r\n"),
+        STR("0\r\nX\n\r\n"),
+        STR("0\r\nX: \0\r\n"),
+        STR("0\r\nX: \x7f\r\n"),
+        STR("0\r\n\0\r\n"),
+        STR("0\r\nX\0: y\r\n"),
+        STR("0\r\nGET / HTTP/1.1\r\n"),
+        STR("0\r\nX: y\rZ: a\r\n"),
     };
     for (size_t i = 0; i < ARRAY_LENGTH(vectors); i++)
         bad(HTTP_BAD_TRAILER, vectors[i]);
@@ -174,7 +226,8 @@ TEST(bodies_are_bounded)
     EXPECT_INT(outcome(STR("5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n"), 10), COMPLETE);
     EXPECT_INT(outcome(STR("5\r\nhello\r\n6\r\nworld!\r\n0\r\n\r\n"), 10), -HTTP_BODY_TOO_LARGE);
     EXPECT_INT(outcome(STR("5\r\nhello\r\nfffffffffffffffe\r\n"), 10), -HTTP_BODY_TOO_LARGE);
-    EXPECT_INT(outcome(STR("5\r\nhello\r\nfffffffffffffffb\r\n"), UINT64_MAX), -HTTP_BODY_TOO_LARGE);
+    EXPECT_INT(outcome(STR("5\r\nhello\r\nfffffffffffffffb\r\n"), UINT64_MAX),
+               -HTTP_BODY_TOO_LARGE);
     EXPECT_INT(outcome(STR("ffffffffffffffff\r\n"), UINT64_MAX), INCOMPLETE);
     EXPECT_INT(outcome(STR("1\r\na\r\n0\r\n\r\n"), 0), -HTTP_BODY_TOO_LARGE);
     EXPECT_INT(outcome(STR("0\r\n\r\n"), 0), COMPLETE);

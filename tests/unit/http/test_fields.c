@@ -54,7 +54,8 @@ TEST(paths_are_normalized)
     for (size_t i = 0; i < ARRAY_LENGTH(vectors); i++) {
         int rc;
         EXPECT_STR(normalize(vectors[i].in, &rc), vectors[i].out);
-        /* Once clean, always clean: unless it holds percent signs, a second pass changes nothing. */
+        /* Once clean, always clean: unless it holds percent signs, a second pass changes nothing.
+         */
         if (str_find(vectors[i].out, '%') < 0)
             EXPECT_STR(normalize(vectors[i].out, &rc), vectors[i].out);
     }
@@ -63,11 +64,36 @@ TEST(paths_are_normalized)
 TEST(bad_paths_are_refused)
 {
     static const struct str vectors[] = {
-        STR(""), STR("a"), STR("*"), STR("%2fa"), STR("/.."), STR("/../"), STR("/../etc/passwd"),
-        STR("/a/../.."), STR("/a/../../b"), STR("/./.."), STR("//.."), STR("/%2e%2e"),
-        STR("/.%2e/x"), STR("/%2e./x"), STR("/..%2fx"), STR("/a/..%2f..%2fx"), STR("/%2e%2e%2fx"),
-        STR("/%00"), STR("/a%00.php"), STR("/a\0b"), STR("/%"), STR("/%2"), STR("/%g0"), STR("/%0g"),
-        STR("/%zz"), STR("/a%"), STR("/% 1"), STR("/%u002e"), STR("/%-1"), STR("/%%35"),
+        STR(""),
+        STR("a"),
+        STR("*"),
+        STR("%2fa"),
+        STR("/.."),
+        STR("/../"),
+        STR("/../etc/passwd"),
+        STR("/a/../.."),
+        STR("/a/../../b"),
+        STR("/./.."),
+        STR("//.."),
+        STR("/%2e%2e"),
+        STR("/.%2e/x"),
+        STR("/%2e./x"),
+        STR("/..%2fx"),
+        STR("/a/..%2f..%2fx"),
+        STR("/%2e%2e%2fx"),
+        STR("/%00"),
+        STR("/a%00.php"),
+        STR("/a\0b"),
+        STR("/%"),
+        STR("/%2"),
+        STR("/%g0"),
+        STR("/%0g"),
+        STR("/%zz"),
+        STR("/a%"),
+        STR("/% 1"),
+        STR("/%u002e"),
+        STR("/%-1"),
+        STR("/%%35"),
     };
     for (size_t i = 0; i < ARRAY_LENGTH(vectors); i++) {
         int rc;
@@ -104,15 +130,26 @@ TEST(dates)
     expect_date(STR("Tue, 29 Feb 2000 00:00:00 GMT"), 951782400);
     expect_date(STR("Sat, 31 Dec 2016 23:59:60 GMT"), 1483228800);
     static const struct str vectors[] = {
-        STR(""), STR("0"), STR("now"), STR("Sun, 06 Nov 1994 08:49:37 UTC"),
-        STR("Sun, 06 Nov 1994 08:49:37"), STR("Sun, 32 Nov 1994 08:49:37 GMT"),
-        STR("Sun, 00 Nov 1994 08:49:37 GMT"), STR("Sun, 29 Feb 1900 08:49:37 GMT"),
-        STR("Sun, 06 Foo 1994 08:49:37 GMT"), STR("Xxx, 06 Nov 1994 08:49:37 GMT"),
-        STR("Sun, 06 Nov 1994 24:49:37 GMT"), STR("Sun, 06 Nov 1994 08:60:37 GMT"),
-        STR("Sun, 06 Nov 1994 08:49:61 GMT"), STR("Sun, 06 Nov -994 08:49:37 GMT"),
-        STR("Sun, 06 Nov 1994 08-49-37 GMT"), STR("Sun,  6 Nov 1994 08:49:37 GMT"),
-        STR("Sun, 06 Nov 1994 08:49:37 GMT "), STR("Sunday, 06-Nov-9x 08:49:37 GMT"),
-        STR("Sunday, 06-Nov-1994 08:49:37 GMT"), STR("Sun Nov  6 08:49:37 199x"),
+        STR(""),
+        STR("0"),
+        STR("now"),
+        STR("Sun, 06 Nov 1994 08:49:37 UTC"),
+        STR("Sun, 06 Nov 1994 08:49:37"),
+        STR("Sun, 32 Nov 1994 08:49:37 GMT"),
+        STR("Sun, 00 Nov 1994 08:49:37 GMT"),
+        STR("Sun, 29 Feb 1900 08:49:37 GMT"),
+        STR("Sun, 06 Foo 1994 08:49:37 GMT"),
+        STR("Xxx, 06 Nov 1994 08:49:37 GMT"),
+        STR("Sun, 06 Nov 1994 24:49:37 GMT"),
+        STR("Sun, 06 Nov 1994 08:60:37 GMT"),
+        STR("Sun, 06 Nov 1994 08:49:61 GMT"),
+        STR("Sun, 06 Nov -994 08:49:37 GMT"),
+        STR("Sun, 06 Nov 1994 08-49-37 GMT"),
+        STR("Sun,  6 Nov 1994 08:49:37 GMT"),
+        STR("Sun, 06 Nov 1994 08:49:37 GMT "),
+        STR("Sunday, 06-Nov-9x 08:49:37 GMT"),
+        STR("Sunday, 06-Nov-1994 08:49:37 GMT"),
+        STR("Sun Nov  6 08:49:37 199x"),
     };
     for (size_t i = 0; i < ARRAY_LENGTH(vectors); i++) {
         time_t got;
@@ -144,10 +181,10 @@ static int parse_ranges(struct str s, uint64_t size)
     return http_parse_ranges(test_guarded(s), size, ranges, RANGES);
 }
 
-#define EXPECT_RANGE(i, a, b)                 \
-    do {                                      \
-        EXPECT_INT(ranges[i].first, (a));     \
-        EXPECT_INT(ranges[i].last, (b));      \
+#define EXPECT_RANGE(i, a, b)             \
+    do {                                  \
+        EXPECT_INT(ranges[i].first, (a)); \
+        EXPECT_INT(ranges[i].last, (b));  \
     } while (0)
 
 TEST(single_ranges)
@@ -198,10 +235,26 @@ TEST(several_ranges)
 TEST(ranges_not_understood_are_ignored)
 {
     static const struct str vectors[] = {
-        STR(""), STR("bytes"), STR("bytes="), STR("bytes=,"), STR("lines=0-1"), STR("bytes 0-1"),
-        STR("bytes=5-2"), STR("bytes=-"), STR("bytes=a-b"), STR("bytes=0"), STR("bytes=0-1-2"),
-        STR("bytes=+1-2"), STR("bytes=0 - 1"), STR("bytes=--1"), STR("bytes=0-1;2-3"),
-        STR("bytes=0x0-1"), STR("bytes=0-1,x"), STR("bytes =0-1"), STR("=0-1"), STR("bytes==0-1"),
+        STR(""),
+        STR("bytes"),
+        STR("bytes="),
+        STR("bytes=,"),
+        STR("lines=0-1"),
+        STR("bytes 0-1"),
+        STR("bytes=5-2"),
+        STR("bytes=-"),
+        STR("bytes=a-b"),
+        STR("bytes=0"),
+        STR("bytes=0-1-2"),
+        STR("bytes=+1-2"),
+        STR("bytes=0 - 1"),
+        STR("bytes=--1"),
+        STR("bytes=0-1;2-3"),
+        STR("bytes=0x0-1"),
+        STR("bytes=0-1,x"),
+        STR("bytes =0-1"),
+        STR("=0-1"),
+        STR("bytes==0-1"),
     };
     for (size_t i = 0; i < ARRAY_LENGTH(vectors); i++)
         if (parse_ranges(vectors[i], 100) != 0)

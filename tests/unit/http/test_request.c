@@ -1,4 +1,5 @@
-/* Request heads: the vector table in every cut, what a good head parses to, limits, combinations. */
+/* Request heads: the vector table in every cut, what a good head parses to, limits, combinations.
+ */
 #include <stdio.h>
 
 #include "feed.h"
@@ -54,11 +55,22 @@ TEST(vectors_in_every_cut)
 #define VALUE_MORE MORE
 #define VALUE(e) VALUE_##e = -HTTP_##e
     enum {
-        VALUE(BAD_REQUEST_LINE), VALUE(BAD_METHOD), VALUE(BAD_TARGET), VALUE(BAD_VERSION),
-        VALUE(BAD_LINE_END), VALUE(BAD_HEADER_NAME), VALUE(BAD_HEADER_VALUE), VALUE(OBS_FOLD),
-        VALUE(BAD_HOST), VALUE(BAD_CONTENT_LENGTH), VALUE(BAD_TRANSFER_ENCODING),
-        VALUE(BOTH_LENGTHS), VALUE(BODY_TOO_LARGE), VALUE(CODING_UNSUPPORTED),
-        VALUE(VERSION_UNSUPPORTED), VALUE(EXPECTATION_FAILED),
+        VALUE(BAD_REQUEST_LINE),
+        VALUE(BAD_METHOD),
+        VALUE(BAD_TARGET),
+        VALUE(BAD_VERSION),
+        VALUE(BAD_LINE_END),
+        VALUE(BAD_HEADER_NAME),
+        VALUE(BAD_HEADER_VALUE),
+        VALUE(OBS_FOLD),
+        VALUE(BAD_HOST),
+        VALUE(BAD_CONTENT_LENGTH),
+        VALUE(BAD_TRANSFER_ENCODING),
+        VALUE(BOTH_LENGTHS),
+        VALUE(BODY_TOO_LARGE),
+        VALUE(CODING_UNSUPPORTED),
+        VALUE(VERSION_UNSUPPORTED),
+        VALUE(EXPECTATION_FAILED),
     };
     static const struct {
         int want;
@@ -171,8 +183,8 @@ TEST(target_forms)
 
 TEST(methods)
 {
-    static const char *const names[] = { "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH",
-                                         "CONNECT", "TRACE", "BREW" };
+    static const char *const names[] = { "GET",     "HEAD",  "POST",    "PUT",   "DELETE",
+                                         "OPTIONS", "PATCH", "CONNECT", "TRACE", "BREW" };
     for (int m = HTTP_GET; m <= HTTP_OTHER; m++) {
         char head[64];
         int n = snprintf(head, sizeof head, "%s %s HTTP/1.0\r\n\r\n", names[m],
@@ -203,7 +215,8 @@ TEST(lengths_and_expect)
     parse_ok(STR("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"));
     EXPECT_INT(request.content_length, 1000000);
     EXPECT(!request.expect_continue);
-    parse_ok(STR("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"));
+    parse_ok(
+        STR("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"));
     EXPECT(request.expect_continue);
     parse_ok(STR("GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n"));
     EXPECT(!request.expect_continue); /* nothing to wait for */
@@ -275,7 +288,8 @@ TEST(header_count_limit)
     EXPECT_INT(parse_pieces(most, 1, 1, &l), most.n);
 }
 
-/* 32 KiB of one header byte by byte: must not cost the square of it (the test's time limit is the judge). */
+/* 32 KiB of one header byte by byte: must not cost the square of it (the test's time limit is the
+ * judge). */
 TEST_WITHIN(slow_sender_is_cheap, 10)
 {
     struct http_limits l = limits;
