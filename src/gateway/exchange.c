@@ -406,6 +406,19 @@ static void identify(const struct conn *c, struct identity *id)
         id->server_name = (struct str){ c->local.text, c->local.length };
 }
 
+/* Path and query as the client sent them, in one piece. */
+static struct str origin_form(struct gateway_thread *t, const struct http_request *r)
+{
+    if (!r->query.p)
+        return r->path;
+    if (r->path.p + r->path.n + 1 == r->query.p)
+        return (struct str){ r->path.p, r->path.n + 1 + r->query.n };
+    buf_consume(&t->target, buf_length(&t->target));
+    if (buf_printf(&t->target, "%.*s?%.*s", STR_ARG(r->path), STR_ARG(r->query)) < 0)
+        return r->path;
+    return buf_view(&t->target);
+}
+
 static void describe(struct exchange *x, struct backend *b, struct channel_request *ret,
                      const char *script, size_t script_bytes, const char *request_id)
 {
@@ -417,7 +430,7 @@ static void describe(struct exchange *x, struct backend *b, struct channel_reque
     identify(c, &id);
     *ret = (struct channel_request){
         .method = r->method_text,
-        .target = { r->path.p, r->path.n + (r->query.p ? r->query.n + 1 : 0) },
+        .target = origin_form(c->thread, r),
         .protocol = r->minor ? STR("HTTP/1.1") : STR("HTTP/1.0"),
         .script_name = m->script_name,
         .script_filename = { script, script_bytes },

@@ -252,6 +252,7 @@ struct gateway_thread {
     struct static_plan plan;
     struct files_match match;
     char path[FILES_PATH_MAX + 1];
+    struct buf target; /* of "http://host?query", whose "/" stands nowhere in the request */
 
     char *free_in[256];                /* input buffers for reuse */
     uint32_t n_free_in;
