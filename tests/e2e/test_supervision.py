@@ -1,6 +1,7 @@
 """What the supervisor promises: deaths cost what they must and no more, reloads cost nothing, an end
 leaves nothing behind, and a start that cannot succeed says why."""
 import os
+import random
 import re
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 from lib import account, ports
 from lib.httpclient import Connection
 from lib.process import Process, accepts, descendants, wait_until
-from lib.roles import (Load, alive, descriptors, gateway, pools, status_field, title, workers)
+from lib.roles import (Load, alive, descriptors, gateway, gateways, pools, status_field, title, workers)
 from lib.sapid import binary
 
 pytestmark = pytest.mark.sapid_only
@@ -134,8 +135,7 @@ def test_gateway_killed_again_and_again_under_load(launch, root):
             wait_until(lambda: load.count() > before + 50, "answers")
             victim = gateway(server)
             os.kill(victim, signal.SIGKILL)
-            wait_until(lambda: [p for p in descendants(server.process.pid)
-                                if "@gateway" in title(p) and p != victim], "a new gateway")
+            wait_until(lambda: gateways(server) not in ([], [victim]), "a new gateway")
         before = load.count()
         wait_until(lambda: load.count() > before + 50, "answers")
     assert not load.mixed and set(load.answers) <= {200}, load.answers
@@ -145,7 +145,7 @@ def test_gateway_killed_again_and_again_under_load(launch, root):
 def test_crash_loop_of_the_gateway_is_slowed_down(launch, root):
     server = launch(root, workers=1, expect_errors=True)
     for _ in range(3):
-        wait_until(lambda: [p for p in descendants(server.process.pid) if "@gateway" in title(p)],
+        wait_until(lambda: gateways(server),
                    "a gateway")
         os.kill(gateway(server), signal.SIGKILL)
         time.sleep(0.01)
@@ -597,3 +597,44 @@ def test_start_message_explains_itself(launch, root):
     assert f"document root {root}, 2 workers" in text
     assert re.search(r"PHP 8\.\d+\.\d+ .*php.ini", text)
     assert re.search(rf"serves {root} on http://127\.0\.0\.1:\d+", text)
+
+
+# --- everything at once -------------------------------------------------------------------------
+
+def chaos(server, seconds, pick, pause=0.1):
+    """Kills what pick() names every `pause` seconds while clients ask; returns the load, once settled."""
+    end = time.monotonic() + seconds
+    kills = 0
+    with Load(server.address, "/echo.php?n=", clients=8) as load:
+        wait_until(lambda: load.count() > 100, "answers")
+        while time.monotonic() < end:
+            victims = pick()
+            if victims:
+                try:
+                    os.kill(random.choice(victims), signal.SIGKILL)
+                    kills += 1
+                except ProcessLookupError:
+                    pass
+            time.sleep(pause)
+        before = load.count()
+        wait_until(lambda: load.count() > before + 100, "answers after the last death")
+    assert kills > 5 and not load.mixed, load.mixed[:5]
+    load.kills = kills
+    return load
+
+
+def test_random_workers_die_under_load(launch, root):
+    server = launch(root, workers=4, expect_errors=True)
+    load = chaos(server, 5, lambda: workers(server))
+    assert not load.broken, load.broken[:5]
+    assert set(load.answers) <= {200, 502} and load.answers.get(502, 0) <= load.kills, load.answers
+    settled(server, 4)
+
+
+def test_anything_but_the_supervisor_dies_under_load(launch, root):
+    server = launch(root, workers=3, expect_errors=True)
+    before = len(descriptors(server.process.pid))
+    load = chaos(server, 6, lambda: workers(server) + pools(server) + gateways(server), 0.15)
+    assert set(load.answers) <= {200, 502, 503}, load.answers
+    settled(server, 3)
+    wait_until(lambda: len(descriptors(server.process.pid)) == before, "the supervisor's descriptors")

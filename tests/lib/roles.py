@@ -30,8 +30,13 @@ def alive(pid: int) -> bool:
         return False
 
 
+def gateways(server) -> list[int]:
+    """At most one, none while a dead one is being replaced."""
+    return [p for p in descendants(server.process.pid) if "@gateway" in title(p)]
+
+
 def gateway(server) -> int:
-    return next(p for p in descendants(server.process.pid) if "@gateway" in title(p))
+    return gateways(server)[0]
 
 
 def pools(server) -> list[int]:
