@@ -46,7 +46,7 @@ class NginxFpm(Server):
     def __init__(self, site: Site, folder: Path):
         self.site, self.folder = site, folder
         self.host = site.hosts[0]
-        self.port = ports.free_port(self.host)
+        self.port = site.port or ports.free_port(self.host)
         self.socket_path = folder / "http.sock"
         self.error_log = folder / "nginx-error.log"
         self.fpm = Fpm(site, folder)

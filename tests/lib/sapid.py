@@ -27,7 +27,7 @@ class Sapid(Server):
     def __init__(self, site: Site, folder: Path):
         self.site, self.folder = site, folder
         self.host = site.hosts[0]
-        self.port = ports.free_port(self.host)
+        self.port = site.port or ports.free_port(self.host)
         self.socket_path = folder / "http.sock"
         self.config_path = folder / "sapid.toml"
         self.config_path.write_text(toml.document(self._tables()))

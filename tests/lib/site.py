@@ -17,6 +17,7 @@ class Site:
     server: dict[str, object] = field(default_factory=dict)  # keys of [server] in sapid.toml
     php: dict[str, object] = field(default_factory=dict)     # further keys of [php]
     log: dict[str, object] = field(default_factory=dict)     # further keys of [log]
+    port: int | None = None                                  # a port chosen beforehand
     hosts: tuple[str, ...] = ("127.0.0.1",)                  # one listener each
     unix_socket: bool = False                                # and one on a unix socket
     internal: tuple[str, ...] = ()                           # URL prefixes that must not be served
