@@ -345,6 +345,7 @@ static int adopt_channel(struct pool *p, int *fds, size_t n_fds)
     fd_close(&fds[0]);
     p->channel = ch;
     p->gateway = fds[1];
+    fcntl(p->gateway, F_SETFL, O_NONBLOCK); /* a stopped gateway must not stop us: tell_gateway */
     p->gateway_gone = false;
     p->n_eventfds = (uint32_t)(n_fds - 2);
     memcpy(p->eventfds, fds + 2, p->n_eventfds * sizeof(int));

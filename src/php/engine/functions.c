@@ -14,7 +14,7 @@ static PHP_FUNCTION(fastcgi_finish_request)
     RETURN_TRUE;
 }
 
-PHP_FUNCTION(headers_send)
+static PHP_FUNCTION(headers_send)
 {
     zend_long status = 200;
 
