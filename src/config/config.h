@@ -172,8 +172,9 @@ struct config_detected {
  * to serve, and guessing on would expose files nobody meant to. */
 MUST_USE int config_detect_root(const char *dir, struct config_detected *ret);
 void config_detected_fini(struct config_detected *d);
-/* Folders, up to two levels below the root, that a .htaccess file forbids to everybody: "conf/, data/".
- * Nothing here reads .htaccess, so people must be told. NULL when there are none; mem_free. */
+/* Folders, up to two levels below the root, that a .htaccess file forbids to everybody: "conf/,
+ * data/". Nothing here reads .htaccess, so people must be told. NULL when there are none; mem_free.
+ */
 char *config_denied_folders(const char *root);
 
 /* --- TOML by itself (used by config_load, the tests and toml-test)

@@ -108,7 +108,7 @@ void config_detected_fini(struct config_detected *d)
     *d = (struct config_detected){ NULL, NULL };
 }
 
-/* --- what .htaccess forbids ----------------------------------------------------------------------- */
+/* --- what .htaccess forbids ------------------------------------------------------------------- */
 
 enum { DENIED_LEVELS = 2, DENIED_FOLDERS_MAX = 2000, HTACCESS_MAX = 64 * 1024 };
 

@@ -493,5 +493,6 @@ void doctor_ini(struct report *r, const struct php_probe *probe, const struct co
                    STR_ARG(pool->ini.v[i].value));
     doctor_opcache(r, &s, &ini, pool);
     doctor_extensions(r, &s, &ini, pool, probe);
+    doctor_trial(r, pool, s.file, s.dirs);
     ini_fini(&ini);
 }

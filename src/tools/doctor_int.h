@@ -1,6 +1,7 @@
 /*
  * Between the files of `sapid doctor`: doctor.c (the report, the engine), doctor_ini.c (php.ini
- * files), doctor_system.c (what the kernel and the machine allow).
+ * files), doctor_trial.c (the engine started once), doctor_system.c (what the kernel and the
+ * machine allow).
  */
 #ifndef SAPID_TOOLS_DOCTOR_INT_H
 #define SAPID_TOOLS_DOCTOR_INT_H
@@ -31,6 +32,10 @@ void report_more(struct report *r, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* php.ini files of an engine, opcache and the extensions they load. `pool` says which files and
  * values the configuration chose. */
 void doctor_ini(struct report *r, const struct php_probe *probe, const struct config_pool *pool);
+/* Starts the engine once, in a process of its own, with these files and the configuration's
+ * settings: what does PHP itself say of its start and of opcache? */
+void doctor_trial(struct report *r, const struct config_pool *pool, const char *ini_file,
+                  const char *ini_dirs);
 /* Kernel, limits, memory, spool folder, addresses. */
 void doctor_system(struct report *r, const struct config *c);
 

@@ -11,8 +11,9 @@ pytestmark = pytest.mark.sapid_only
 
 
 def run(*args, cwd="/", **environment) -> subprocess.CompletedProcess:
-    return subprocess.run([binary(), *map(str, args)], cwd=cwd, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment},
-                          capture_output=True, text=True, timeout=60)
+    environment.setdefault("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    return subprocess.run([binary(), *map(str, args)], cwd=cwd, env=environment, capture_output=True, text=True,
+                          timeout=60)
 
 
 @pytest.fixture
@@ -174,8 +175,8 @@ def test_dev_shows_errors_in_the_page(launch, app):
 def test_doctor_examines_engine_ini_and_machine():
     shown = run("doctor", "--listen", "127.0.0.1:0")
     assert shown.returncode == 0, shown.stdout
-    for text in ("PHP engine", "libphp 8.", "engine module", "php.ini", "opcache", "Extensions", "Kernel", "Limits", "open files:",
-                 "No problem found"):
+    for text in ("PHP engine", "libphp 8.", "engine module", "php.ini", "opcache", "Extensions", "the engine starts", "opcache works",
+                 "Kernel", "Limits", "open files:", "No problem found"):
         assert text in shown.stdout, text
 
 
@@ -199,3 +200,12 @@ def test_doctor_without_an_engine(launch):
     assert shown.returncode == 1
     assert re.search(r"PROBLEM .*/nonexistent/libphp\.so", shown.stdout)
     assert re.search(r"^1 problem", shown.stdout, re.M)
+
+
+def test_doctor_reports_what_php_says_when_it_starts(launch):
+    folder = launch.new_root()
+    (folder / "x.ini").write_text("zend_extension = opcache.so\nextension = no_such_extension\n")
+    shown = run("doctor", "--listen", "127.0.0.1:0", PHP_INI_SCAN_DIR=str(folder))
+    assert shown.returncode == 1
+    assert re.search(r"PROBLEM .*x\.ini loads no_such_extension, but .*: No such file or directory", shown.stdout)
+    assert "warning  PHP says when it starts: PHP Warning:  PHP Startup: Unable to load dynamic library" in shown.stdout
