@@ -20,7 +20,7 @@ void buf_fini(struct buf *b);
 
 static inline struct str buf_view(const struct buf *b)
 {
-    return (struct str){ b->base + b->head, b->tail - b->head };
+    return (struct str){ b->base ? b->base + b->head : NULL, b->tail - b->head };
 }
 static inline size_t buf_length(const struct buf *b)
 {
@@ -30,7 +30,7 @@ static inline size_t buf_length(const struct buf *b)
 MUST_USE int buf_reserve(struct buf *b, size_t bytes);
 static inline char *buf_space(struct buf *b)
 {
-    return b->base + b->tail;
+    return b->base ? b->base + b->tail : NULL;
 }
 static inline size_t buf_room(const struct buf *b)
 {

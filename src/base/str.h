@@ -59,7 +59,9 @@ static inline bool str_has_suffix(struct str s, struct str suffix)
 
 static inline struct str str_skip(struct str s, size_t n)
 {
-    return n >= s.n ? (struct str){ s.p + s.n, 0 } : (struct str){ s.p + n, s.n - n };
+    if (n > s.n)
+        n = s.n;
+    return (struct str){ n ? s.p + n : s.p, s.n - n }; /* nothing is added to a NULL */
 }
 
 static inline struct str str_take(struct str s, size_t n)
