@@ -251,11 +251,12 @@ void exchange_read_body(struct exchange *x)
     struct buf *in = &c->in;
 
     CHECK_MAGIC(x, EXCHANGE_MAGIC);
-    for (;;) {
-        struct str rest = str_skip(buf_view(in), x->head_bytes);
+    struct str rest = str_skip(buf_view(in), x->head_bytes);
+    size_t taken = 0, used;
+    int r;
+    do {
         struct str data = STR_NONE;
-        size_t used = 0;
-        int r = http1_body_next(&x->body_decoder, rest, &data, &used);
+        r = http1_body_next(&x->body_decoder, str_skip(rest, taken), &data, &used);
         if (r < 0) {
             c->thread->count.bad_requests++;
             refuse_body(x, http_error_status((enum http_error)-r));
@@ -263,19 +264,17 @@ void exchange_read_body(struct exchange *x)
         }
         if (data.n && x->body_sink != BODY_DISCARD)
             keep_body_bytes(x, data);
-        /* What was taken leaves the buffer; the head before it and what follows stay. */
-        if (used) {
-            char *from = in->base + in->head + x->head_bytes;
-            memmove(from, from + used, rest.n - used);
-            in->tail -= used;
-        }
-        if (r > 0) {
-            body_done(x);
-            return;
-        }
-        if (used == 0 || buf_length(in) == x->head_bytes)
-            return;
+        taken += used;
+    } while (r == 0 && used > 0 && taken < rest.n);
+    /* What was taken leaves the buffer, at once for all of it: chunks may be of one byte. The head
+     * before it and what follows stay. */
+    if (taken) {
+        char *from = in->base + in->head + x->head_bytes;
+        memmove(from, from + taken, rest.n - taken);
+        in->tail -= taken;
     }
+    if (r > 0)
+        body_done(x);
 }
 
 /* The head announces a body: decide what becomes of it. False: answered already. */
