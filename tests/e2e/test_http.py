@@ -342,7 +342,7 @@ def test_dripping_head_is_ended(small):
         c.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: ")
         while not select.select([c.socket], [], [], 0.05)[0]:
             c.send(b"b")
-            assert time.monotonic() - start < 8  # header_timeout 1 s, then a linger of 5 s
+            assert time.monotonic() - start < 5
         rest = c.read_rest()
         assert rest == b"" or rest.startswith(b"HTTP/1.1 408 ")
 
