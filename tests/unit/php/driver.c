@@ -343,7 +343,7 @@ static bool contains(const struct buf *b, const char *text)
 {
     struct str v = buf_view(b);
 
-    return memmem(v.p, v.n, text, strlen(text)) != NULL;
+    return v.n && memmem(v.p, v.n, text, strlen(text)) != NULL;
 }
 
 bool answer_has(const struct answer *a, const char *text)
