@@ -160,6 +160,12 @@ const struct config_key config_keys[] = {
       .text =
           "Folders of further .ini files, separated by `:`, read after `ini_path`; the environment "
           "variable PHP_INI_SCAN_DIR beats it." },
+    { "php", "request_timeout", KIND_TIME, POOL(request_timeout_ms), NOT_TRACKED, .max = DAY,
+      .fallback = "0", .example = "\"30s\"",
+      .text =
+          "How long a request may run, in wall-clock time (request_terminate_timeout of PHP-FPM). "
+          "Then its worker is killed and it is answered 504. 0: no limit; PHP's own "
+          "`max_execution_time` counts processor time only." },
     { "php", "queue_timeout", KIND_TIME, POOL(queue_timeout_ms), NOT_TRACKED, .min = 1, .max = DAY,
       .fallback = "\"30s\"", .example = "\"5s\"",
       .text = "How long a request may wait for an idle worker. Then 503 with Retry-After." },

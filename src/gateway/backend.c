@@ -214,6 +214,7 @@ void backend_worker_dead(struct backend *b, uint32_t worker, uint32_t incarnatio
 {
     struct gateway_thread *t = b->thread;
     struct channel_ticket ticket;
+    int status = overdue_worker(b->pool, worker) ? 504 : 502;
 
     take_rest(b, worker);
     while (channel_worker_recover(b->pool->channel, t->index, worker, incarnation, &ticket)) {
@@ -223,8 +224,12 @@ void backend_worker_dead(struct backend *b, uint32_t worker, uint32_t incarnatio
         if (x) {
             char id[REQUEST_ID_BYTES + 1];
             exchange_request_id(x, id);
-            log_error("request %s was lost with worker %u", id, worker);
-            respond_lost(x, 502);
+            if (status == 504)
+                log_error("request %s ran longer than request_timeout: worker %u was ended", id,
+                          worker);
+            else
+                log_error("request %s was lost with worker %u", id, worker);
+            respond_lost(x, status);
         }
     }
     thread_tell(&t->gateway->threads[0], gateway_on_recovered, b->pool, worker, incarnation);

@@ -202,6 +202,7 @@ static void free_link(struct pool_link *link)
     mem_free(link->worker_sockets);
     mem_free(link->incarnations);
     mem_free(link->recovering);
+    overdue_forget(link);
     mem_free(link->announced);
     mem_free(link->watches);
     list_remove(&link->link);
@@ -362,6 +363,7 @@ static void add_pool(struct gateway *g, const struct control_message *m, const i
         return;
     }
     list_push_back(&g->links, &link->link);
+    overdue_watch(link);
     for (uint32_t i = 0; i < g->n_threads; i++)
         thread_tell(&g->threads[i], add_backend, link, 0, 0);
 }

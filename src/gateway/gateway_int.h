@@ -7,6 +7,7 @@
  *   exchange.c  one request and its answer: routing, request body, access log
  *   respond.c   framing and sending: answers of our own, static files, the bounded output queue
  *   backend.c   one pool generation as a thread sees it: channel in, ring out, recovery
+ *   overdue.c   requests beyond request_timeout
  *   spool.c     unlinked files for what does not fit in memory
  *   trust.c     which peers may speak for a client
  *   access_log.c, files.c, static.c, mime.c
@@ -110,7 +111,15 @@ struct pool_link {
     bool ready, dead, closing;
     uint32_t idle_threads;     /* threads without a request of this generation while it drains */
     uint32_t removed_threads;  /* threads that have let go of it */
+    struct loop_timer overdue; /* request_timeout; first thread */
 };
+
+/* --- overdue.c --------------------------------------------------------------------------------- */
+/* First thread: looks for requests beyond request_timeout, from now on or no longer. */
+void overdue_watch(struct pool_link *link);
+void overdue_forget(struct pool_link *link);
+/* The worker runs, or died while it ran, a request that is beyond the limit. Any thread. */
+bool overdue_worker(const struct pool_link *link, uint32_t worker);
 
 /* The same generation in one thread. */
 struct backend {
@@ -139,6 +148,7 @@ struct exchange {
     struct conn *conn;
     struct list link;          /* thread->waiting[pool]: no generation active yet */
     struct backend *backend;   /* while in a channel */
+    struct upstream_request *upstream; /* while with a FastCGI server, or waiting for one */
     struct channel_ticket ticket;
     uint32_t pool;             /* index, for requeueing */
 
@@ -334,6 +344,10 @@ void respond_redirect(struct exchange *x, struct str path);
 void respond_static(struct exchange *x, struct files *f, struct file *file);
 /* Pieces of a PHP answer; returns how many were taken. Fewer than n with x->stalled: the client is slow. */
 int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n);
+/* The same whatever the client's pace: all n are taken. */
+void respond_pieces_now(struct exchange *x, const struct channel_piece *pieces, int n);
+/* False: the client is slow and memory and spool are full. */
+bool respond_has_room(struct exchange *x);
 /* Backend died: 502 if nothing was sent, else the connection is cut. */
 void respond_lost(struct exchange *x, int status);
 /* Sends what waits. True when `out` and plan are empty. */

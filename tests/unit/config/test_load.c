@@ -258,7 +258,6 @@ TEST(keys_of_later_features_are_not_accepted)
         "[fastcgi]\n",
         "[pool.a]\n",
         "[admin]\n",
-        "[php]\nrequest_timeout = '3s'\n",
         "[php]\nslow_log_after = '3s'\n",
         "[php]\nuse_fpm = true\n",
     };
