@@ -107,6 +107,22 @@ struct config_origin {
     uint32_t line, column;
 };
 
+/* [fastcgi]: php-fpm or any FastCGI responder, one group of servers. */
+struct config_fastcgi_server {
+    struct config_listen address;
+    uint32_t weight;          /* 1 */
+    uint32_t connections;     /* how many requests it serves at once (pm.max_children); 0: unknown, then no
+                                 connection is kept open */
+};
+struct config_fastcgi {
+    struct config_fastcgi_server *servers;
+    uint32_t n_servers;       /* 0: there is none */
+    enum { CONFIG_BALANCE_TURN, CONFIG_BALANCE_LEAST } balance;
+    bool keep_alive;
+    uint32_t max_fails, queue_size;
+    uint64_t connect_timeout_ms, response_timeout_ms, idle_timeout_ms, backoff_ms, max_backoff_ms;
+};
+
 struct config {
     struct str file; /* name for messages */
     struct config_server server;

@@ -42,7 +42,7 @@ static bool out_empty(const struct exchange *x)
 }
 
 /* Room for another batch of pieces? */
-static bool out_has_room(struct exchange *x)
+bool respond_has_room(struct exchange *x)
 {
     struct gateway *g = x->conn->thread->gateway;
 
@@ -746,7 +746,7 @@ int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n
         x->complete = n > 0 && pieces[n - 1].type == CHANNEL_END;
         return n;
     }
-    if (!out_has_room(x)) {
+    if (!respond_has_room(x)) {
         x->stalled = true;
         return 0;
     }
@@ -788,6 +788,16 @@ int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n
         buf_fini(&x->head_parts);
     t->head.head = t->head.tail = 0;
     return taken;
+}
+
+void respond_pieces_now(struct exchange *x, const struct channel_piece *pieces, int n)
+{
+    struct gateway_thread *t = x->conn->thread;
+
+    t->take_all = true;
+    for (int at = 0; at < n;)
+        at += respond_pieces(x, pieces + at, n - at);
+    t->take_all = false;
 }
 
 void respond_lost(struct exchange *x, int status)
