@@ -23,10 +23,12 @@ static int help_main(int argc, char **argv)
          "  sapid check [--config FILE]\n"
          "                       read the configuration, say what it means or what is wrong\n"
          "  sapid php FILE [ARGS]  run a script as php-cli would, on the engine of the server\n"
-         "  sapid doctor         find libphp, php.ini files, limits; say what is wrong and how to mend it\n"
+         "  sapid doctor         find libphp, php.ini files, limits; say what is wrong and how to "
+         "mend it\n"
          "  sapid --version      print the version\n"
          "\n"
-         "Without a file, `serve` finds the document root by itself: public/, web/ or the folder it is in.\n"
+         "Without a file, `serve` finds the document root by itself: public/, web/ or the folder "
+         "it is in.\n"
          "Manual: man sapid; configuration reference: docs/configuration.md");
     return 0;
 }
@@ -57,11 +59,12 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 } commands[] = {
-    { "serve", serve_main },     { "check", check_main },     { "php", php_cli_main },
-    { "doctor", doctor_main },   { "help", help_main },       { "--help", help_main },
-    { "-h", help_main },         { "--version", version_main }, { "-V", version_main },
-    { "@gateway", gateway_role }, { "@pool", pool_role },
-    { "@lifecycle", php_lifecycle_main },
+    { "serve", serve_main }, { "check", check_main },
+    { "php", php_cli_main }, { "doctor", doctor_main },
+    { "help", help_main },   { "--help", help_main },
+    { "-h", help_main },     { "--version", version_main },
+    { "-V", version_main },  { "@gateway", gateway_role },
+    { "@pool", pool_role },  { "@lifecycle", php_lifecycle_main },
 };
 
 int main(int argc, char **argv)

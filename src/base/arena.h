@@ -1,6 +1,6 @@
 /*
- * Arena: memory of one request or one configuration, freed all at once. Blocks come from mem_try_alloc;
- * the first block may be the caller's (a connection's own few hundred bytes).
+ * Arena: memory of one request or one configuration, freed all at once. Blocks come from
+ * mem_try_alloc; the first block may be the caller's (a connection's own few hundred bytes).
  */
 #ifndef SAPID_BASE_ARENA_H
 #define SAPID_BASE_ARENA_H
@@ -11,7 +11,7 @@
 #include "base/str.h"
 
 struct arena {
-    struct arena_block *blocks; /* newest first */
+    struct arena_block *blocks;   /* newest first */
     size_t used_bytes, max_bytes; /* max_bytes 0: no limit */
 };
 

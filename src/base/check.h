@@ -1,6 +1,6 @@
 /*
- * Assertions. CHECK is always on: it prints what it knows in one line and aborts. DCHECK is for debug
- * builds. CHECK_MAGIC guards every `void *` cast of a long-lived struct.
+ * Assertions. CHECK is always on: it prints what it knows in one line and aborts. DCHECK is for
+ * debug builds. CHECK_MAGIC guards every `void *` cast of a long-lived struct.
  */
 #ifndef SAPID_BASE_CHECK_H
 #define SAPID_BASE_CHECK_H
@@ -19,15 +19,15 @@ NORETURN void check_failed(const char *file, int line, const char *what);
 NORETURN void check_failedf(const char *file, int line, const char *what, const char *fmt, ...)
     PRINTF_LIKE(4, 5);
 
-#define CHECK(cond)                                     \
-    do {                                                \
-        if (unlikely(!(cond)))                          \
-            check_failed(__FILE__, __LINE__, #cond);    \
+#define CHECK(cond)                                  \
+    do {                                             \
+        if (unlikely(!(cond)))                       \
+            check_failed(__FILE__, __LINE__, #cond); \
     } while (0)
-#define CHECKF(cond, ...)                                             \
-    do {                                                              \
-        if (unlikely(!(cond)))                                        \
-            check_failedf(__FILE__, __LINE__, #cond, __VA_ARGS__);    \
+#define CHECKF(cond, ...)                                          \
+    do {                                                           \
+        if (unlikely(!(cond)))                                     \
+            check_failedf(__FILE__, __LINE__, #cond, __VA_ARGS__); \
     } while (0)
 #ifdef NDEBUG
 #define DCHECK(cond) ((void)sizeof(!(cond)))

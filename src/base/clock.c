@@ -1,4 +1,4 @@
-/* Clocks: clock_gettime(2); monotonic and realtime are answered by the vDSO without a system call. */
+/* Clocks: clock_gettime(2); the vDSO answers monotonic and realtime without a system call. */
 #include "base/clock.h"
 
 #include <time.h>

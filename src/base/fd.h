@@ -17,8 +17,8 @@ MUST_USE int fd_keep_over_exec(int fd);
 MUST_USE int fd_seqpacket_pair(int ret[2]);
 /* One datagram with up to 20 descriptors (SCM_RIGHTS). Whole or -errno (-EAGAIN, -EPIPE). */
 MUST_USE int fd_send(int sock, const void *p, size_t n, const int *fds, size_t n_fds);
-/* Receives one datagram. Returns its length, 0 at the end of the stream, -errno; -EMSGSIZE if it was
- * longer than `size`. Descriptors beyond `max_fds` are closed. */
+/* Receives one datagram. Returns its length, 0 at the end of the stream, -errno; -EMSGSIZE if it
+ * was longer than `size`. Descriptors beyond `max_fds` are closed. */
 MUST_USE ssize_t fd_receive(int sock, void *p, size_t size, int *ret_fds, size_t max_fds,
                             size_t *ret_n_fds);
 /* Sealed memfd (no shrink, grow, write) with these bytes. Descriptor or -errno. */

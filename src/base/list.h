@@ -14,8 +14,8 @@ struct list {
 #define LIST_ENTRY(node, type, member) CONTAINER_OF(node, type, member)
 #define LIST_FOR_EACH(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
 /* The current node may be removed in the body. */
-#define LIST_FOR_EACH_SAFE(it, head)                                                         \
-    for (struct list *it = (head)->next, *it##_next = it->next; it != (head);                \
+#define LIST_FOR_EACH_SAFE(it, head)                                          \
+    for (struct list *it = (head)->next, *it##_next = it->next; it != (head); \
          it = it##_next, it##_next = it->next)
 
 static inline void list_init(struct list *l)

@@ -1,8 +1,9 @@
 /*
  * The error log: one line, one write(2), so that lines of several processes never mix. A line is
  *   2026-11-21T23:57:01.123456Z warn  gateway[4711] text
- * Line breaks and control bytes inside the text are written as \n, \xNN. Lines above 8 KiB are cut and
- * say so. Libraries (base, loop, http, tls, config, channel, snapshot) do not log: they return errors.
+ * Line breaks and control bytes inside the text are written as \n, \xNN. Lines above 8 KiB are cut
+ * and say so. Libraries (base, loop, http, tls, config, channel, snapshot) do not log: they return
+ * errors.
  */
 #ifndef SAPID_BASE_LOG_H
 #define SAPID_BASE_LOG_H
@@ -12,7 +13,8 @@
 
 enum log_level { LOG_ERR, LOG_WARN, LOG_NOTICE, LOG_INFO, LOG_DBG };
 
-/* `role` stands in every line ("supervisor", "gateway", "www g1", "www g1 w3"); copied. Default fd 2. */
+/* `role` stands in every line ("supervisor", "gateway", "www g1", "www g1 w3"); copied. Default
+ * fd 2. */
 void log_init(const char *role, int fd, enum log_level least);
 /* Parses "error", "warn", "notice", "info", "debug". */
 bool log_level_parse(struct str name, enum log_level *ret);

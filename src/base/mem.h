@@ -1,6 +1,7 @@
 /*
- * Allocation with a seam for fault tests. mem_try_* may return NULL (the caller has an answer to that,
- * such as closing a connection); mem_* abort with a message, for start-up and small control objects.
+ * Allocation with a seam for fault tests. mem_try_* may return NULL (the caller has an answer to
+ * that, such as closing a connection); mem_* abort with a message, for start-up and small control
+ * objects.
  */
 #ifndef SAPID_BASE_MEM_H
 #define SAPID_BASE_MEM_H

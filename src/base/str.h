@@ -101,7 +101,8 @@ static inline struct str str_cut(struct str *rest, char c)
     return head;
 }
 
-/* Decimal digits only, no sign, no space, not empty. Returns false on anything else or above `max`. */
+/* Decimal digits only, no sign, no space, not empty. Returns false on anything else or above `max`.
+ */
 bool str_to_u64(struct str s, uint64_t max, uint64_t *ret);
 
 #endif

@@ -174,7 +174,7 @@ bool channel_is_closed(const struct channel *ch)
     return is_closed(ch);
 }
 
-/* --- observation ---------------------------------------------------------------------------------- */
+/* --- observation ------------------------------------------------------------------------------ */
 static uint64_t get(const _Atomic uint64_t *word)
 {
     return atomic_load_explicit(word, memory_order_relaxed);
@@ -237,7 +237,7 @@ void channel_count(const struct channel *ch, struct channel_counters *ret)
     *ret = c;
 }
 
-/* --- sleeping ------------------------------------------------------------------------------------- */
+/* --- sleeping --------------------------------------------------------------------------------- */
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns)
 {
     struct timespec ts = { .tv_sec = (time_t)(timeout_ns / NS_PER_S),

@@ -153,7 +153,7 @@ static_assert(offsetof(struct slot, content_length) == 16, "slot layout");
 static_assert(offsetof(struct slot, text) == 40, "slot layout");
 static_assert(sizeof(struct slot) == 152, "slot layout");
 
-/* --- words ---------------------------------------------------------------------------------------- */
+/* --- words ------------------------------------------------------------------------------------ */
 /* Slot state: state 4 | worker 12 | incarnation 16 | seq 32. Sixteen bits of incarnation are enough
  * to tell a dead worker from its successor: recovery stands between the two. */
 static inline uint64_t state_word(enum channel_state state, uint32_t worker, uint32_t incarnation,
@@ -200,7 +200,7 @@ static inline uint32_t cell_seq(uint64_t cell)
     return (uint32_t)cell;
 }
 
-/* --- handle --------------------------------------------------------------------------------------- */
+/* --- handle ----------------------------------------------------------------------------------- */
 /* Where the areas are; computed from the geometry by both sides, never read from the memory. */
 struct layout {
     uint32_t slots_per_thread;
@@ -281,7 +281,7 @@ static inline void copied(void)
     atomic_signal_fence(memory_order_seq_cst);
 }
 
-/* --- sleeping: shared futexes ---------------------------------------------------------------------- */
+/* --- sleeping: shared futexes ----------------------------------------------------------------- */
 /* 0, -EAGAIN (the word had changed), -EINTR, -ETIMEDOUT. UINT64_MAX: for ever. */
 int futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 /* Changes the worker's word and wakes it. */

@@ -16,7 +16,7 @@
 
 enum { HEAD_BYTES = offsetof(struct control_message, text), BOOT_BYTES_MAX = 16 << 20 };
 
-/* --- messages ------------------------------------------------------------------------------------- */
+/* --- messages --------------------------------------------------------------------------------- */
 void control_message_init(struct control_message *m, enum control_type type)
 {
     /* The text is written only as far as it is used. */
@@ -68,7 +68,7 @@ int control_receive(int sock, struct control_message *ret, int *ret_fds, size_t 
     return 1;
 }
 
-/* --- boot ----------------------------------------------------------------------------------------- */
+/* --- boot ------------------------------------------------------------------------------------- */
 /* Records "key=value" NUL. Values are C strings but the configuration's text, which may hold
  * anything: its length stands in a record of its own before it. */
 static int put_number(struct buf *b, const char *key, int64_t value)

@@ -1,23 +1,25 @@
 /*
- * control: what the processes of one server say to each other beside the channel. Every message is one
- * SOCK_SEQPACKET datagram: a struct control_message, descriptors by SCM_RIGHTS in the order named.
+ * control: what the processes of one server say to each other beside the channel. Every message is
+ * one SOCK_SEQPACKET datagram: a struct control_message, descriptors by SCM_RIGHTS in the order
+ * named.
  *
  * Start of a role: the supervisor forks, drops uid and gid, and executes `sapid @gateway` or
- * `sapid @pool` afresh with descriptor 3 = control socket to the supervisor and descriptor 4 = sealed
- * memfd with the boot text (control_boot); nothing else is inherited but 0, 1, 2. All other descriptors
- * come over the control socket.
+ * `sapid @pool` afresh with descriptor 3 = control socket to the supervisor and descriptor 4 =
+ * sealed memfd with the boot text (control_boot); nothing else is inherited but 0, 1, 2. All other
+ * descriptors come over the control socket.
  *
- *   supervisor -> gateway   LISTENER (fd; worker = gateway thread it is for, text = its URL), POOL_ADD
- *                           (channel fd, socket to the pool process, n eventfds, and last the boot
- *                           memfd of that generation: its configuration and document root; text =
- *                           document root), POOL_ACTIVATE, POOL_REMOVE, LISTEN, DRAIN, REOPEN_LOGS
- *                           (fd: the new error log, when that is a file)
+ *   supervisor -> gateway   LISTENER (fd; worker = gateway thread it is for, text = its URL),
+ *                           POOL_ADD (channel fd, socket to the pool process, n eventfds, and last
+ *                           the boot memfd of that generation: its configuration and document root;
+ *                           text = document root), POOL_ACTIVATE, POOL_REMOVE, LISTEN, DRAIN,
+ *                           REOPEN_LOGS (fd: the new error log, when that is a file)
  *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED, DRAINED
  *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP
- *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (asks for a new generation)
+ *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (wants a new generation)
  *   pool -> gateway         WORKER_START (fd: gateway's end of the worker's socket), WORKER_DEAD
  *   gateway -> pool         WORKER_KILL
- *   worker -> gateway       BODY_WANTED;   gateway -> worker   BODY (fd)          (the worker's own socket)
+ *   worker -> gateway       BODY_WANTED (on the worker's own socket)
+ *   gateway -> worker       BODY (fd; likewise)
  */
 #ifndef SAPID_CHANNEL_CONTROL_H
 #define SAPID_CHANNEL_CONTROL_H
@@ -32,24 +34,36 @@
 enum { CONTROL_SUPERVISOR_FD = 3, CONTROL_BOOT_FD = 4, CONTROL_TEXT_MAX = 4096 };
 
 enum control_type {
-    CONTROL_READY = 1, CONTROL_FAILED, /* text: why, for people */
-    CONTROL_LISTENER,                  /* index of [server] listen; fd */
-    CONTROL_LISTEN,                    /* start accepting */
-    CONTROL_POOL_ADD, CONTROL_POOL_ACTIVATE, CONTROL_POOL_READY, CONTROL_POOL_REMOVE,
-    CONTROL_POOL_DRAINED, CONTROL_CHANNEL, CONTROL_DRAIN, CONTROL_DRAINED, CONTROL_STOP,
-    CONTROL_REOPEN_LOGS, CONTROL_RESTART,
-    CONTROL_WORKER_START, CONTROL_WORKER_DEAD, CONTROL_WORKER_KILL,
-    CONTROL_BODY_WANTED, CONTROL_BODY,
+    CONTROL_READY = 1,
+    CONTROL_FAILED,   /* text: why, for people */
+    CONTROL_LISTENER, /* index of [server] listen; fd */
+    CONTROL_LISTEN,   /* start accepting */
+    CONTROL_POOL_ADD,
+    CONTROL_POOL_ACTIVATE,
+    CONTROL_POOL_READY,
+    CONTROL_POOL_REMOVE,
+    CONTROL_POOL_DRAINED,
+    CONTROL_CHANNEL,
+    CONTROL_DRAIN,
+    CONTROL_DRAINED,
+    CONTROL_STOP,
+    CONTROL_REOPEN_LOGS,
+    CONTROL_RESTART,
+    CONTROL_WORKER_START,
+    CONTROL_WORKER_DEAD,
+    CONTROL_WORKER_KILL,
+    CONTROL_BODY_WANTED,
+    CONTROL_BODY,
 };
 
 struct control_message {
     uint32_t type;
-    uint32_t pool;        /* index in config->pools */
+    uint32_t pool; /* index in config->pools */
     uint32_t generation;
     uint32_t worker, incarnation;
     int32_t pid;
-    int32_t status;       /* WORKER_DEAD: wait status; LISTENER: index; */
-    uint32_t requests;    /* WORKER_DEAD: requests it had finished */
+    int32_t status;               /* WORKER_DEAD: wait status; LISTENER: index; */
+    uint32_t requests;            /* WORKER_DEAD: requests it had finished */
     struct channel_ticket ticket; /* BODY_WANTED, BODY, WORKER_DEAD (its running request, if any) */
     uint32_t text_bytes;
     char text[CONTROL_TEXT_MAX]; /* sent only as far as text_bytes */
@@ -66,15 +80,15 @@ MUST_USE int control_receive(int sock, struct control_message *ret, int *ret_fds
 
 /* The boot text: "key=value" records separated by NUL, what an exec'd role needs to know. */
 struct control_boot {
-    uint32_t pool;           /* @pool: index */
+    uint32_t pool; /* @pool: index */
     uint32_t generation;
-    int parent_pid;          /* for the PR_SET_PDEATHSIG race */
-    char *base_dir;          /* relative paths of the configuration start here */
-    char *config_name;       /* for messages: file name or "(command line)" */
-    char *config_text;       /* TOML as read by the supervisor */
+    int parent_pid;    /* for the PR_SET_PDEATHSIG race */
+    char *base_dir;    /* relative paths of the configuration start here */
+    char *config_name; /* for messages: file name or "(command line)" */
+    char *config_text; /* TOML as read by the supervisor */
     size_t config_text_bytes;
-    char **overrides;        /* command line, "server.listen=..." form, NULL-terminated */
-    char *document_root;     /* resolved for this generation */
+    char **overrides;    /* command line, "server.listen=..." form, NULL-terminated */
+    char *document_root; /* resolved for this generation */
 };
 MUST_USE int control_boot_pack(const struct control_boot *b, int *ret_fd);
 MUST_USE int control_boot_unpack(int fd, struct control_boot *ret);

@@ -119,7 +119,7 @@ static struct slot_use *use_of(struct channel *ch, struct gate *g, struct channe
     return &g->uses[i];
 }
 
-/* --- slots ---------------------------------------------------------------------------------------- */
+/* --- slots ------------------------------------------------------------------------------------ */
 static bool worker_has_finished(const struct channel *ch, const struct gate *g, uint32_t i)
 {
     const struct slot_use *u = &g->uses[i];
@@ -164,7 +164,7 @@ static bool slot_take(const struct channel *ch, struct gate *g, uint32_t *ret)
     return true;
 }
 
-/* --- requests ------------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 static_assert(offsetof(struct channel_request, request_id) == (TEXTS - 1) * sizeof(struct str),
               "the texts are the first members of channel_request");
 
@@ -411,7 +411,7 @@ void channel_abort(struct channel *ch, uint32_t thread, struct channel_ticket t)
         worker_wake(worker_at(ch, worker));
 }
 
-/* --- the gateway's sleep --------------------------------------------------------------------------- */
+/* --- the gateway's sleep ---------------------------------------------------------------------- */
 void channel_defer(struct channel *ch, uint32_t thread, uint64_t bound_ns, uint32_t responses)
 {
     struct gate *g = gate_of(ch, thread);
@@ -462,7 +462,7 @@ void channel_gateway_awake(struct channel *ch, uint32_t thread)
         atomic_store_explicit(&b->sleeping, AWAKE, memory_order_relaxed);
 }
 
-/* --- responses ------------------------------------------------------------------------------------ */
+/* --- responses -------------------------------------------------------------------------------- */
 int channel_next_dirty(struct channel *ch, uint32_t thread)
 {
     struct gate *g = gate_of(ch, thread);
@@ -687,7 +687,7 @@ void channel_release(struct channel *ch, uint32_t thread, struct channel_ticket 
         g->pending[g->n_pending++] = i;
 }
 
-/* --- death of a worker ---------------------------------------------------------------------------- */
+/* --- death of a worker ------------------------------------------------------------------------ */
 static void ring_reset(struct channel *ch, struct gate *g, uint32_t worker)
 {
     struct ring_control *rc = ring_at(ch, worker, g->thread);

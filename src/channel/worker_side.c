@@ -48,7 +48,7 @@ struct channel_worker {
     struct ring_writer rings[CHANNEL_THREADS_MAX];
 };
 
-/* --- attach --------------------------------------------------------------------------------------- */
+/* --- attach ----------------------------------------------------------------------------------- */
 static int wait_for_grant(struct channel *ch, struct worker_block *b, uint32_t incarnation)
 {
     for (;;) {
@@ -97,7 +97,7 @@ int channel_worker_attach(struct channel *ch, uint32_t index, uint32_t incarnati
     return 0;
 }
 
-/* --- signals to the gateway ------------------------------------------------------------------------- */
+/* --- signals to the gateway ------------------------------------------------------------------- */
 static void signal_thread(struct channel_worker *w, uint32_t thread)
 {
     /* The one who takes the flag down writes; a thread is not written to twice for one sleep. */
@@ -163,7 +163,7 @@ static void publish(struct channel_worker *w, struct ring_writer *ring, bool end
     w->deferred_threads &= ~(UINT32_C(1) << w->thread);
 }
 
-/* --- requests ------------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 static bool text_at(const struct channel_worker *w, const struct slot *s, struct span span,
                     struct str *ret)
 {
@@ -408,7 +408,7 @@ void channel_worker_detach(struct channel_worker *w)
     mem_free(w);
 }
 
-/* --- responses ------------------------------------------------------------------------------------ */
+/* --- responses -------------------------------------------------------------------------------- */
 static uint32_t ring_room(const struct channel_worker *w, const struct ring_writer *ring)
 {
     uint64_t used = ring->tail - ring->head_seen;

@@ -7,9 +7,10 @@
  * directions for the time of the batch (`pending` and epoll's data pointer), which makes removal
  * during dispatch a single store.
  *
- * Timers are a 4-ary heap whose keys lie in the array itself. The key is when to look at a timer, its
- * deadline_ns when to fire it: moving a deadline later, which every request does to its connection's
- * timer, is one store; the timer is looked at once too early and sinks to its place then.
+ * Timers are a 4-ary heap whose keys lie in the array itself. The key is when to look at a timer,
+ * its deadline_ns when to fire it: moving a deadline later, which every request does to its
+ * connection's timer, is one store; the timer is looked at once too early and sinks to its place
+ * then.
  */
 #include "loop/loop.h"
 
@@ -95,8 +96,8 @@ void loop_set_hooks(struct loop *loop, const struct loop_hooks *hooks)
     loop->hooks = hooks ? *hooks : (struct loop_hooks){ 0 };
 }
 
-/* A hang-up of one direction is asked for only together with reading or edge-triggered: it is a level
- * that never falls, and would spin a loop whose owner has stopped reading for a while. */
+/* A hang-up of one direction is asked for only together with reading or edge-triggered: it is a
+ * level that never falls, and would spin a loop whose owner has stopped reading for a while. */
 static uint32_t epoll_mask(unsigned events)
 {
     uint32_t mask = 0;
@@ -348,9 +349,8 @@ static int wait_for_events(struct loop *loop, uint64_t timeout_ns)
     } else {
         struct timespec ts = { (time_t)(timeout_ns / NS_PER_S), (long)(timeout_ns % NS_PER_S) };
         errno = ENOSYS;
-        n = loop->no_pwait2
-                ? -1
-                : epoll_pwait2(loop->epoll_fd, loop->fetched, EVENTS_MAX, &ts, NULL);
+        n = loop->no_pwait2 ? -1
+                            : epoll_pwait2(loop->epoll_fd, loop->fetched, EVENTS_MAX, &ts, NULL);
         if (n < 0 && (errno == ENOSYS || errno == EPERM)) {
             loop->no_pwait2 = true;
             n = epoll_wait(loop->epoll_fd, loop->fetched, EVENTS_MAX, timeout_ms(timeout_ns));

@@ -1,9 +1,9 @@
 /*
  * Event loop of one thread: readiness, timers, signals, child exits. epoll stays inside this room.
  *
- * Watches and timers are embedded in the caller's structs and owned by the caller; the loop only links
- * them. A callback may remove or free any watch or timer, its own too: events already fetched for a
- * removed watch are not delivered.
+ * Watches and timers are embedded in the caller's structs and owned by the caller; the loop only
+ * links them. A callback may remove or free any watch or timer, its own too: events already fetched
+ * for a removed watch are not delivered.
  */
 #ifndef SAPID_LOOP_LOOP_H
 #define SAPID_LOOP_LOOP_H
@@ -55,22 +55,23 @@ MUST_USE int loop_new(struct loop **ret);
 void loop_free(struct loop *loop);
 void loop_set_hooks(struct loop *loop, const struct loop_hooks *hooks);
 
-/* 0 or -errno. `w` need not be initialised, and must not be in a loop. A hang-up is reported whenever
- * LOOP_READ or LOOP_EDGE is asked for; a full one (both directions, or an error) always, and again every
- * turn without LOOP_EDGE until the watch is removed. An event is reported with what was asked for last. */
+/* 0 or -errno. `w` need not be initialised, and must not be in a loop. A hang-up is reported
+ * whenever LOOP_READ or LOOP_EDGE is asked for; a full one (both directions, or an error) always,
+ * and again every turn without LOOP_EDGE until the watch is removed. An event is reported with what
+ * was asked for last. */
 MUST_USE int loop_watch_add(struct loop *loop, struct loop_watch *w, int fd, unsigned events,
                             void (*on_ready)(struct loop_watch *, unsigned));
 MUST_USE int loop_watch_change(struct loop *loop, struct loop_watch *w, unsigned events);
-/* Idempotent; does not close the descriptor. Close it afterwards, never before. A zeroed watch counts
- * as removed. */
+/* Idempotent; does not close the descriptor. Close it afterwards, never before. A zeroed watch
+ * counts as removed. */
 void loop_watch_remove(struct loop *loop, struct loop_watch *w);
-/* Removes the watch and closes its descriptor, with one system call fewer. Only for a descriptor that
- * has no duplicate in this or another process: a duplicate would keep it in the epoll set. */
+/* Removes the watch and closes its descriptor, with one system call fewer. Only for a descriptor
+ * that has no duplicate in this or another process: a duplicate would keep it in the epoll set. */
 void loop_watch_close(struct loop *loop, struct loop_watch *w);
 
-/* Sets or moves a timer; `t` is zeroed before its first use. Fires once, at or after `deadline_ns`; set
- * by its own callback, never again in the same turn. deadline_ns is 0 when on_expire runs. Not 0; no
- * limit is UINT64_MAX. */
+/* Sets or moves a timer; `t` is zeroed before its first use. Fires once, at or after `deadline_ns`;
+ * set by its own callback, never again in the same turn. deadline_ns is 0 when on_expire runs. Not
+ * 0; no limit is UINT64_MAX. */
 void loop_timer_set(struct loop *loop, struct loop_timer *t, uint64_t deadline_ns,
                     void (*on_expire)(struct loop_timer *));
 /* Idempotent. Needed before the timer's memory is freed. */

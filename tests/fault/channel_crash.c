@@ -49,7 +49,7 @@ void channel_step(int line)
         nanosleep(&(struct timespec){ 0, (long)(stumble >> 40) % 100000 }, NULL);
 }
 
-/* --- a client of the gateway, and what it expects -------------------------------------------------- */
+/* --- a client of the gateway, and what it expects --------------------------------------------- */
 struct client {
     bool out, gone;
     uint32_t seq, id;
@@ -86,12 +86,13 @@ static NORETURN PRINTF_LIKE(1, 2) void fail(const char *fmt, ...)
     va_end(ap);
     if (world.ch) {
         channel_count(world.ch, &c);
-        printf(
-            "\n  worker 0 dies at step %lu; out %u; pushed %llu claimed %llu done %llu recovered %llu "
-            "queued %u running %u idle %u wakes %llu signals %llu",
-            world.die_at, world.n_out, (unsigned long long)c.pushed, (unsigned long long)c.claimed,
-            (unsigned long long)c.done, (unsigned long long)c.recovered, c.queued, c.running,
-            c.idle, (unsigned long long)c.wakes, (unsigned long long)c.signals);
+        printf("\n  worker 0 dies at step %lu; out %u; pushed %llu claimed %llu done %llu "
+               "recovered %llu "
+               "queued %u running %u idle %u wakes %llu signals %llu",
+               world.die_at, world.n_out, (unsigned long long)c.pushed,
+               (unsigned long long)c.claimed, (unsigned long long)c.done,
+               (unsigned long long)c.recovered, c.queued, c.running, c.idle,
+               (unsigned long long)c.wakes, (unsigned long long)c.signals);
         for (uint32_t i = 0; i < world.geometry.slots; i++)
             if (world.clients[i].out)
                 printf("\n  slot %u seq %u id %u state %d head %zu body %zu", i,
@@ -131,7 +132,7 @@ static size_t head_text(uint32_t id, char ret[64])
     return (size_t)snprintf(ret, 64, "Id: %u\r\nSize: %zu\r\n", id, body_size(id));
 }
 
-/* --- worker ------------------------------------------------------------------------------------------ */
+/* --- worker ----------------------------------------------------------------------------------- */
 static void respond_to(struct channel_worker *w, uint32_t id)
 {
     char text[BODY_MAX];
@@ -190,7 +191,7 @@ static void spawn(uint32_t index)
     world.pid[index] = pid;
 }
 
-/* --- gateway ----------------------------------------------------------------------------------------- */
+/* --- gateway ---------------------------------------------------------------------------------- */
 static bool push(void)
 {
     char target[16];
@@ -358,7 +359,7 @@ static void gateway_turn(int patience_ms)
     channel_gateway_awake(world.ch, 0);
 }
 
-/* --- a run ------------------------------------------------------------------------------------------- */
+/* --- a run ------------------------------------------------------------------------------------ */
 static void world_open(uint32_t workers, uint32_t slots, uint32_t ring_bytes, uint32_t body_most)
 {
     int fd;
@@ -550,11 +551,10 @@ static void test_random(uint32_t workers, unsigned seconds, uint64_t seed)
         fail("%lu requests of %lu have no outcome", pushed - told, pushed);
     if (world.lost > world.kills)
         fail("%lu requests lost with %lu workers", world.lost, world.kills);
-    printf(
-        "random: %u workers, seed %llu: %lu requests, %lu answered, %lu workers killed, %lu requests lost with them, "
-        "%lu taken back, %lu clients gone\n",
-        workers, (unsigned long long)seed, pushed, world.answered, world.kills, world.lost,
-        world.canceled, world.gone);
+    printf("random: %u workers, seed %llu: %lu requests, %lu answered, %lu workers killed, "
+           "%lu requests lost with them, %lu taken back, %lu clients gone\n",
+           workers, (unsigned long long)seed, pushed, world.answered, world.kills, world.lost,
+           world.canceled, world.gone);
     world_close();
 }
 

@@ -48,7 +48,8 @@ static char *guarded_pages(size_t n, size_t *ret_room)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t room = (n + page - 1) / page * page;
-    char *p = mmap(NULL, room + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *p =
+        mmap(NULL, room + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     CHECK(p != MAP_FAILED);
     CHECK(mprotect(p, page, PROT_NONE) == 0);

@@ -25,7 +25,8 @@ TEST(arena_takes_more_than_a_block_at_once)
 {
     struct arena a;
     arena_init(&a, 0);
-    char *small = arena_alloc(&a, 10), *large = arena_alloc(&a, 100000), *next = arena_alloc(&a, 10);
+    char *small = arena_alloc(&a, 10), *large = arena_alloc(&a, 100000),
+         *next = arena_alloc(&a, 10);
     EXPECT(small && large && next);
     memset(large, 1, 100000);
     arena_reset(&a);

@@ -11,7 +11,7 @@ struct item {
 static int digits(struct list *head)
 {
     int n = 0;
-    LIST_FOR_EACH (it, head)
+    LIST_FOR_EACH(it, head)
         n = n * 10 + LIST_ENTRY(it, struct item, node)->value;
     return n;
 }
@@ -55,7 +55,7 @@ TEST(list_safe_walk_may_remove_every_node)
     list_init(&head);
     for (int i = 0; i < 5; i++)
         list_push_back(&head, &items[i].node);
-    LIST_FOR_EACH_SAFE (it, &head) {
+    LIST_FOR_EACH_SAFE(it, &head) {
         list_remove(it);
         seen++;
     }

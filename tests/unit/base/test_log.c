@@ -1,4 +1,5 @@
-/* The error log: one write a line, nothing in a line that could end it or move a terminal's cursor. */
+/* The error log: one write a line, nothing in a line that could end it or move a terminal's cursor.
+ */
 #include "base/log.h"
 
 #include <errno.h>

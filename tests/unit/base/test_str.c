@@ -85,8 +85,21 @@ TEST(str_cut_at_the_last_byte_leaves_an_empty_rest_that_is_not_none)
 
 TEST(str_to_u64_takes_digits_only)
 {
-    static const char *const bad[] = { "", "-1", "+1", " 1", "1 ", "0x1", "1e3", "1.0", "/", ":", "\xb9",
-                                       "18446744073709551616", "99999999999999999999999" };
+    static const char *const bad[] = {
+        "",
+        "-1",
+        "+1",
+        " 1",
+        "1 ",
+        "0x1",
+        "1e3",
+        "1.0",
+        "/",
+        ":",
+        "\xb9", /* no digits */
+        "18446744073709551616",
+        "99999999999999999999999",
+    };
     uint64_t v = 42;
 
     for (size_t i = 0; i < ARRAY_LENGTH(bad); i++)

@@ -179,7 +179,7 @@ TEST(response_round_trip)
     EXPECT_INT(c.queued + c.running + c.idle, 0);
 }
 
-/* --- geometry and mapping -------------------------------------------------------------------------- */
+/* --- geometry and mapping --------------------------------------------------------------------- */
 TEST(geometry_is_checked)
 {
     static const struct channel_geometry bad[] = {
@@ -223,7 +223,7 @@ TEST(map_refuses_what_is_no_channel)
     EXPECT_INT(channel_map(good, &ch), -EPROTO);
 }
 
-/* --- queue ------------------------------------------------------------------------------------------ */
+/* --- queue ------------------------------------------------------------------------------------ */
 static void answer(struct channel_worker *w)
 {
     EXPECT_INT(respond(w, CHANNEL_HEAD, "A: b\r\n"), 0);
@@ -400,7 +400,7 @@ TEST(many_laps)
     }
 }
 
-/* --- sleep and wake-up ------------------------------------------------------------------------------ */
+/* --- sleep and wake-up ------------------------------------------------------------------------ */
 static uint32_t idle_now(struct bench *b)
 {
     struct channel_counters c;
@@ -587,7 +587,7 @@ TEST(signals_and_drain_end_the_sleep)
     EXPECT_INT(idle_now(&b), 0);
 }
 
-/* --- rings ------------------------------------------------------------------------------------------ */
+/* --- rings ------------------------------------------------------------------------------------ */
 struct answer_text {
     char head[512], body[4096];
     size_t head_bytes, body_bytes;
@@ -736,7 +736,7 @@ TEST(small_writes_make_one_piece)
     EXPECT_INT(p[3].bytes, 1);
 }
 
-/* --- abort and early release -------------------------------------------------------------------------- */
+/* --- abort and early release ------------------------------------------------------------------ */
 static void body_of(struct channel_worker *w, size_t n, int want)
 {
     static char much[8192];
@@ -833,7 +833,7 @@ TEST(an_early_release_drops_what_comes)
     EXPECT(c.dropped_pieces > 10);
 }
 
-/* --- death ------------------------------------------------------------------------------------------- */
+/* --- death ------------------------------------------------------------------------------------ */
 TEST(a_request_dies_with_its_worker_alone)
 {
     struct bench b = bench_new(2, 1, 4, 4096);
@@ -911,7 +911,7 @@ TEST(recovery_passes_a_claimed_wake_up_on)
     EXPECT_INT(exit_status(pid[1]), ESHUTDOWN);
 }
 
-/* --- deferred signals --------------------------------------------------------------------------------- */
+/* --- deferred signals ------------------------------------------------------------------------- */
 TEST(signals_are_deferred_only_with_a_backlog_and_never_kept)
 {
     struct bench b = bench_new(1, 1, 16, 65536);
@@ -957,7 +957,7 @@ TEST(signals_are_deferred_only_with_a_backlog_and_never_kept)
     EXPECT_INT(c.signals, 3);
 }
 
-/* --- hostile memory ------------------------------------------------------------------------------------ */
+/* --- hostile memory --------------------------------------------------------------------------- */
 static uint64_t dice(uint64_t *state)
 {
     *state ^= *state << 13;

@@ -233,6 +233,8 @@ TEST(source_is_never_shown)
         STR("/index.php\t"),
         STR("/index.pHp ."),
         STR("/index.php5"),
+        STR("/index.php.gz"),
+        STR("/index.php.bak.xz"),
         STR("/index.php~"),
         STR("/index.php.old~"),
     };

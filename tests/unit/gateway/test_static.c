@@ -1,8 +1,10 @@
 /* What is sent for a static file: preconditions, ranges, codings. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "fixture.h"
 #include "gateway/files_int.h"
 
@@ -390,5 +392,40 @@ TEST(stale_neighbours_are_not_sent)
     EXPECT_INT(ask("Accept-Encoding: br\r\n"), 200);
     EXPECT(header("Content-Encoding").p == NULL);
     DONE;
+    files_free(files);
+}
+
+/* Fails each allocation in turn: the answer is whole or an error, and nothing is lost. */
+TEST(out_of_memory_at_every_place)
+{
+    static const struct http_header range = { STR("Range"), STR("bytes=0-0,5-6") };
+    static struct http_request request = { .method = HTTP_GET, .n_headers = 1 };
+    start();
+    make_neighbours();
+    fixture_write("run.php", STR(""));
+    request.headers[0] = range;
+    unsigned failures = 0;
+    for (unsigned long nth = 1; nth < 20; nth++) {
+        struct files_match match;
+        files_free(files);
+        files = fixture_files();
+        mem_fail_nth(nth);
+        files_resolve(files, STR("/a.txt"), &match);
+        if (match.kind == FILES_STATIC) {
+            int rc = static_plan_init(&plan, files, match.file, &request);
+            EXPECT(rc == 0 || rc == -ENOMEM);
+            failures += rc != 0;
+            if (rc == 0)
+                DONE;
+        } else {
+            EXPECT_INT(match.kind, FILES_UNAVAILABLE);
+            failures++;
+        }
+        mem_fail_nth(nth);
+        files_resolve(files, STR("/run.php"), &match); /* cannot be remembered: still a script */
+        EXPECT_INT(match.kind, FILES_SCRIPT);
+    }
+    mem_fail_nth(0);
+    EXPECT(failures >= 4);
     files_free(files);
 }

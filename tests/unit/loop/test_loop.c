@@ -1,6 +1,6 @@
 /*
- * The event loop: what is delivered, in what order, and above all what is not: events of a watch that was
- * removed or freed by an earlier callback of the same batch.
+ * The event loop: what is delivered, in what order, and above all what is not: events of a watch
+ * that was removed or freed by an earlier callback of the same batch.
  */
 #include "loop/loop.h"
 
@@ -252,7 +252,8 @@ TEST(callback_may_free_its_own_watch)
     loop_turn(loop, 0);
 }
 
-/* More ready descriptors than one epoll_wait fetches: all are served, each watch removes another. */
+/* More ready descriptors than one epoll_wait fetches: all are served, each watch removes another.
+ */
 TEST(removal_in_large_batches_delivers_each_live_event_once)
 {
     enum { N = 400 };
@@ -271,7 +272,8 @@ TEST(removal_in_large_batches_delivers_each_live_event_once)
         EXPECT_INT(ends[i]->calls, i % 2);
 }
 
-/* Timers. Deadlines lie in the past or far ahead, so that no test depends on the machine's speed. */
+/* Timers. Deadlines lie in the past or far ahead, so that no test depends on the machine's speed.
+ */
 struct tick {
     struct loop_timer timer;
     unsigned fired;
@@ -377,7 +379,8 @@ TEST(timer_set_to_now_by_itself_does_not_hold_up_the_batch)
     EXPECT_INT(ticks, 2);
 }
 
-/* The heap against a plain array: random sets, moves and cancels; nothing is lost or fires early. */
+/* The heap against a plain array: random sets, moves and cancels; nothing is lost or fires early.
+ */
 TEST(heap_agrees_with_a_model)
 {
     enum { N = 200, STEPS = 20000 };
