@@ -200,8 +200,8 @@ static ptrdiff_t last_dot(struct str name)
 static bool is_php_source(struct str name)
 {
     static const char *const extensions[] = { "php", "phtml", "pht", "phar", "phps", "inc", NULL };
-    static const char *const backups[] = { "bak", "old", "orig", "save", "swp",
-                                           "swo", "tmp", "rej",  NULL };
+    static const char *const wrappers[] = { "bak", "old", "orig", "save", "swp", "swo", "tmp",
+                                            "rej", "gz",  "br",   "zst",  "bz2", "xz",  NULL };
     for (;;) {
         while (name.n > 0 && ((unsigned char)name.p[name.n - 1] <= ' ' ||
                               strchr(".~#", name.p[name.n - 1]) != NULL))
@@ -217,7 +217,7 @@ static bool is_php_source(struct str name)
             uint64_t number;
             return str_to_u64(version, UINT64_MAX, &number);
         }
-        if (!in_list(extension, backups))
+        if (!in_list(extension, wrappers))
             return false;
         name.n = (size_t)dot;
     }

@@ -407,6 +407,7 @@ TEST(out_of_memory_at_every_place)
     unsigned failures = 0;
     for (unsigned long nth = 1; nth < 20; nth++) {
         struct files_match match;
+        mem_fail_nth(0);
         files_free(files);
         files = fixture_files();
         mem_fail_nth(nth);
