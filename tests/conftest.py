@@ -26,11 +26,11 @@ def _kind() -> str:
 
 
 def pytest_collection_modifyitems(config, items):
-    if _kind() == "sapid":
-        return
-    mine = [item for item in items if item.get_closest_marker("sapid_only")]
-    config.hook.pytest_deselected(items=mine)
-    items[:] = [item for item in items if item not in mine]
+    unfit = ([] if _kind() == "sapid" else ["sapid_only"]) + ([] if account.is_root() else ["as_root"])
+    left_out = [item for item in items if any(item.get_closest_marker(m) for m in unfit)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

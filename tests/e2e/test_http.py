@@ -400,6 +400,7 @@ def test_clients_that_leave_at_every_point(server):
 
 
 @pytest.mark.sapid_only
+@pytest.mark.as_root
 def test_nothing_leaks(server):
     """Descriptors of the gateway are those of before."""
     server.get("/hello.php")
@@ -555,6 +556,7 @@ def test_bad_proxy_protocol_is_closed_without_an_answer(proxy_protocol, start):
 
 @pytest.mark.sapid_only
 @pytest.mark.slow
+@pytest.mark.as_root
 def test_ten_thousand_idle_connections(launch, scripts):
     import resource
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -3,6 +3,7 @@ leaves nothing behind, and a start that cannot succeed says why."""
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -183,6 +184,16 @@ def test_killed_supervisor_takes_everything_with_it(launch, root):
     assert not server.socket_path.exists()
 
 
+def test_request_beyond_its_limit_is_ended_also_when_nobody_waits(launch, root):
+    server = launch(root, workers=1, php={"request_timeout": "400ms"}, expect_errors=True)
+    with server.connect() as c:
+        c.send(c.format("GET", "/wait.php?until=never"))
+        victim = started(root, "never")
+    wait_until(lambda: not alive(victim), "the worker to be ended", 5)
+    settled(server, 1)
+    assert server.get("/sleep.php?ms=200").text == "slept"
+
+
 # --- reload ---------------------------------------------------------------------------------------
 
 def test_reload_under_load_fails_no_request(launch, root):
@@ -264,6 +275,24 @@ def test_reload_whose_engine_does_not_start_keeps_the_old_generation(launch, roo
     settled(server, 1)
 
 
+def test_reload_without_descriptors_keeps_the_old_generation(launch, root):
+    server = launch(root, workers=1, expect_errors=True)
+    settled(server, 1)
+    limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    used = max(int(fd) for fd in os.listdir(f"/proc/{server.process.pid}/fd")) + 1
+    for room in range(12):      # a limit for each step of the start to fail at
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (used + room, limits[1]))
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(re.findall("did not start|reload refused|takes over", server.log_text()))
+                   > room, "the end of the reload")
+        assert server.get(f"/echo.php?n={room}").text == str(room)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+    before = server.log_text().count("takes over")
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.log_text().count("takes over") > before, "the new generation")
+    settled(server, 1)
+
+
 def test_change_that_needs_a_restart_is_named(launch, root):
     server = launch(root, workers=1)
     text = server.config_path.read_text()
@@ -273,6 +302,7 @@ def test_change_that_needs_a_restart_is_named(launch, root):
     assert "only when the server is restarted" in server.log_text()
 
 
+@pytest.mark.as_root
 def test_many_reloads_leave_no_descriptor(launch, root):
     server = launch(root, workers=1)
     settled(server, 1)
@@ -513,6 +543,7 @@ def test_root_runs_php_only_with_a_loud_warning(root, workdir):
     assert p.stop() == 0
 
 
+@pytest.mark.as_root
 def test_processes_hold_only_their_own_descriptors(launch, root):
     server = launch(root, workers=1, unix_socket=True)
     settled(server, 1)
@@ -566,6 +597,10 @@ def test_service_manager_is_told(root, workdir):
                     env={"NOTIFY_SOCKET": str(workdir / "notify")})
         assert manager.recv(100) == b"READY=1"
         assert " serves " in log.read_text()
+        p.send_signal(signal.SIGHUP)
+        assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(100))
+        assert manager.recv(100) == b"READY=1"
+        assert "takes over" in log.read_text()
         p.send_signal(signal.SIGTERM)
         assert manager.recv(100) == b"STOPPING=1"
         assert p.popen.wait(5) == 0

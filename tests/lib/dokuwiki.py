@@ -14,10 +14,10 @@ WRITTEN = ("local.php", "acl.auth.php", "users.auth.php", "plugins.local.php", "
 def make_dokuwiki(root: Path) -> Path:
     if not SOURCE.exists():
         raise RuntimeError("no /usr/share/dokuwiki: apt-get install dokuwiki")
-    shutil.copytree(SOURCE, root, symlinks=False, ignore=shutil.ignore_patterns(".htaccess", "preload.php"))
+    shutil.copytree(SOURCE, root, symlinks=False, ignore=shutil.ignore_patterns(".htaccess", "preload.php", "testing"))
     (root / "conf").mkdir()
     for path in CONF.iterdir():
-        if path.is_file() and path.name not in WRITTEN:
+        if path.name not in WRITTEN and path.is_file():
             shutil.copy(path, root / "conf" / path.name)
     defaults = root / "conf" / "dokuwiki.php"
     defaults.write_text(defaults.read_text().replace("'/var/lib/dokuwiki/data'", "'./data'"))

@@ -15,6 +15,7 @@ PASSWORD = "a long pass phrase of the wiki"
 SETTINGS = """
 $wgEnableUploads = true;
 $wgUseImageMagick = false;
+$wgCacheDirectory = "$IP/cache";   // Debian's default is the system's
 $wgGroupPermissions['*']['edit'] = false;
 $wgShellRestrictionMethod = false;
 $wgMainCacheType = CACHE_ACCEL;
