@@ -24,7 +24,6 @@
 #include "supervisor/supervisor_int.h"
 
 enum {
-    START_LIMIT_S = 120,    /* preloading a large application takes seconds, never minutes */
     STOP_GRACE_MS = 1000,   /* between STOP and SIGKILL */
     FAILED_GRACE_MS = 2000, /* a pool that said FAILED ends by itself */
 };
@@ -203,6 +202,7 @@ static void activate(struct generation *g)
     }
     gateway_maybe_listen(&p->sup->gateway);
     start_wanted(p);
+    supervisor_reload_settled(p->sup);
 }
 
 static void on_engine_ready(struct generation *g, const struct control_message *m)
@@ -297,6 +297,7 @@ static void on_start_failed(struct pool *p, const char *name, const char *why)
         start_wanted(p);
     else if (!p->active)
         replace(p, 0);
+    supervisor_reload_settled(p->sup);
 }
 
 static void on_active_died(struct pool *p, const char *name, pid_t pid, const char *how,
@@ -349,7 +350,8 @@ static void on_start_limit(struct loop_timer *t)
 
     CHECK_MAGIC(g, GENERATION_MAGIC);
     mem_free(g->failure);
-    g->failure = mem_printf("it was not ready within %d seconds (it waited for %s)", START_LIMIT_S,
+    g->failure = mem_printf("it was not ready within %llu seconds (it waited for %s)",
+                            (unsigned long long)(g->pool->sup->start_limit_ns / NS_PER_S),
                             g->state == GENERATION_STARTING ? "the engine" : "the gateway");
     role_kill(&g->role);
 }
@@ -406,7 +408,7 @@ static void begin(struct pool *p, struct plan *plan)
         role_kill(&g->role);
         return;
     }
-    loop_timer_set(p->sup->loop, &g->timer, clock_monotonic_ns() + START_LIMIT_S * NS_PER_S,
+    loop_timer_set(p->sup->loop, &g->timer, clock_monotonic_ns() + p->sup->start_limit_ns,
                    on_start_limit);
 }
 

@@ -3,12 +3,14 @@
  * reason to stop serving, so errors are dropped.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "supervisor/supervisor_int.h"
 
 void notify_send(const char *state)
@@ -30,4 +32,13 @@ void notify_send(const char *state)
                             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
     (void)unused;
     close(fd);
+}
+
+void notify_reloading(void)
+{
+    char state[96];
+
+    snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu",
+             (unsigned long long)(clock_monotonic_ns() / NS_PER_US));
+    notify_send(state);
 }

@@ -22,7 +22,10 @@
 #include "supervisor/supervisor_int.h"
 #include "version.h"
 
-enum { FILES_BESIDE_CONNECTIONS = 4096 };
+enum {
+    FILES_BESIDE_CONNECTIONS = 4096,
+    START_LIMIT_S = 120, /* preloading a large application takes seconds, never minutes */
+};
 
 static void log_line(const char *line)
 {
@@ -121,9 +124,22 @@ void supervisor_reload(struct supervisor *s)
         return;
     }
     log_notice("reload: starting a new generation of each pool");
+    notify_reloading();
+    s->reloading = true;
     for (uint32_t i = 0; i < s->n_pools; i++)
         pool_renew(&s->pools[i], plan);
     plan_unref(plan);
+}
+
+void supervisor_reload_settled(struct supervisor *s)
+{
+    if (!s->reloading || s->phase != SUPERVISOR_SERVING)
+        return;
+    for (uint32_t i = 0; i < s->n_pools; i++)
+        if (s->pools[i].pending)
+            return;
+    s->reloading = false;
+    notify_send("READY=1");
 }
 
 /* The kernel's SIGHUP for a closed terminal means "end", an operator's means "reload". */
@@ -176,7 +192,7 @@ void supervisor_init(struct supervisor *s)
     memset(s, 0, sizeof(*s));
     s->magic = SUPERVISOR_MAGIC;
     s->phase = SUPERVISOR_STARTING;
-    s->started_ns = clock_monotonic_ns();
+    s->start_limit_ns = START_LIMIT_S * NS_PER_S;
     list_init(&s->roles);
     gateway_init(&s->gateway, s);
     int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);

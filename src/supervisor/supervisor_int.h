@@ -292,7 +292,8 @@ struct supervisor {
     struct list roles;
     struct rlimit nofile_before;
     bool on_terminal;
-    uint64_t started_ns;
+    bool reloading;          /* the service manager was told so */
+    uint64_t start_limit_ns; /* for a pool process to be ready; tests shorten it */
     struct loop_timer stop_timer;
 };
 
@@ -306,6 +307,8 @@ int supervisor_run(struct supervisor *s);
 void supervisor_fini(struct supervisor *s);
 /* The first start did not succeed: says why, ends everything, exit status 1. */
 void supervisor_start_failed(struct supervisor *s, const char *what, const char *why);
+/* A pool's new generation serves, or will not. */
+void supervisor_reload_settled(struct supervisor *s);
 /* The gateway accepts connections from now on. */
 void supervisor_listening(struct supervisor *s);
 void supervisor_reload(struct supervisor *s);
@@ -319,5 +322,7 @@ void supervisor_role_ended(struct supervisor *s);
 /* --- notify.c -------------------------------------------------------------------------------- */
 /* One sd_notify(3) datagram to $NOTIFY_SOCKET, silently nothing without it. */
 void notify_send(const char *state);
+/* RELOADING=1 with the time that Type=notify-reload wants; READY=1 follows. */
+void notify_reloading(void);
 
 #endif

@@ -176,6 +176,30 @@ TEST(gateway_death_during_a_reload_loses_neither_generation)
     EXPECT_INT(server_finish(&v), 0);
 }
 
+TEST(pool_that_is_never_ready_is_given_up)
+{
+    server_start(&v, NULL);
+    server_put(&v, "behave", "slow");
+    v.s.start_limit_ns = 50 * NS_PER_MS;
+    server_signal(&v, SIGHUP);
+    server_await(&v, "pool 2 start", 1);
+    pid_t hung = server_pid(&v, "pool 2 start ");
+    turn_until(no_generation_but_active);
+    EXPECT_INT(v.s.pools[0].active->number, 1);
+    EXPECT(!process_exists(hung));
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(pool_that_is_never_ready_at_first_start_ends_with_1)
+{
+    server_prepare(&v, NULL);
+    server_put(&v, "behave", "slow");
+    v.s.start_limit_ns = 50 * NS_PER_MS;
+    EXPECT_INT(supervisor_start(&v.s), 0);
+    EXPECT_INT(server_finish(&v), 1);
+}
+
 TEST(both_dead_at_once_both_come_back)
 {
     server_start(&v, NULL);
