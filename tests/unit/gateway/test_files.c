@@ -367,6 +367,7 @@ TEST(scripts_are_believed_for_a_second)
     CHECK(unlinkat(fixture_fd, "blog/index.php", 0) == 0);
     expect_kind(f, STR("/about.php"), FILES_SCRIPT);
     expect_kind(f, STR("/blog/"), FILES_SCRIPT);
+    /* This sleeps because only the clock ends the belief. */
     for (int i = 0; i < 2000 && resolve(f, STR("/about.php")) == FILES_SCRIPT; i++)
         usleep(1000);
     expect_kind(f, STR("/about.php"), FILES_NOT_FOUND);

@@ -238,13 +238,12 @@ TEST(several_ranges)
     char want[1024], length[16];
     int b = (int)type.n - 31;
     const char *boundary = type.p + 31;
-    int n = snprintf(
-        want, sizeof want,
-        "--%.*s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes 0-1/20\r\n\r\n01"
-        "\r\n--%.*s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes 5-6/20\r\n\r\n56"
-        "\r\n--%.*s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes 18-19/20\r\n\r\nij"
-        "\r\n--%.*s--\r\n",
-        b, boundary, b, boundary, b, boundary, b, boundary);
+#define PART "\r\n--%.*s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes "
+    int n = snprintf(want, sizeof want,
+                     PART "0-1/20\r\n\r\n01" PART "5-6/20\r\n\r\n56" PART
+                          "18-19/20\r\n\r\nij\r\n--%.*s--\r\n",
+                     b, boundary, b, boundary, b, boundary, b, boundary);
+    memmove(want, want + 2, (size_t)(n -= 2)); /* no line end before the first boundary */
     EXPECT_STR(((struct str){ body, body_bytes }), ((struct str){ want, (size_t)n }));
     snprintf(length, sizeof length, "%d", n);
     EXPECT_STR(header("Content-Length"), str_from(length));
