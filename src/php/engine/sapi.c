@@ -73,7 +73,8 @@ static uint16_t choose_status(sapi_headers_struct *h, struct str *ret_reason)
     if (h->http_status_line && status != 200) {
         struct str line = str_from(h->http_status_line);
         struct str version = str_cut(&line, ' ');
-        if (str_has_prefix(version, STR("HTTP/")) && parse_status(line, &given, ret_reason))
+        version.n = MIN(version.n, 5); /* PHP took header("http/1.1 404 Gone") for a status line */
+        if (str_eq_nocase(version, STR("HTTP/")) && parse_status(line, &given, ret_reason))
             return given;
     }
     for (sapi_header_struct *it = zend_llist_get_first_ex(&h->headers, &at); it;
