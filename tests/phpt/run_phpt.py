@@ -98,7 +98,7 @@ class Side:
         self.server = None
         self.starts = 0
 
-    def start(self, ini: tuple[str, ...], env: tuple[tuple[str, str], ...]) -> None:
+    def start(self, ini: list[str], env: tuple[tuple[str, str], ...]) -> None:
         self.stop()
         self.starts += 1
         folder = self.work / str(self.starts)
@@ -202,7 +202,7 @@ class Runner:
             def put_root(text):
                 return text.replace("{ROOT}", str(side.docroot))
             try:
-                side.start(tuple(map(put_root, ini)), tuple((k, put_root(v)) for k, v in env))
+                side.start([*self.options.ini, *map(put_root, ini)], tuple((k, put_root(v)) for k, v in env))
             except ProcessError as error:
                 if side is self.sides[0]:
                     self.counts["not for HTTP"] += len(tests)
@@ -436,6 +436,8 @@ def read_options():
     p.add_argument("places", nargs="*", help="tests or folders, relative to php-src")
     p.add_argument("--all", action="store_true", help="every suite that makes sense over HTTP")
     p.add_argument("--no-ini", action="store_true", help="only tests without --INI-- (no restarts: fast)")
+    p.add_argument("--ini", action="append", default=[], metavar="KEY=VALUE",
+                   help="for both servers and every test, such as opcache.jit_buffer_size=64M")
     p.add_argument("--source", help="php-src")
     p.add_argument("--fetch", action="store_true", help="get php-src from Debian when it is not there")
     p.add_argument("--keep", metavar="DIR", help="write both answers of every finding here")
