@@ -43,7 +43,7 @@ void channel_step(int line)
     last_line = line;
     if (steps_left && --steps_left == 0)
         raise(SIGKILL);
-    /* A pause between two steps lets the other side do all of its own in between. */
+    /* This sleeps because a pause between two steps lets the other side do all of its own in it. */
     stumble = stumble * UINT64_C(6364136223846793005) + 1442695040888963407;
     if (stumble_one_in && (stumble >> 33) % stumble_one_in == 0)
         nanosleep(&(struct timespec){ 0, (long)(stumble >> 40) % 100000 }, NULL);

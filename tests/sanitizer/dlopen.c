@@ -5,9 +5,9 @@
  */
 #include <dlfcn.h>
 
-void *__interceptor_dlopen(const char *path, int flags);
+void *sanitizer_dlopen(const char *path, int flags) __asm__("__interceptor_dlopen");
 
 __attribute__((visibility("default"))) void *dlopen(const char *path, int flags)
 {
-    return __interceptor_dlopen(path, flags & ~RTLD_DEEPBIND);
+    return sanitizer_dlopen(path, flags & ~RTLD_DEEPBIND);
 }
