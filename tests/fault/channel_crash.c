@@ -3,10 +3,12 @@
  * answer byte for byte: each request is answered once, or lost with the one worker that was running
  * it; nobody waits for ever.
  *
- *     channel_crash worker          a worker dies at its 1st, 2nd, 3rd... step, until it lives to
- * the end channel_crash gateway         likewise the gateway; the workers must come home
+ *     channel_crash worker              a worker dies at its 1st, 2nd, 3rd... step, until it lives
+ *                                       to the end
+ *     channel_crash gateway             likewise the gateway; the workers must come home
  *     channel_crash random [S [SEED]]   workers are killed at random moments for S seconds (default
- * 8), clients go away and are slow channel_crash                 all three
+ *                                       8), clients go away and are slow
+ *     channel_crash                     all three
  *
  * The room is compiled with CHANNEL_STEPS for this program: it calls channel_step() between any two
  * writes to shared memory that another process could see apart. This program's own process plays
