@@ -264,12 +264,14 @@ static int make_file(struct files *f, struct str path, uint32_t hash, int fd, st
         rc = -EISDIR;
     else if (!S_ISREG(s.stx_mode) || really_is_php_source(fd))
         rc = -ENOENT;
-    struct file *file = rc == 0 ? mem_try_zalloc(sizeof *file + path.n + 1) : NULL;
-    if (rc == 0 && file == NULL)
-        rc = -ENOMEM;
     if (rc < 0) {
         close(fd);
         return rc;
+    }
+    struct file *file = mem_try_zalloc(sizeof *file + path.n + 1);
+    if (file == NULL) {
+        close(fd);
+        return -ENOMEM;
     }
     file->magic = FILE_MAGIC;
     file->refs = 2; /* the cache's and the caller's */
