@@ -85,16 +85,17 @@ struct http_request {
     int64_t content_length; /* -1: no Content-Length */
     struct str method_text;
     struct str target; /* as sent */
-    struct str path;   /* raw path: of origin or absolute form, "*" for asterisk form */
+    struct str path;   /* raw path: of origin or absolute form, "*" for asterisk form; "/" for an
+                        * absolute form without one, which then does not point into the input */
     struct str query;  /* behind '?', p == NULL when there is no '?' */
     struct str host;   /* authority: from absolute form if given, else Host; may be empty in 1.0 */
-    uint32_t underscore_dropped; /* headers with '_' in the name: dropped, to be counted */
+    uint32_t underscore_dropped; /* headers with '_' or '.' in the name, which become '_' in PHP as
+                                  * '-' does and could pass for another: dropped, to be counted */
     uint32_t n_headers;
     struct http_header headers[HTTP_HEADERS_MAX]; /* all but the dropped; `Proxy` is dropped too */
 };
 
-/* Remembers how far a partial head was looked at, so that a slow sender costs O(n). Zero it first.
- */
+/* How far a partial head was looked at, so that a slow sender costs O(n). Zero it first. */
 struct http1_parser {
     uint32_t scanned; /* private: bytes judged so far */
     uint32_t line;   /* private: offset of the header line in progress, 0: still the request line */
