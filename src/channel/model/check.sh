@@ -1,0 +1,77 @@
+#!/bin/sh
+# Checks channel.pml exhaustively with spin: `check.sh` the set for every test run (about a minute),
+# `check.sh long` larger ones (some minutes, 3 GB). Then breaks the protocol in each way the model knows
+# and demands that the check notices. Needs Debian's spin and gcc.
+set -u
+model=$(cd "$(dirname "$0")" && pwd)/channel.pml
+command -v spin >/dev/null || { echo "check.sh: spin is not installed: apt-get install spin" >&2; exit 77; }
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failures=0
+
+# verify KIND FLAGS...: KIND safety (assertions, nobody waits for ever) or progress (nobody runs in circles:
+# every run of the model is finite, so any cycle is an error). Prints errors and states; 0 if none, 1 if some,
+# 2 if the search could not be finished.
+verify() {
+    kind=$1
+    shift
+    options="-DSAFETY" run=""
+    [ "$kind" = progress ] && options="-DNP" run="-l"
+    spin -a "$@" "$model" >spin.out 2>&1 || { cat spin.out; return 2; }
+    gcc -O2 $options -DCOLLAPSE -DMEMLIM=3000 -w pan.c -o pan || return 2
+    ./pan $run -m1000000 -n >pan.out 2>&1
+    errors=$(sed -n 's/.*errors: \([0-9]*\).*/\1/p' pan.out)
+    states=$(sed -n 's/^ *\([0-9.e+]*\) states, stored.*/\1/p' pan.out)
+    [ "${errors:-none}" = 0 ] && grep -q "Search not completed" pan.out && return 2
+    [ -n "$errors" ] || return 2
+    [ "$errors" = 0 ]
+}
+
+holds() {
+    verify "$@"
+    case $? in
+    0) echo "ok    $*: $states states" ;;
+    1) echo "FAIL  $*: $(grep -m1 '^pan:1' pan.out)"
+        [ -f channel.pml.trail ] && spin -t -p "$@" "$model" 2>/dev/null | tail -40
+        failures=$((failures + 1)) ;;
+    *) echo "FAIL  $*: the search was not finished"
+        cat pan.out
+        failures=$((failures + 1)) ;;
+    esac
+}
+
+breaks() {
+    verify "$@"
+    if [ $? = 1 ]; then
+        echo "ok    $*: noticed, $(grep -m1 '^pan:1' pan.out | sed 's/^pan:1: //')"
+    else
+        echo "FAIL  $*: the model does not notice"
+        failures=$((failures + 1))
+    fi
+}
+
+holds safety -DWORKERS=2 -DREQUESTS=2 -DDEATHS=1
+holds safety -DWORKERS=2 -DREQUESTS=2 -DDEATHS=1 -DRESPAWN=0 -DSLOTS=1
+holds safety -DWORKERS=1 -DREQUESTS=3 -DDEATHS=2
+holds safety -DWORKERS=2 -DREQUESTS=2 -DDEATHS=0 -DGATEWAY_DIES=1
+holds safety -DWORKERS=1 -DREQUESTS=2 -DDEATHS=1 -DGATEWAY_DIES=1
+holds safety -DWORKERS=1 -DREQUESTS=3 -DDEATHS=1 -DCANCELS=1
+holds safety -DWORKERS=2 -DREQUESTS=2 -DDEATHS=0 -DCANCELS=1
+holds progress -DWORKERS=2 -DREQUESTS=1 -DDEATHS=1 -DSLOTS=1
+holds progress -DWORKERS=1 -DREQUESTS=2 -DDEATHS=2 -DCANCELS=1
+if [ "${1:-}" = long ]; then
+    holds safety -DWORKERS=2 -DREQUESTS=3 -DDEATHS=1 -DSLOTS=1
+    holds safety -DWORKERS=2 -DREQUESTS=3 -DDEATHS=0 -DCANCELS=1
+    holds safety -DWORKERS=2 -DREQUESTS=2 -DDEATHS=1 -DCANCELS=1
+    holds progress -DWORKERS=2 -DREQUESTS=2 -DDEATHS=1
+fi
+
+breaks safety -DDEATHS=0 -DBREAK_SECOND_LOOK   # a worker sleeps without looking at the queue again
+breaks safety -DDEATHS=0 -DBREAK_SLEEP_LOOK    # the gateway sleeps without looking at the dirty bits
+breaks safety -DDEATHS=0 -DBREAK_SPACE_LOOK    # a blocked worker does not look at the head again
+breaks safety -DDEATHS=0 -DBREAK_SPACE_WAKE    # the gateway does not wake a blocked worker
+breaks safety -DRESPAWN=0 -DSLOTS=1 -DBREAK_RECOVERY_WAKE # a wake-up is not passed on
+breaks progress -DREQUESTS=1 -DSLOTS=1 -DBREAK_HELP       # only the claimer moves the head
+
+[ $failures = 0 ] || { echo "$failures checks failed"; exit 1; }
