@@ -154,8 +154,10 @@ class Bars:
 
 def foreign_percent(results):
     """Median share of one CPU that neither the server nor wrk used: how quiet the machine was."""
-    rows = [row for sizes in results["loads"].values() for servers in sizes.values()
-            for measured in servers.values() for row in measured]
+    parts = [servers for sizes in results["loads"].values() for servers in sizes.values()]
+    parts += [results[name] for name in ("cgi", "limit") if name in results]
+    rows = [row for servers in parts for measured in servers.values() for row in measured
+            if "foreign_cpu_percent" in row]
     return median(rows, "foreign_cpu_percent") if rows else 0
 
 
