@@ -2,8 +2,8 @@
  * Access log: the combined format or JSON lines. Lines of a batch are gathered and written with one
  * write(2) to a descriptor opened with O_APPEND, so lines of several threads never mix.
  *
- * Everything a client wrote is escaped: in both formats quotes, backslashes and bytes outside printable
- * ASCII become \xNN (combined) or \u00NN (JSON), so a request cannot forge a line.
+ * Everything a client wrote is escaped: in both formats quotes, backslashes and bytes outside
+ * printable ASCII become \xNN (combined) or \u00NN (JSON), so a request cannot forge a line.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -85,15 +85,17 @@ static void put_json(struct gateway_thread *t, struct exchange *x, const struct 
 
     strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", tm);
     exchange_request_id(x, id);
-    (void)!buf_printf(b, "{\"time\":\"%s.%06uZ\",\"request_id\":\"%s\",\"remote_addr\":\"%s\",\"method\":\"",
-                      when, (unsigned)(x->received_ns % NS_PER_S / 1000), id, c->peer.text);
+    (void)!buf_printf(
+        b, "{\"time\":\"%s.%06uZ\",\"request_id\":\"%s\",\"remote_addr\":\"%s\",\"method\":\"",
+        when, (unsigned)(x->received_ns % NS_PER_S / 1000), id, c->peer.text);
     put_escaped(b, r->method_text, true);
     put_text(b, "\",\"uri\":\"");
     put_escaped(b, r->target, true);
     put_text(b, "\",\"host\":\"");
     put_escaped(b, r->host, true);
-    (void)!buf_printf(b, "\",\"protocol\":\"HTTP/1.%u\",\"status\":%d,\"bytes\":%" PRIu64
-                         ",\"duration_us\":%" PRIu64 ",\"referer\":\"",
+    (void)!buf_printf(b,
+                      "\",\"protocol\":\"HTTP/1.%u\",\"status\":%d,\"bytes\":%" PRIu64
+                      ",\"duration_us\":%" PRIu64 ",\"referer\":\"",
                       x->minor, x->status, x->wire_bytes,
                       (loop_now_ns(t->loop) - x->started_ns) / 1000);
     put_escaped(b, http_find_header(r, STR("referer")), true);

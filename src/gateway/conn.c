@@ -1,10 +1,10 @@
 /*
- * One client connection: a state machine over an edge-triggered socket. conn_advance goes on as far as it
- * can without blocking; readiness, timers, backends and the end of a batch all lead there.
+ * One client connection: a state machine over an edge-triggered socket. conn_advance goes on as far
+ * as it can without blocking; readiness, timers, backends and the end of a batch all lead there.
  *
  * The input buffer holds the head of the current request at its front until the answer is complete
- * (requeueing and the access log read it again), then request body bytes or pipelined requests. Idle
- * connections own no buffer: a few hundred bytes of struct conn are all they cost.
+ * (requeueing and the access log read it again), then request body bytes or pipelined requests.
+ * Idle connections own no buffer: a few hundred bytes of struct conn are all they cost.
  */
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -71,8 +71,8 @@ static bool take_input(struct conn *c)
     return true;
 }
 
-/* Reads once. 1: bytes came; 0: nothing now; -1: the connection is over (error, or end of stream with
- * nothing left to do for it). */
+/* Reads once. 1: bytes came; 0: nothing now; -1: the connection is over (error, or end of stream
+ * with nothing left to do for it). */
 static int fill(struct conn *c, size_t want)
 {
     if (!c->may_read)
@@ -83,8 +83,8 @@ static int fill(struct conn *c, size_t want)
     ssize_t n = recv(c->watch.fd, buf_space(&c->in), room, 0);
     if (n > 0) {
         buf_commit(&c->in, (size_t)n);
-        /* A short read emptied the socket and the next edge will tell, but an end of stream that came
-         * with these bytes has told already. */
+        /* A short read emptied the socket and the next edge will tell, but an end of stream that
+         * came with these bytes has told already. */
         if ((size_t)n < room && !c->hangup)
             c->may_read = false;
         return 1;
@@ -95,7 +95,9 @@ static int fill(struct conn *c, size_t want)
         return 0;
     }
     c->may_read = false;
-    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : errno == EINTR ? (c->may_read = true, 0) : -1;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? 0
+           : errno == EINTR                        ? (c->may_read = true, 0)
+                                                   : -1;
 }
 
 static void on_timer(struct loop_timer *timer)
@@ -118,8 +120,8 @@ static void on_timer(struct loop_timer *timer)
         conn_advance(c);
         return;
     case CONN_WAIT:
-        /* In the queue too long: the request never ran. A running one has no deadline here, unless its
-         * client does not take what it was sent. */
+        /* In the queue too long: the request never ran. A running one has no deadline here, unless
+         * its client does not take what it was sent. */
         if (exchange_withdraw(c->exchange)) {
             t->count.queue_timeouts++;
             respond_status(c->exchange, 503, STR("Retry-After: 5\r\n"));
@@ -133,9 +135,7 @@ static void on_timer(struct loop_timer *timer)
     case CONN_PROXY:
     case CONN_IDLE:
     case CONN_SEND:
-    case CONN_LINGER:
-        conn_close(c);
-        return;
+    case CONN_LINGER: conn_close(c); return;
     }
 }
 
@@ -185,7 +185,7 @@ static int advance_proxy(struct conn *c)
     if (r < 0) {
         c->thread->count.bad_requests++;
         log_info("connection from %.*s closed: %s", c->peer.length, c->peer.text,
-                 http_error_text((enum http_error)-r));
+                 http_error_text((enum http_error) - r));
         conn_close(c);
         return -1;
     }
@@ -195,8 +195,8 @@ static int advance_proxy(struct conn *c)
     if (!local) {
         address_from_sockaddr(&c->peer, &source);
         address_from_sockaddr(&c->local, &destination);
-        c->trusted = trust_has(c->thread->gateway->trust,
-                               (struct str){ c->peer.text, c->peer.length });
+        c->trusted =
+            trust_has(c->thread->gateway->trust, (struct str){ c->peer.text, c->peer.length });
     }
     be_idle(c);
     return 1;
@@ -219,7 +219,7 @@ static int advance_head(struct conn *c)
     int r = http1_parse_request(&c->parser, buf_view(&c->in), &limits, &t->request);
     if (r < 0) {
         t->count.bad_requests++;
-        respond_error(c, (enum http_error)-r);
+        respond_error(c, (enum http_error) - r);
         return -1;
     }
     if (c->state == CONN_IDLE) {
@@ -243,12 +243,8 @@ static void advance(struct conn *c)
     for (;;) {
         int r = 0;
         switch (c->state) {
-        case CONN_LINGER:
-            advance_linger(c);
-            return;
-        case CONN_PROXY:
-            r = advance_proxy(c);
-            break;
+        case CONN_LINGER: advance_linger(c); return;
+        case CONN_PROXY: r = advance_proxy(c); break;
         case CONN_IDLE:
         case CONN_HEAD:
             if (begun >= REQUESTS_PER_TURN) {

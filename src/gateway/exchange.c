@@ -1,10 +1,10 @@
 /*
  * One request: where it goes, its body, its hand-over to a pool.
  *
- * Routing needs only the parsed head in the thread's scratch space. When the body has to be awaited, or
- * when the pool is restarting, the scratch is gone by then: the head, which stays at the front of the
- * connection's input buffer, is parsed and routed again. That costs a microsecond in the rare case and
- * keeps the common one free of copies.
+ * Routing needs only the parsed head in the thread's scratch space. When the body has to be
+ * awaited, or when the pool is restarting, the scratch is gone by then: the head, which stays at
+ * the front of the connection's input buffer, is parsed and routed again. That costs a microsecond
+ * in the rare case and keeps the common one free of copies.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -74,8 +74,10 @@ void exchange_request_id(const struct exchange *x, char out[REQUEST_ID_BYTES + 1
 void exchange_parse_again(struct exchange *x)
 {
     struct conn *c = x->conn;
-    const struct http_limits any = { .request_line_bytes = UINT32_MAX, .headers_bytes = UINT32_MAX,
-                                     .headers_count = HTTP_HEADERS_MAX, .body_bytes = UINT64_MAX };
+    const struct http_limits any = { .request_line_bytes = UINT32_MAX,
+                                     .headers_bytes = UINT32_MAX,
+                                     .headers_count = HTTP_HEADERS_MAX,
+                                     .body_bytes = UINT64_MAX };
     struct http1_parser parser = { 0 };
 
     int r = http1_parse_request(&parser, str_take(buf_view(&c->in), x->head_bytes), &any,
@@ -83,14 +85,14 @@ void exchange_parse_again(struct exchange *x)
     CHECKF(r == (int)x->head_bytes, "a head that was parsed once is %d now", r);
 }
 
-/* --- where it goes ------------------------------------------------------------------------------------ */
+/* --- where it goes ---------------------------------------------------------------------------- */
 
 enum verdict { VERDICT_STATUS, VERDICT_STATIC, VERDICT_REDIRECT, VERDICT_PHP };
 
 struct route {
     enum verdict verdict;
     int status;
-    struct str extra;        /* header lines of a status answer */
+    struct str extra; /* header lines of a status answer */
     struct files *files;
 };
 
@@ -134,25 +136,16 @@ static struct route find_route(struct exchange *x)
     route.files = b->files;
     files_resolve(b->files, (struct str){ t->path, (size_t)n }, &t->match);
     switch (t->match.kind) {
-    case FILES_STATIC:
-        route.verdict = VERDICT_STATIC;
-        break;
+    case FILES_STATIC: route.verdict = VERDICT_STATIC; break;
     case FILES_SCRIPT:
-    case FILES_FRONT:
-        route.verdict = VERDICT_PHP;
-        break;
+    case FILES_FRONT: route.verdict = VERDICT_PHP; break;
     case FILES_REDIRECT:
         route.verdict = VERDICT_REDIRECT;
         t->match.script_name = (struct str){ t->path, (size_t)n };
         break;
-    case FILES_FORBIDDEN:
-        route.status = 403;
-        break;
-    case FILES_UNAVAILABLE:
-        route.status = 503;
-        break;
-    case FILES_NOT_FOUND:
-        break;
+    case FILES_FORBIDDEN: route.status = 403; break;
+    case FILES_UNAVAILABLE: route.status = 503; break;
+    case FILES_NOT_FOUND: break;
     }
     return route;
 }
@@ -164,22 +157,14 @@ static void act(struct exchange *x, struct route route)
 
     x->conn->state = CONN_WAIT;
     switch (route.verdict) {
-    case VERDICT_STATUS:
-        respond_status(x, route.status, route.extra);
-        break;
-    case VERDICT_STATIC:
-        respond_static(x, route.files, t->match.file);
-        break;
-    case VERDICT_REDIRECT:
-        respond_redirect(x, t->match.script_name);
-        break;
-    case VERDICT_PHP:
-        exchange_dispatch(x);
-        break;
+    case VERDICT_STATUS: respond_status(x, route.status, route.extra); break;
+    case VERDICT_STATIC: respond_static(x, route.files, t->match.file); break;
+    case VERDICT_REDIRECT: respond_redirect(x, t->match.script_name); break;
+    case VERDICT_PHP: exchange_dispatch(x); break;
     }
 }
 
-/* --- request body -------------------------------------------------------------------------------------- */
+/* --- request body ----------------------------------------------------------------------------- */
 
 static void open_spool(struct exchange *x)
 {
@@ -218,8 +203,10 @@ static void keep_body_bytes(struct exchange *x, struct str data)
     x->body_bytes += data.n;
     return;
 no_room:
-    log_error("no room for a request body of %" PRIu64 " bytes and more: [server] max_spool_size or "
-              "the disk of spool_dir is full", x->body_bytes);
+    log_error("no room for a request body of %" PRIu64
+              " bytes and more: [server] max_spool_size or "
+              "the disk of spool_dir is full",
+              x->body_bytes);
     spool_forget(g, &x->body_fd, x->body_bytes);
     buf_fini(&x->body);
     x->body_sink = BODY_DISCARD;
@@ -259,7 +246,7 @@ void exchange_read_body(struct exchange *x)
         r = http1_body_next(&x->body_decoder, str_skip(rest, taken), &data, &used);
         if (r < 0) {
             c->thread->count.bad_requests++;
-            refuse_body(x, http_error_status((enum http_error)-r));
+            refuse_body(x, http_error_status((enum http_error) - r));
             return;
         }
         if (data.n && x->body_sink != BODY_DISCARD)
@@ -350,7 +337,7 @@ void exchange_begin(struct conn *c, uint32_t head_bytes)
     act(x, route);
 }
 
-/* --- to the pool ---------------------------------------------------------------------------------------- */
+/* --- to the pool ------------------------------------------------------------------------------ */
 
 /* What the client's side of the connection was called, after trusted proxies had their say. */
 struct identity {
@@ -443,8 +430,8 @@ static void describe(struct exchange *x, struct backend *b, struct channel_reque
         .request_id = { request_id, REQUEST_ID_BYTES },
         .remote_port = id.remote_port,
         .server_port = id.server_port,
-        .flags = (uint16_t)((id.https ? CHANNEL_HTTPS : 0) |
-                            (x->keep_alive ? CHANNEL_KEEP_ALIVE : 0)),
+        .flags =
+            (uint16_t)((id.https ? CHANNEL_HTTPS : 0) | (x->keep_alive ? CHANNEL_KEEP_ALIVE : 0)),
         .http_minor = r->minor,
         .content_length = r->content_length,
         .received_ns = x->received_ns,

@@ -2,9 +2,9 @@
  * The gateway process: boot, threads, and the control messages that tell it of listeners and pool
  * generations. All of this runs in thread 0; other threads learn of it by mailbox commands.
  *
- * A generation (struct pool_link) is added, activated when the supervisor says so, drained when another
- * one was activated, and removed. A worker's death is told by the pool process; every thread recovers its
- * share of that worker, and only then may the next incarnation begin.
+ * A generation (struct pool_link) is added, activated when the supervisor says so, drained when
+ * another one was activated, and removed. A worker's death is told by the pool process; every
+ * thread recovers its share of that worker, and only then may the next incarnation begin.
  */
 #include "gateway/gateway.h"
 
@@ -24,12 +24,13 @@
 
 static struct gateway gateway;
 
-/* --- to the supervisor ------------------------------------------------------------------------------------ */
+/* --- to the supervisor ------------------------------------------------------------------------ */
 
 static void tell_supervisor(const struct control_message *m)
 {
     int r = control_send(CONTROL_SUPERVISOR_FD, m, NULL, 0);
-    if (r < 0 && r != -EPIPE) /* EPIPE: it has let go of us, which the end of the socket says next */
+    if (r < 0 &&
+        r != -EPIPE) /* EPIPE: it has let go of us, which the end of the socket says next */
         log_error("cannot tell the supervisor: %s", strerror(-r));
 }
 
@@ -57,7 +58,7 @@ static int fail(const char *fmt, const char *detail)
     return 1;
 }
 
-/* --- workers ------------------------------------------------------------------------------------------------ */
+/* --- workers ---------------------------------------------------------------------------------- */
 
 static void find_body(struct gateway_thread *t, struct command *c)
 {
@@ -179,7 +180,7 @@ static void worker_started(struct pool_link *link, const struct control_message 
         grant_worker(link, m->worker);
 }
 
-/* --- pool generations ----------------------------------------------------------------------------------------- */
+/* --- pool generations ------------------------------------------------------------------------- */
 
 static void free_link(struct pool_link *link)
 {
@@ -281,11 +282,13 @@ static void add_backend(struct gateway_thread *t, struct command *c)
     int r = backend_add(t, c->pool);
 
     if (r < 0)
-        log_error("thread %u cannot use generation %u: errno %d", t->index, c->pool->generation, -r);
+        log_error("thread %u cannot use generation %u: errno %d", t->index, c->pool->generation,
+                  -r);
     mem_free(c);
 }
 
-/* What a generation's configuration says of routing may differ from what the gateway was started with. */
+/* What a generation's configuration says of routing may differ from what the gateway was started
+ * with. */
 static int read_link_config(struct pool_link *link, int boot_fd)
 {
     struct config_errors errors = { 0 };
@@ -298,9 +301,9 @@ static int read_link_config(struct pool_link *link, int boot_fd)
     if (r < 0)
         return r;
     const struct control_boot *b = &link->boot;
-    r = config_load(str_from(b->config_name),
-                    (struct str){ b->config_text, b->config_text_bytes },
-                    (const char *const *)b->overrides, str_from(b->base_dir), &link->config, &errors);
+    r = config_load(str_from(b->config_name), (struct str){ b->config_text, b->config_text_bytes },
+                    (const char *const *)b->overrides, str_from(b->base_dir), &link->config,
+                    &errors);
     if (r == 0 && link->pool >= link->config->n_pools)
         r = -EPROTO;
     return r;
@@ -334,8 +337,8 @@ static int open_link(struct pool_link *link, const struct control_message *m, co
     if (r < 0)
         return r;
     struct str root = control_message_text(m);
-    link->document_root = mem_strndup(root.n ? root
-                                             : link->config->pools[link->pool].document_root);
+    link->document_root =
+        mem_strndup(root.n ? root : link->config->pools[link->pool].document_root);
     link->root_fd = open(link->document_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (link->root_fd < 0)
         return -errno;
@@ -346,7 +349,8 @@ static int open_link(struct pool_link *link, const struct control_message *m, co
                           on_pool_message);
 }
 
-static void add_pool(struct gateway *g, const struct control_message *m, const int *fds, size_t n_fds)
+static void add_pool(struct gateway *g, const struct control_message *m, const int *fds,
+                     size_t n_fds)
 {
     struct pool_link *link = mem_zalloc(sizeof(*link));
 
@@ -417,7 +421,7 @@ void gateway_on_link_idle(struct gateway_thread *t, struct command *c)
         tell_supervisor_of(CONTROL_POOL_DRAINED, link);
 }
 
-/* --- control messages -------------------------------------------------------------------------------------------- */
+/* --- control messages ------------------------------------------------------------------------- */
 
 static void open_access_log(struct gateway *g)
 {
@@ -484,7 +488,8 @@ static void add_listener(struct gateway *g, const struct control_message *m, int
     CHECK(g->n_listeners < LISTENERS_MAX);
     CHECK((uint32_t)m->status < g->config->server.n_listen);
     const struct config_listen *cl = &g->config->server.listen[m->status];
-    *l = (struct listener){ .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0), .index = (uint32_t)m->status,
+    *l = (struct listener){ .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
+                            .index = (uint32_t)m->status,
                             .is_unix = cl->kind == CONFIG_LISTEN_UNIX };
     CHECK(l->fd >= 0 && fcntl(l->fd, F_SETFL, O_NONBLOCK) == 0);
     if (l->is_unix)
@@ -502,12 +507,8 @@ static void on_message(struct gateway *g, const struct control_message *m, const
         if (n_fds == 1)
             add_listener(g, m, fds[0]);
         break;
-    case CONTROL_LISTEN:
-        tell_threads(g, start_listening, NULL);
-        break;
-    case CONTROL_POOL_ADD:
-        add_pool(g, m, fds, n_fds);
-        break;
+    case CONTROL_LISTEN: tell_threads(g, start_listening, NULL); break;
+    case CONTROL_POOL_ADD: add_pool(g, m, fds, n_fds); break;
     case CONTROL_POOL_ACTIVATE:
         link = find_link(g, m->pool, m->generation);
         if (link)
@@ -530,8 +531,7 @@ static void on_message(struct gateway *g, const struct control_message *m, const
             dup2(fds[0], STDERR_FILENO);
         open_access_log(g);
         break;
-    default:
-        log_warn("message %u is not for the gateway", m->type);
+    default: log_warn("message %u is not for the gateway", m->type);
     }
 }
 
@@ -565,7 +565,7 @@ static void on_control(struct loop_watch *w, unsigned events)
     }
 }
 
-/* --- start --------------------------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static void on_signal(void *ctx, int signo)
 {
@@ -594,12 +594,14 @@ static int load_config(struct gateway *g)
     control_die_with_parent(g->boot.parent_pid, SIGTERM);
     r = config_load(str_from(g->boot.config_name),
                     (struct str){ g->boot.config_text, g->boot.config_text_bytes },
-                    (const char *const *)g->boot.overrides, str_from(g->boot.base_dir), &g->config, &errors);
+                    (const char *const *)g->boot.overrides, str_from(g->boot.base_dir), &g->config,
+                    &errors);
     if (r < 0)
         return fail("%s", errors.n ? config_error_line(g->config, &errors.v[0]) : strerror(-r));
     if (trust_new(&g->config->server.trusted_proxies, &g->trust, &bad) < 0)
         return fail("server.trusted_proxies: expected an address, a block such as 10.0.0.0/8, or "
-                    "\"unix\", found \"%s\"", mem_strndup(bad));
+                    "\"unix\", found \"%s\"",
+                    mem_strndup(bad));
     return 0;
 }
 

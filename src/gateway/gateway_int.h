@@ -12,8 +12,8 @@
  *   trust.c     which peers may speak for a client
  *   access_log.c, files.c, static.c, mime.c
  *
- * Everything a connection needs belongs to one thread; between threads there are only mailbox commands
- * and the read-only configuration.
+ * Everything a connection needs belongs to one thread; between threads there are only mailbox
+ * commands and the read-only configuration.
  */
 #ifndef SAPID_GATEWAY_GATEWAY_INT_H
 #define SAPID_GATEWAY_GATEWAY_INT_H
@@ -39,14 +39,16 @@ enum {
     BACKEND_MAGIC = 0x4241434b,
     POOLS_MAX = 64,
     LISTENERS_MAX = 64,
-    IN_BUFFER_BYTES = 8192,       /* first input buffer of an active connection, pooled per thread */
-    OUT_MEMORY_MAX = 256 * 1024,  /* answer bytes in memory for a slow client before the spool file */
-    LINGER_BYTES_MAX = 64 * 1024 * 1024, /* an upload refused half-way: its client must see the 413 */
+    IN_BUFFER_BYTES = 8192, /* first input buffer of an active connection, pooled per thread */
+    OUT_MEMORY_MAX = 256 *
+                     1024, /* answer bytes in memory for a slow client before the spool file */
+    LINGER_BYTES_MAX = 64 * 1024 *
+                       1024, /* an upload refused half-way: its client must see the 413 */
     LINGER_MS = 5000,
     REQUEST_ID_BYTES = 16,
 };
 
-/* --- one client address ----------------------------------------------------------------------------- */
+/* --- one client address ----------------------------------------------------------------------- */
 enum { ADDRESS_TEXT_MAX = 46 }; /* INET6_ADDRSTRLEN */
 struct address {
     uint16_t port;
@@ -55,7 +57,7 @@ struct address {
 };
 void address_from_sockaddr(struct address *a, const struct sockaddr_storage *ss);
 
-/* --- trust.c ----------------------------------------------------------------------------------------- */
+/* --- trust.c ---------------------------------------------------------------------------------- */
 struct trust;
 /* From [server] trusted_proxies; 0, -EINVAL with the offending text in *ret_bad. */
 MUST_USE int trust_new(const struct config_strings *list, struct trust **ret, struct str *ret_bad);
@@ -64,7 +66,7 @@ bool trust_empty(const struct trust *t);
 /* `text` is an address without port; "" stands for a unix-socket peer. */
 bool trust_has(const struct trust *t, struct str text);
 
-/* --- the process ------------------------------------------------------------------------------------- */
+/* --- the process ------------------------------------------------------------------------------ */
 struct listener {
     int fd;
     uint32_t index; /* in config->server.listen */
@@ -89,24 +91,24 @@ struct gateway {
     uint64_t id_prefix;             /* request ids: prefix of this process, then a counter */
 };
 
-/* --- one pool generation ----------------------------------------------------------------------------- */
+/* --- one pool generation ---------------------------------------------------------------------- */
 /* Shared by all threads; the main thread (thread 0) owns the sockets. */
 struct pool_link {
     struct list link;
     uint32_t pool, generation;
-    struct config *config;     /* of this generation; owned when it is not the gateway's own */
+    struct config *config; /* of this generation; owned when it is not the gateway's own */
     char *document_root;
     int root_fd;
     struct channel *channel;
     int *eventfds;
-    int *worker_sockets;       /* by worker index, -1 none */
-    uint32_t *incarnations;    /* announced by WORKER_START */
-    uint32_t *recovering;      /* threads that have yet to recover this worker's predecessor */
-    bool *announced;           /* a successor waits for that recovery */
+    int *worker_sockets;    /* by worker index, -1 none */
+    uint32_t *incarnations; /* announced by WORKER_START */
+    uint32_t *recovering;   /* threads that have yet to recover this worker's predecessor */
+    bool *announced;        /* a successor waits for that recovery */
     struct worker_watch *watches;
-    struct loop_watch socket;  /* to the pool process */
+    struct loop_watch socket; /* to the pool process */
     int socket_fd;
-    struct control_boot boot;  /* where `config` came from, when it is its own */
+    struct control_boot boot; /* where `config` came from, when it is its own */
     struct gateway *gateway;
     bool ready, dead, closing;
     uint32_t idle_threads;     /* threads without a request of this generation while it drains */
@@ -114,7 +116,7 @@ struct pool_link {
     struct loop_timer overdue; /* request_timeout; first thread */
 };
 
-/* --- overdue.c --------------------------------------------------------------------------------- */
+/* --- overdue.c -------------------------------------------------------------------------------- */
 /* First thread: looks for requests beyond request_timeout, from now on or no longer. */
 void overdue_watch(struct pool_link *link);
 void overdue_forget(struct pool_link *link);
@@ -124,38 +126,38 @@ bool overdue_worker(const struct pool_link *link, uint32_t worker);
 /* The same generation in one thread. */
 struct backend {
     uint32_t magic;
-    struct list link;          /* thread->backends */
+    struct list link; /* thread->backends */
     struct pool_link *pool;
     struct gateway_thread *thread;
-    struct loop_watch news;    /* the thread's eventfd of this channel */
+    struct loop_watch news; /* the thread's eventfd of this channel */
     struct files *files;
     struct exchange **inflight; /* by slot */
-    uint32_t n_inflight;       /* requests given to the channel and not yet released */
+    uint32_t n_inflight;        /* requests given to the channel and not yet released */
     bool draining, drain_reported;
 };
 
-/* --- one request and its answer ----------------------------------------------------------------------- */
+/* --- one request and its answer --------------------------------------------------------------- */
 enum exchange_body { BODY_NONE, BODY_MEMORY, BODY_SPOOL, BODY_DISCARD };
 
 struct out_queue {
-    struct buf memory;   /* first to send */
-    int spool_fd;        /* then this file; -1 none */
+    struct buf memory; /* first to send */
+    int spool_fd;      /* then this file; -1 none */
     uint64_t spool_at, spool_end;
 };
 
 struct exchange {
     uint32_t magic;
     struct conn *conn;
-    struct list link;          /* thread->waiting[pool]: no generation active yet */
-    struct backend *backend;   /* while in a channel */
+    struct list link;                  /* thread->waiting[pool]: no generation active yet */
+    struct backend *backend;           /* while in a channel */
     struct upstream_request *upstream; /* while with a FastCGI server, or waiting for one */
     struct channel_ticket ticket;
-    uint32_t pool;             /* index, for requeueing */
+    uint32_t pool; /* index, for requeueing */
 
     /* request */
-    uint32_t head_bytes;       /* head at the start of conn->in, kept until the answer is complete */
-    uint64_t started_ns;       /* monotonic, first byte of the head */
-    uint64_t received_ns;      /* realtime, for REQUEST_TIME_FLOAT */
+    uint32_t head_bytes;  /* head at the start of conn->in, kept until the answer is complete */
+    uint64_t started_ns;  /* monotonic, first byte of the head */
+    uint64_t received_ns; /* realtime, for REQUEST_TIME_FLOAT */
     uint64_t id;
     enum http_method method;
     uint8_t minor;
@@ -164,30 +166,30 @@ struct exchange {
     enum exchange_body body_sink;
     struct http1_body body_decoder;
     bool body_complete;
-    struct buf body;           /* BODY_MEMORY */
-    int body_fd;               /* BODY_SPOOL */
+    struct buf body; /* BODY_MEMORY */
+    int body_fd;     /* BODY_SPOOL */
     uint64_t body_bytes;
-    int early_status;          /* answer to give once the body was discarded */
+    int early_status; /* answer to give once the body was discarded */
 
     /* answer */
     int status;
     bool head_sent;
-    bool body_allowed;         /* not HEAD, 1xx, 204, 304 */
+    bool body_allowed; /* not HEAD, 1xx, 204, 304 */
     bool chunked;
-    bool complete;             /* all of it is in `out` or sent */
-    bool failed;               /* cannot be completed: close when `out` is sent */
-    bool stalled;              /* ring data waits for room in `out` */
+    bool complete; /* all of it is in `out` or sent */
+    bool failed;   /* cannot be completed: close when `out` is sent */
+    bool stalled;  /* ring data waits for room in `out` */
     uint32_t stalled_worker;
-    int64_t declared;          /* Content-Length given by PHP, -1 none */
-    uint64_t body_sent;        /* body bytes taken from the backend */
-    uint64_t wire_bytes;       /* everything written to the client */
-    struct buf head_parts;     /* HEAD that came in parts */
+    int64_t declared;      /* Content-Length given by PHP, -1 none */
+    uint64_t body_sent;    /* body bytes taken from the backend */
+    uint64_t wire_bytes;   /* everything written to the client */
+    struct buf head_parts; /* HEAD that came in parts */
     struct out_queue out;
-    struct static_plan *plan;  /* static answer not yet sent */
+    struct static_plan *plan; /* static answer not yet sent */
     uint32_t plan_segment;
 };
 
-/* --- one connection ----------------------------------------------------------------------------------- */
+/* --- one connection --------------------------------------------------------------------------- */
 enum conn_state {
     CONN_PROXY,  /* a PROXY header is expected first */
     CONN_IDLE,   /* between requests */
@@ -210,10 +212,10 @@ struct conn {
     struct http1_parser parser;
     uint32_t requests;
     uint32_t lingered;
-    bool may_read;      /* edge-triggered: bytes may wait in the socket */
+    bool may_read; /* edge-triggered: bytes may wait in the socket */
     bool may_write;
-    bool hangup;        /* the end of the client's stream is in the socket, or an error */
-    bool half_closed;   /* the client will send no more: read to the end */
+    bool hangup;      /* the end of the client's stream is in the socket, or an error */
+    bool half_closed; /* the client will send no more: read to the end */
     bool is_unix;
     bool trusted;
     bool busy;          /* conn_advance is on the stack */
@@ -223,7 +225,7 @@ struct conn {
     struct address local;
 };
 
-/* --- one thread --------------------------------------------------------------------------------------- */
+/* --- one thread ------------------------------------------------------------------------------- */
 struct gateway_counters {
     uint64_t accepted, refused, requests, underscore_headers, bad_requests, timeouts, aborted,
         queue_full, queue_timeouts, lost_workers, spooled_requests, spooled_answers, log_bytes_lost;
@@ -240,16 +242,16 @@ struct gateway_thread {
     struct backend *active[POOLS_MAX]; /* takes new requests */
     struct list waiting[POOLS_MAX];    /* struct exchange: no active backend */
     uint32_t n_waiting[POOLS_MAX];
-    struct list resume;                /* connections with a pipelined request to look at */
-    struct list graveyard;             /* closed in this batch; freed at its end, callers may still look */
+    struct list resume;    /* connections with a pipelined request to look at */
+    struct list graveyard; /* closed in this batch; freed at its end, callers may still look */
     struct thread_listener {
         struct loop_watch watch;
         struct gateway_thread *thread;
         const struct listener *listener;
-    } listeners[LISTENERS_MAX];        /* by index in gateway->listeners */
+    } listeners[LISTENERS_MAX]; /* by index in gateway->listeners */
     bool listening, accept_paused, draining, drain_reported;
     bool take_all; /* a dead worker's ring is read to its end, whatever the client's pace */
-    uint64_t spread_counter;           /* request ids */
+    uint64_t spread_counter; /* request ids */
 
     struct loop_watch mailbox;
     int mailbox_fd;
@@ -264,15 +266,15 @@ struct gateway_thread {
     char path[FILES_PATH_MAX + 1];
     struct buf target; /* of "http://host?query", whose "/" stands nowhere in the request */
 
-    char *free_in[256];                /* input buffers for reuse */
+    char *free_in[256]; /* input buffers for reuse */
     uint32_t n_free_in;
     struct exchange *free_exchanges[256];
     uint32_t n_free_exchanges;
     time_t date_at;
     char date[HTTP_DATE_BYTES];
-    struct buf head;                   /* answer head under construction */
-    struct buf lines;                  /* header lines of a worker, copied out of its ring */
-    struct buf log;                    /* access-log lines of this batch */
+    struct buf head;  /* answer head under construction */
+    struct buf lines; /* header lines of a worker, copied out of its ring */
+    struct buf log;   /* access-log lines of this batch */
     struct gateway_counters count;
 };
 
@@ -342,7 +344,8 @@ void respond_status(struct exchange *x, int status, struct str extra);
 void respond_error(struct conn *c, enum http_error e);
 void respond_redirect(struct exchange *x, struct str path);
 void respond_static(struct exchange *x, struct files *f, struct file *file);
-/* Pieces of a PHP answer; returns how many were taken. Fewer than n with x->stalled: the client is slow. */
+/* Pieces of a PHP answer; returns how many were taken. Fewer than n with x->stalled: the client is
+ * slow. */
 int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n);
 /* The same whatever the client's pace: all n are taken. */
 void respond_pieces_now(struct exchange *x, const struct channel_piece *pieces, int n);
@@ -376,7 +379,8 @@ struct backend *backend_find(struct gateway_thread *t, const struct pool_link *l
 void backend_take_waiting(struct backend *b);
 
 /* spool.c */
-/* Unlinked file in spool_dir; -ENOSPC above max_spool_size for `more` bytes. Descriptor or -errno. */
+/* Unlinked file in spool_dir; -ENOSPC above max_spool_size for `more` bytes. Descriptor or -errno.
+ */
 MUST_USE int spool_open(struct gateway *g);
 MUST_USE int spool_write(struct gateway *g, int fd, struct str bytes);
 void spool_forget(struct gateway *g, int *fd, uint64_t bytes);

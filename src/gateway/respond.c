@@ -1,10 +1,10 @@
 /*
- * Answers: framing and sending. The gateway owns the framing of every answer: whatever a backend says of
- * Content-Length is checked, Transfer-Encoding and Connection are never taken from it.
+ * Answers: framing and sending. The gateway owns the framing of every answer: whatever a backend
+ * says of Content-Length is checked, Transfer-Encoding and Connection are never taken from it.
  *
- * Bytes go straight from where they are (a worker's ring, a file) to the socket. What the client does not
- * take at once goes to the exchange's output queue: memory up to OUT_MEMORY_MAX, then an unlinked file up
- * to max_spool_size, and only then does the worker have to wait ("stalled").
+ * Bytes go straight from where they are (a worker's ring, a file) to the socket. What the client
+ * does not take at once goes to the exchange's output queue: memory up to OUT_MEMORY_MAX, then an
+ * unlinked file up to max_spool_size, and only then does the worker have to wait ("stalled").
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -54,8 +54,8 @@ bool respond_has_room(struct exchange *x)
     if (buf_length(&x->out.memory) < OUT_MEMORY_MAX || x->conn->thread->take_all)
         return true;
     if (x->out.spool_fd >= 0)
-        return atomic_load_explicit(&g->spooled_bytes, memory_order_relaxed) +
-                   2 * OUT_MEMORY_MAX < g->config->server.max_spool_size;
+        return atomic_load_explicit(&g->spooled_bytes, memory_order_relaxed) + 2 * OUT_MEMORY_MAX <
+               g->config->server.max_spool_size;
     x->out.spool_fd = spool_open(g);
     if (x->out.spool_fd < 0)
         return false;
@@ -81,8 +81,8 @@ static void out_append(struct exchange *x, struct str bytes)
     }
 }
 
-/* Bytes sent, or -1 after a fatal error. Short answers are put together first: copying some hundred bytes
- * costs less than the kernel's handling of a vector (0.1 us a request here). */
+/* Bytes sent, or -1 after a fatal error. Short answers are put together first: copying some hundred
+ * bytes costs less than the kernel's handling of a vector (0.1 us a request here). */
 static ssize_t send_now(struct exchange *x, const struct iovec *iov, int n, int flags)
 {
     struct conn *c = x->conn;
@@ -165,7 +165,8 @@ static bool flush_memory(struct exchange *x)
     return true;
 }
 
-/* Sends [*at, end) of a file. True when all is sent. `truncated` is set when the file is shorter. */
+/* Sends [*at, end) of a file. True when all is sent. `truncated` is set when the file is shorter.
+ */
 static bool send_file(struct exchange *x, int fd, uint64_t *at, uint64_t end, bool *truncated)
 {
     struct conn *c = x->conn;
@@ -351,11 +352,12 @@ static size_t error_page(char *page, size_t size, int status, const struct excha
 
     if (x && status >= 500)
         exchange_request_id(x, id);
-    int n = snprintf(page, size,
-                     "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
-                     "<h1>%d %s</h1>\n%s%s%s</html>\n",
-                     status, http_status_reason(status), status, http_status_reason(status),
-                     id[0] ? "<p>Request " : "", id, id[0] ? "</p>\n" : "");
+    int n =
+        snprintf(page, size,
+                 "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
+                 "<h1>%d %s</h1>\n%s%s%s</html>\n",
+                 status, http_status_reason(status), status, http_status_reason(status),
+                 id[0] ? "<p>Request " : "", id, id[0] ? "</p>\n" : "");
     return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
 }
 
@@ -426,8 +428,8 @@ void respond_redirect(struct exchange *x, struct str path)
     respond_status(x, 301, (struct str){ location, at });
 }
 
-/* Answers what could not be parsed and closes. No exchange exists; error 0 means a head that did not come
- * in time (408). */
+/* Answers what could not be parsed and closes. No exchange exists; error 0 means a head that did
+ * not come in time (408). */
 void respond_error(struct conn *c, enum http_error e)
 {
     struct gateway_thread *t = c->thread;
@@ -439,16 +441,18 @@ void respond_error(struct conn *c, enum http_error e)
         conn_close(c);
         return;
     }
-    int n = snprintf(page, sizeof(page),
-                     "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
-                     "<h1>%d %s</h1>\n<p>%s</p>\n</html>\n",
-                     status, http_status_reason(status), status, http_status_reason(status),
-                     e ? http_error_text(e) : "The request head did not arrive in time.");
+    int n =
+        snprintf(page, sizeof(page),
+                 "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
+                 "<h1>%d %s</h1>\n<p>%s</p>\n</html>\n",
+                 status, http_status_reason(status), status, http_status_reason(status),
+                 e ? http_error_text(e) : "The request head did not arrive in time.");
     CHECK(n > 0 && (size_t)n < sizeof(page));
     put_own_head(&x, status, STR_NONE, (size_t)n);
     struct str head = buf_view(&t->head);
     struct iovec iov[2] = { { (void *)(uintptr_t)head.p, head.n }, { page, (size_t)n } };
-    /* A fresh answer on a connection with nothing queued: the socket takes it or the client is hopeless. */
+    /* A fresh answer on a connection with nothing queued: the socket takes it or the client is
+     * hopeless. */
     (void)send_now(&x, iov, 2, 0);
     t->head.head = t->head.tail = 0;
     log_info("%.*s: %d, %s", c->peer.length, c->peer.text, status,
@@ -459,7 +463,7 @@ void respond_error(struct conn *c, enum http_error e)
 
 void respond_continue(struct conn *c)
 {
-    struct iovec iov = { (void *)(uintptr_t)"HTTP/1.1 100 Continue\r\n\r\n", 25 };
+    struct iovec iov = { (void *)(uintptr_t) "HTTP/1.1 100 Continue\r\n\r\n", 25 };
 
     send_or_queue(c->exchange, &iov, 1);
 }
@@ -530,8 +534,7 @@ static bool take_header(struct exchange *x, struct php_head *h, struct str name,
         if (name_is(name, "server", 6))
             h->has_server = true;
         return true;
-    case 7:
-        return !name_is(name, "trailer", 7) && !name_is(name, "upgrade", 7);
+    case 7: return !name_is(name, "trailer", 7) && !name_is(name, "upgrade", 7);
     case 10:
         if (name_is(name, "connection", 10)) {
             if (str_eq_nocase(value, STR("close")))
@@ -546,15 +549,14 @@ static bool take_header(struct exchange *x, struct php_head *h, struct str name,
             return false;
         }
         return true;
-    case 17:
-        return !name_is(name, "transfer-encoding", 17);
-    default:
-        return true;
+    case 17: return !name_is(name, "transfer-encoding", 17);
+    default: return true;
     }
 }
 
-/* Copies the worker's header lines to t->head, without what is ours. Lines that are not "Name: value" with
- * a token and a clean value are dropped: the worker is not trusted to keep the framing intact. */
+/* Copies the worker's header lines to t->head, without what is ours. Lines that are not "Name:
+ * value" with a token and a clean value are dropped: the worker is not trusted to keep the framing
+ * intact. */
 static void put_php_headers(struct exchange *x, struct php_head *h, struct str lines)
 {
     struct gateway_thread *t = x->conn->thread;
@@ -583,8 +585,8 @@ static void put_php_headers(struct exchange *x, struct php_head *h, struct str l
     }
 }
 
-/* The header lines of a head, copied out of the ring before anything is concluded from them. Parts of a
- * long one were kept in head_parts. */
+/* The header lines of a head, copied out of the ring before anything is concluded from them. Parts
+ * of a long one were kept in head_parts. */
 static struct str head_lines(struct exchange *x, const struct channel_piece *p)
 {
     struct buf *b = buf_length(&x->head_parts) ? &x->head_parts : &x->conn->thread->lines;
@@ -604,7 +606,8 @@ static void keep_head_part(struct exchange *x, const struct channel_piece *p)
             cut(x);
 }
 
-/* How the end of the body is marked. `known`: its length if the whole answer is at hand, else -1. */
+/* How the end of the body is marked. `known`: its length if the whole answer is at hand, else -1.
+ */
 static void put_framing(struct exchange *x, int64_t known)
 {
     struct gateway_thread *t = x->conn->thread;
@@ -615,8 +618,9 @@ static void put_framing(struct exchange *x, int64_t known)
         return;
     }
     if (x->declared >= 0) {
-        /* Also when the body turns out shorter or longer: the script's word is kept, as by FPM behind
-         * nginx, and never depends on how much of the answer happened to come in one batch. */
+        /* Also when the body turns out shorter or longer: the script's word is kept, as by FPM
+         * behind nginx, and never depends on how much of the answer happened to come in one batch.
+         */
         put_length(t, (uint64_t)x->declared);
     } else if (known >= 0 && x->body_allowed) {
         x->declared = known;
@@ -795,12 +799,9 @@ int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n
                     g.n_lines++; /* bounds the pieces of one send in every framing */
             }
             break;
-        case CHANNEL_END:
-            gather_end(x, &g);
-            break;
+        case CHANNEL_END: gather_end(x, &g); break;
         case CHANNEL_FLUSH:
-        case CHANNEL_FILE:
-            break;
+        case CHANNEL_FILE: break;
         }
     }
     send_or_queue(x, g.iov, g.n);

@@ -1,6 +1,7 @@
 /*
- * Spool: unlinked files in spool_dir for bodies that do not fit in memory. Nothing has a name, so nothing
- * is left behind however the server ends. All of them together are bounded by max_spool_size.
+ * Spool: unlinked files in spool_dir for bodies that do not fit in memory. Nothing has a name, so
+ * nothing is left behind however the server ends. All of them together are bounded by
+ * max_spool_size.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,8 @@
 /*
- * One gateway thread: its loop, its connections and its side of every pool generation. The hooks around
- * the poll are where batching happens: after all sockets of a batch were served, workers are woken once,
- * then every ring with news is read; before blocking, the thread declares itself asleep to the channels.
+ * One gateway thread: its loop, its connections and its side of every pool generation. The hooks
+ * around the poll are where batching happens: after all sockets of a batch were served, workers are
+ * woken once, then every ring with news is read; before blocking, the thread declares itself asleep
+ * to the channels.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -177,7 +178,8 @@ static void on_acceptable(struct loop_watch *w, unsigned events)
             continue;
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             log_warn("cannot accept connections (errno %d): %u are open; waiting until one closes; "
-                     "raise LimitNOFILE or lower [server] max_connections", errno, t->n_conns);
+                     "raise LimitNOFILE or lower [server] max_connections",
+                     errno, t->n_conns);
             thread_stop_listening(t);
             t->accept_paused = true;
         }
@@ -215,7 +217,6 @@ void thread_stop_listening(struct gateway_thread *t)
         loop_watch_remove(t->loop, &t->listeners[i].watch);
 }
 
-
 void thread_conn_gone(struct gateway_thread *t)
 {
     if (t->accept_paused && !t->draining)
@@ -242,8 +243,9 @@ void thread_drain(struct gateway_thread *t)
 
 int thread_init(struct gateway_thread *t, struct gateway *g, uint32_t index)
 {
-    const struct loop_hooks hooks = { .before_wait = before_wait, .after_wait = after_wait,
-                                      .after_batch = after_batch, .ctx = t };
+    const struct loop_hooks hooks = {
+        .before_wait = before_wait, .after_wait = after_wait, .after_batch = after_batch, .ctx = t
+    };
 
     t->index = index;
     t->gateway = g;

@@ -1,6 +1,7 @@
 /*
- * Who may speak for a client: [server] trusted_proxies, a list of addresses, CIDR blocks and "unix" (peers
- * on a unix socket, which have no address). IPv4 is kept as IPv4-mapped IPv6, so that there is one compare.
+ * Who may speak for a client: [server] trusted_proxies, a list of addresses, CIDR blocks and "unix"
+ * (peers on a unix socket, which have no address). IPv4 is kept as IPv4-mapped IPv6, so that there
+ * is one compare.
  */
 #include <arpa/inet.h>
 #include <errno.h>

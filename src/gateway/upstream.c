@@ -22,7 +22,7 @@ enum {
     TRIES_MAX = 8,
 };
 
-/* --- servers ---------------------------------------------------------------------------------------------- */
+/* --- servers ---------------------------------------------------------------------------------- */
 
 struct server {
     struct sockaddr_storage address;
@@ -33,9 +33,9 @@ struct server {
     uint32_t active;        /* connections with a request */
     struct list idle;       /* struct upstream_conn */
     uint32_t n_idle;
-    uint32_t failures;      /* in a row */
-    uint64_t out_until_ns;  /* 0: in service */
-    bool probing;           /* half open: one request is out to see */
+    uint32_t failures;     /* in a row */
+    uint64_t out_until_ns; /* 0: in service */
+    bool probing;          /* half open: one request is out to see */
 };
 
 struct upstream {
@@ -45,7 +45,7 @@ struct upstream {
     uint32_t n_servers;
     struct list queue; /* struct exchange, by link */
     uint32_t n_queue;
-    struct list active; /* struct upstream_conn */
+    struct list active;      /* struct upstream_conn */
     struct loop_timer retry; /* a server comes back, the queue goes on */
     struct upstream_counters count;
 };
@@ -59,7 +59,7 @@ struct upstream_conn {
     struct server *server;
     struct exchange *exchange; /* NULL: idle */
     bool connected, reused, may_read, may_write, head_done, any_bytes, sent_bytes, reading;
-    struct buf out, in, cgi;   /* cgi: response head so far */
+    struct buf out, in, cgi; /* cgi: response head so far */
     uint64_t body_at, body_end;
     bool stdin_closed;
     struct fastcgi_reader reader;
@@ -100,7 +100,8 @@ static int resolve(struct server *s, const struct config_listen *address)
     return 0;
 }
 
-int upstream_new(struct gateway_thread *t, const struct config_fastcgi *config, struct upstream **ret)
+int upstream_new(struct gateway_thread *t, const struct config_fastcgi *config,
+                 struct upstream **ret)
 {
     struct upstream *u = mem_zalloc(sizeof(*u));
     int r = 0;
@@ -118,7 +119,9 @@ int upstream_new(struct gateway_thread *t, const struct config_fastcgi *config, 
         list_init(&s->idle);
         s->weight = c->weight ? c->weight : 1;
         /* The limit holds for all threads together. */
-        s->limit = c->connections ? (c->connections + t->gateway->n_threads - 1) / t->gateway->n_threads : 0;
+        s->limit = c->connections
+                       ? (c->connections + t->gateway->n_threads - 1) / t->gateway->n_threads
+                       : 0;
         s->text = c->address.text;
         if ((r = resolve(s, &c->address)) < 0)
             break;
@@ -199,7 +202,8 @@ static void server_failed(struct upstream *u, struct server *s, const char *why)
     if (s->out_until_ns == 0)
         u->count.ejected++;
     s->out_until_ns = loop_now_ns(u->thread->loop) + pause_ms * NS_PER_MS;
-    log_warn("fastcgi server %.*s: %s; left out for %" PRIu64 " ms", STR_ARG(s->text), why, pause_ms);
+    log_warn("fastcgi server %.*s: %s; left out for %" PRIu64 " ms", STR_ARG(s->text), why,
+             pause_ms);
 }
 
 static void server_succeeded(struct server *s)
@@ -211,7 +215,7 @@ static void server_succeeded(struct server *s)
     s->probing = false;
 }
 
-/* --- connections -------------------------------------------------------------------------------------------- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 static void conn_free(struct upstream_conn *c)
 {
@@ -238,7 +242,8 @@ static void conn_free(struct upstream_conn *c)
 
 static bool idempotent(enum http_method m)
 {
-    return m == HTTP_GET || m == HTTP_HEAD || m == HTTP_PUT || m == HTTP_DELETE || m == HTTP_OPTIONS;
+    return m == HTTP_GET || m == HTTP_HEAD || m == HTTP_PUT || m == HTTP_DELETE ||
+           m == HTTP_OPTIONS;
 }
 
 static void detach(struct exchange *x)
@@ -250,7 +255,8 @@ static void detach(struct exchange *x)
     mem_free(q);
 }
 
-/* This connection is lost with its request. The request goes elsewhere if it may, else it is answered. */
+/* This connection is lost with its request. The request goes elsewhere if it may, else it is
+ * answered. */
 static void conn_failed(struct upstream_conn *c, int status, const char *why, bool server_fault)
 {
     struct upstream *u = c->upstream;
@@ -292,12 +298,14 @@ static void on_timeout(struct loop_timer *timer)
     if (c->exchange->stalled) {
         loop_timer_set(c->upstream->thread->loop, timer,
                        loop_now_ns(c->upstream->thread->loop) +
-                           c->upstream->config->response_timeout_ms * NS_PER_MS, on_timeout);
+                           c->upstream->config->response_timeout_ms * NS_PER_MS,
+                       on_timeout);
         return;
     }
     c->upstream->count.timeouts++;
     conn_failed(c, c->connected ? 504 : 502,
-                c->connected ? "no answer within response_timeout" : "no connection within connect_timeout",
+                c->connected ? "no answer within response_timeout"
+                             : "no connection within connect_timeout",
                 !c->connected);
 }
 
@@ -307,7 +315,7 @@ static void await(struct upstream_conn *c, uint64_t timeout_ms)
     loop_timer_set(loop, &c->timer, loop_now_ns(loop) + timeout_ms * NS_PER_MS, on_timeout);
 }
 
-/* --- sending -------------------------------------------------------------------------------------------------- */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 /* The next STDIN record into `out`. */
 static int refill(struct upstream_conn *c)
@@ -368,7 +376,7 @@ static int send_request(struct upstream_conn *c)
     return 0;
 }
 
-/* --- receiving -------------------------------------------------------------------------------------------------- */
+/* --- receiving -------------------------------------------------------------------------------- */
 
 struct batch {
     struct channel_piece pieces[PIECES_MAX];
@@ -385,7 +393,8 @@ static void add_piece(struct batch *b, enum channel_piece_type type, struct str 
     p->iov[0] = (struct iovec){ (void *)(uintptr_t)data.p, data.n };
 }
 
-/* STDOUT: first the head, then the body. 0, or -EPROTO. `lines` lives until the batch is answered. */
+/* STDOUT: first the head, then the body. 0, or -EPROTO. `lines` lives until the batch is answered.
+ */
 static int take_stdout(struct upstream_conn *c, struct batch *b, struct str data, struct buf *lines)
 {
     if (c->head_done) {
@@ -535,8 +544,10 @@ static void receive(struct upstream_conn *c)
             return;
         }
         if (n <= 0) {
-            conn_failed(c, 502, n == 0 ? "it closed the connection before the end of its answer"
-                                       : strerror(errno), true);
+            conn_failed(c, 502,
+                        n == 0 ? "it closed the connection before the end of its answer"
+                               : strerror(errno),
+                        true);
             return;
         }
         c->any_bytes = true;
@@ -594,7 +605,7 @@ static void on_ready(struct loop_watch *w, unsigned events)
     advance(c);
 }
 
-/* --- requests --------------------------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static int fill_out(struct upstream_conn *c, struct exchange *x)
 {
@@ -639,7 +650,8 @@ static int conn_open(struct upstream *u, struct server *s, struct upstream_conn 
     buf_init(&c->in, 0);
     buf_init(&c->cgi, 0);
     list_init(&c->link);
-    r = loop_watch_add(u->thread->loop, &c->watch, fd, LOOP_READ | LOOP_WRITE | LOOP_EDGE, on_ready);
+    r = loop_watch_add(u->thread->loop, &c->watch, fd, LOOP_READ | LOOP_WRITE | LOOP_EDGE,
+                       on_ready);
     if (r < 0) {
         close(fd);
         mem_free(c);
@@ -696,7 +708,7 @@ static void start(struct upstream *u, struct exchange *x)
 
     while (x->upstream->tries < TRIES_MAX) {
         struct server *s = u->config->balance == CONFIG_BALANCE_LEAST ? pick_least(u, now)
-                                                                     : pick_in_turn(u, now);
+                                                                      : pick_in_turn(u, now);
         if (!s && !any_in_service(u, now)) {
             give_up(u, x, 503);
             return;
@@ -766,7 +778,8 @@ static struct str header_variable(struct str name, char *out)
 }
 
 /* Fields of one name become one parameter, as RFC 9110 5.3 allows and nginx does. */
-static int put_header(struct buf *params, const struct channel_pair *headers, uint32_t n, uint32_t at)
+static int put_header(struct buf *params, const struct channel_pair *headers, uint32_t n,
+                      uint32_t at)
 {
     char name[512];
     struct str key = headers[at].name;
@@ -833,8 +846,8 @@ static int put_params(struct buf *params, const struct channel_request *r,
         { STR("HTTP_HOST"), r->host },
     };
     for (size_t i = 0; i < ARRAY_LENGTH(fixed) && e == 0; i++) {
-        if (fixed[i].value.n == 0 && (str_eq(fixed[i].name, STR("PATH_INFO")) ||
-                                      str_eq(fixed[i].name, STR("HTTP_HOST"))))
+        if (fixed[i].value.n == 0 &&
+            (str_eq(fixed[i].name, STR("PATH_INFO")) || str_eq(fixed[i].name, STR("HTTP_HOST"))))
             continue;
         e = fastcgi_put_param(params, fixed[i].name, fixed[i].value);
     }

@@ -139,7 +139,8 @@ static void read_end(struct fastcgi_reader *r, struct str data, struct fastcgi_e
     ret->protocol_status = p[4];
 }
 
-int fastcgi_read(struct fastcgi_reader *r, struct str in, struct fastcgi_event *ret, size_t *ret_used)
+int fastcgi_read(struct fastcgi_reader *r, struct str in, struct fastcgi_event *ret,
+                 size_t *ret_used)
 {
     size_t used = 0;
 
@@ -181,7 +182,7 @@ int fastcgi_read(struct fastcgi_reader *r, struct str in, struct fastcgi_event *
     return 0;
 }
 
-/* --- the head of the response ------------------------------------------------------------------------- */
+/* --- the head of the response ----------------------------------------------------------------- */
 
 /* Finds the empty line. Returns the bytes up to and with it, 0 when it has not come. */
 static size_t head_end(struct str in)
@@ -207,7 +208,8 @@ static int take_status(struct str value, struct buf *lines, uint16_t *ret_status
         return -EPROTO;
     *ret_status = (uint16_t)n;
     value = str_trim(value);
-    if (!value.n || str_eq(value, str_from(http_status_reason((int)n))) || !http_is_field_value(value))
+    if (!value.n || str_eq(value, str_from(http_status_reason((int)n))) ||
+        !http_is_field_value(value))
         return 0;
     return buf_printf(lines, ":reason: %.*s\r\n", STR_ARG(value));
 }

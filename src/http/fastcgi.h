@@ -1,7 +1,7 @@
 /*
- * FastCGI 1.0, the responder role as a web server speaks it to php-fpm: requests into bytes, bytes into
- * events. Never touches a socket. Sources: the FastCGI specification (fastcgi.com, sections 3 to 6), RFC
- * 3875 for the head that a response starts with.
+ * FastCGI 1.0, the responder role as a web server speaks it to php-fpm: requests into bytes, bytes
+ * into events. Never touches a socket. Sources: the FastCGI specification (fastcgi.com, sections 3
+ * to 6), RFC 3875 for the head that a response starts with.
  *
  * One request at a time on a connection (request id 1): php-fpm does not multiplex.
  */
@@ -20,18 +20,19 @@ enum {
     FASTCGI_RECORD_MAX = 65528, /* content of one record that needs no padding */
 };
 
-/* --- request ------------------------------------------------------------------------------------------ */
+/* --- request ---------------------------------------------------------------------------------- */
 /* BEGIN_REQUEST. `keep`: the connection stays open after the response. */
 MUST_USE int fastcgi_put_begin(struct buf *out, bool keep);
 /* One name-value pair into `params`, which holds only pairs. */
 MUST_USE int fastcgi_put_param(struct buf *params, struct str name, struct str value);
 /* All of `params` as PARAMS records, with the empty one that ends the stream. */
 MUST_USE int fastcgi_put_params(struct buf *out, struct str params);
-/* Header of a STDIN record of `bytes` (at most FASTCGI_RECORD_MAX), 0 ends the stream. No padding. */
+/* Header of a STDIN record of `bytes` (at most FASTCGI_RECORD_MAX), 0 ends the stream. No padding.
+ */
 void fastcgi_stdin_header(char out[FASTCGI_HEADER_BYTES], uint32_t bytes);
 MUST_USE int fastcgi_put_abort(struct buf *out);
 
-/* --- response ----------------------------------------------------------------------------------------- */
+/* --- response --------------------------------------------------------------------------------- */
 enum fastcgi_event_type {
     FASTCGI_MORE,   /* nothing whole yet */
     FASTCGI_STDOUT, /* data: part of the response */
@@ -54,15 +55,17 @@ struct fastcgi_reader {
     char end[8];
 };
 
-/* Takes from the front of `in`; `*ret_used` bytes are done with. 0, or -EPROTO: the upstream does not speak
- * FastCGI (wrong version, another request's id, a record type a responder does not send). */
+/* Takes from the front of `in`; `*ret_used` bytes are done with. 0, or -EPROTO: the upstream does
+ * not speak FastCGI (wrong version, another request's id, a record type a responder does not send).
+ */
 MUST_USE int fastcgi_read(struct fastcgi_reader *r, struct str in, struct fastcgi_event *ret,
                           size_t *ret_used);
 
-/* The head of a CGI response: header lines up to an empty one, line ends CRLF or LF. Returns the bytes it
- * takes, 0 when it is not complete, -EPROTO when it is no head. `lines` gets "Name: value\r\n" for all but
- * Status, preceded by ":reason: ..." when Status had a reason of its own. `*ret_status`: from Status; 302
- * with a Location and no Status (RFC 3875 section 6.3.4); else 200. */
+/* The head of a CGI response: header lines up to an empty one, line ends CRLF or LF. Returns the
+ * bytes it takes, 0 when it is not complete, -EPROTO when it is no head. `lines` gets "Name:
+ * value\r\n" for all but Status, preceded by ":reason: ..." when Status had a reason of its own.
+ * `*ret_status`: from Status; 302 with a Location and no Status (RFC 3875 section 6.3.4); else 200.
+ */
 MUST_USE int cgi_parse_head(struct str in, struct buf *lines, uint16_t *ret_status);
 
 #endif
