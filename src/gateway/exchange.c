@@ -85,71 +85,6 @@ void exchange_parse_again(struct exchange *x)
     CHECKF(r == (int)x->head_bytes, "a head that was parsed once is %d now", r);
 }
 
-/* --- where it goes ---------------------------------------------------------------------------- */
-
-enum verdict { VERDICT_STATUS, VERDICT_STATIC, VERDICT_REDIRECT, VERDICT_PHP };
-
-struct route {
-    enum verdict verdict;
-    int status;
-    struct str extra; /* header lines of a status answer */
-    struct files *files;
-};
-
-static struct backend *pool_backend(struct gateway_thread *t, uint32_t pool)
-{
-    return t->active[pool];
-}
-
-/* With thread->request set. VERDICT_STATIC holds a file reference in thread->match. */
-static struct route find_route(struct exchange *x)
-{
-    struct gateway_thread *t = x->conn->thread;
-    const struct http_request *r = &t->request;
-    struct route route = { .verdict = VERDICT_STATUS, .status = 404 };
-    struct backend *b = pool_backend(t, x->pool);
-
-    if (r->form == HTTP_ASTERISK_FORM) {
-        route.status = 204;
-        route.extra = STR("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
-        return route;
-    }
-    if (r->method == HTTP_CONNECT || r->method == HTTP_TRACE) {
-        route.status = 405;
-        route.extra = STR("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
-        return route;
-    }
-    if (r->path.n >= sizeof(t->path)) {
-        route.status = 414;
-        return route;
-    }
-    int n = http_normalize_path(r->path, t->path);
-    if (n < 0) {
-        route.status = 400;
-        return route;
-    }
-    if (!b) {
-        /* No generation is up: every request waits for one, files too, since they are its files. */
-        route.verdict = VERDICT_PHP;
-        return route;
-    }
-    route.files = b->files;
-    files_resolve(b->files, (struct str){ t->path, (size_t)n }, &t->match);
-    switch (t->match.kind) {
-    case FILES_STATIC: route.verdict = VERDICT_STATIC; break;
-    case FILES_SCRIPT:
-    case FILES_FRONT: route.verdict = VERDICT_PHP; break;
-    case FILES_REDIRECT:
-        route.verdict = VERDICT_REDIRECT;
-        t->match.script_name = (struct str){ t->path, (size_t)n };
-        break;
-    case FILES_FORBIDDEN: route.status = 403; break;
-    case FILES_UNAVAILABLE: route.status = 503; break;
-    case FILES_NOT_FOUND: break;
-    }
-    return route;
-}
-
 /* Request complete; thread->request and thread->match belong to it. */
 static void act(struct exchange *x, struct route route)
 {
@@ -229,7 +164,7 @@ static void body_done(struct exchange *x)
         return;
     }
     exchange_parse_again(x);
-    act(x, find_route(x));
+    act(x, route_find(x));
 }
 
 void exchange_read_body(struct exchange *x)
@@ -282,7 +217,7 @@ static bool begin_body(struct exchange *x, const struct route *route)
     if (x->wants_continue && route->verdict != VERDICT_PHP) {
         /* The final answer needs no body: say it instead of 100 (RFC 9110 section 10.1.1). */
         x->keep_alive = false;
-        act(x, find_route(x));
+        act(x, route_find(x));
         return false;
     }
     http1_body_init(&x->body_decoder, r, s->max_body_size);
@@ -327,7 +262,7 @@ void exchange_begin(struct conn *c, uint32_t head_bytes)
     t->count.requests++;
     t->count.underscore_headers += r->underscore_dropped;
 
-    struct route route = find_route(x);
+    struct route route = route_find(x);
     if (r->chunked || r->content_length > 0) {
         if (begin_body(x, &route))
             exchange_read_body(x);
@@ -517,7 +452,7 @@ static void push(struct exchange *x, struct backend *b)
 
 void exchange_dispatch(struct exchange *x)
 {
-    struct backend *b = pool_backend(x->conn->thread, x->pool);
+    struct backend *b = x->conn->thread->active[x->pool];
 
     if (b)
         push(x, b);
@@ -528,7 +463,7 @@ void exchange_dispatch(struct exchange *x)
 void exchange_dispatch_again(struct exchange *x)
 {
     exchange_parse_again(x);
-    act(x, find_route(x));
+    act(x, route_find(x));
 }
 
 bool exchange_withdraw(struct exchange *x)

@@ -337,6 +337,19 @@ bool exchange_withdraw(struct exchange *x);
 void exchange_free(struct exchange *x);
 void exchange_request_id(const struct exchange *x, char out[REQUEST_ID_BYTES + 1]);
 
+/* route.c */
+enum verdict { VERDICT_STATUS, VERDICT_STATIC, VERDICT_REDIRECT, VERDICT_PHP };
+struct route {
+    enum verdict verdict;
+    int status;
+    struct str extra;    /* header lines of a status answer */
+    struct files *files; /* VERDICT_STATIC */
+    const struct config_route *rule; /* the [[route]] that decided; NULL: the default rules */
+};
+/* With thread->request set; sets x->pool. VERDICT_STATIC holds a file reference in thread->match, VERDICT_PHP
+ * has the script there. */
+struct route route_find(struct exchange *x);
+
 /* respond.c */
 /* Complete answer of our own with a short HTML body. `extra`: header lines or STR_NONE. */
 void respond_status(struct exchange *x, int status, struct str extra);
