@@ -1,6 +1,6 @@
 /*
- * One pool generation as one thread sees it: requests into the channel, answers out of the workers' rings,
- * and what happens to both when a worker or the whole pool process dies.
+ * One pool generation as one thread sees it: requests into the channel, answers out of the workers'
+ * rings, and what happens to both when a worker or the whole pool process dies.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +14,8 @@ enum { PIECES_PER_LOOK = 64 };
 
 static void on_news(struct loop_watch *w, unsigned events)
 {
-    /* Edge-triggered and never read: waking is all it is for. The rings are read after the batch. */
+    /* Edge-triggered and never read: waking is all it is for. The rings are read after the batch.
+     */
     (void)w;
     (void)events;
 }
@@ -47,6 +48,7 @@ int backend_add(struct gateway_thread *t, struct pool_link *link)
         mem_free(b);
         return r;
     }
+    channel_defer(link->channel, t->index, CHANNEL_DEFER_NS, CHANNEL_DEFER_RESPONSES);
     list_push_back(&t->backends, &b->link);
     return 0;
 }
@@ -123,7 +125,7 @@ void backend_forget(struct exchange *x)
     channel_release(b->pool->channel, b->thread->index, ticket);
 }
 
-/* --- answers ------------------------------------------------------------------------------------------------- */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 static void kill_worker(struct gateway_thread *t, struct command *c)
 {
@@ -150,7 +152,8 @@ static int take_group(struct backend *b, uint32_t worker, const struct channel_p
     struct channel_ticket ticket = p[0].ticket;
     struct exchange *x = b->inflight[ticket.slot];
 
-    /* The channel delivers only pieces of tickets that are out, and each of those has its exchange. */
+    /* The channel delivers only pieces of tickets that are out, and each of those has its exchange.
+     */
     CHECK(x && x->ticket.seq == ticket.seq);
     int taken = respond_pieces(x, p, n);
     if (x->stalled)
@@ -201,7 +204,7 @@ void backend_poll(struct backend *b)
         backend_poll_worker(b, (uint32_t)worker);
 }
 
-/* --- death ----------------------------------------------------------------------------------------------------- */
+/* --- death ------------------------------------------------------------------------------------ */
 
 static void take_rest(struct backend *b, uint32_t worker)
 {
@@ -275,12 +278,12 @@ void backend_take_waiting(struct backend *b)
     }
 }
 
-/* --- spooled bodies --------------------------------------------------------------------------------------------- */
+/* --- spooled bodies --------------------------------------------------------------------------- */
 
 void backend_send_body(struct backend *b, struct channel_ticket ticket, uint32_t worker)
 {
-    struct exchange *x = ticket.slot < channel_geometry(b->pool->channel)->slots
-                             ? b->inflight[ticket.slot] : NULL;
+    struct exchange *x =
+        ticket.slot < channel_geometry(b->pool->channel)->slots ? b->inflight[ticket.slot] : NULL;
     struct control_message m;
     uint32_t owner;
 
