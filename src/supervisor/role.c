@@ -270,7 +270,7 @@ void role_describe_exit(int wait_status, char *ret, size_t size)
 
 uint64_t backoff_next_ns(struct backoff *b, uint64_t lived_ns)
 {
-    if (lived_ns >= 10 * NS_PER_S)
+    if (lived_ns >= 1 * NS_PER_S)
         b->failures = 0;
     unsigned n = b->failures++;
     if (n == 0)

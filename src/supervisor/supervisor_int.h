@@ -175,7 +175,7 @@ char **role_environment(const struct config_pool *p, const struct user *u);
 void role_environment_free(char **env);
 
 /* Crash loops: the first restart is immediate, then 100 ms, doubling up to 5 s. A process that
- * lived for 10 s starts afresh. */
+ * served for a second is no part of a loop: being away costs more than starting again. */
 struct backoff {
     unsigned failures;
 };
