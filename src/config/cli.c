@@ -18,6 +18,8 @@ enum { CONFIG_TEXT_MAX = 1 << 20 };
 enum option_kind {
     OPTION_KEY,
     OPTION_ROOT,
+    OPTION_WORKER,
+    OPTION_WATCH,
     OPTION_LISTEN,
     OPTION_INI,
     OPTION_CONFIG,
@@ -38,6 +40,8 @@ static const struct option {
     { "--listen", OPTION_LISTEN, NULL, "an address, such as 127.0.0.1:8080 or unix:/run/sapid.sock",
       false },
     { "--workers", OPTION_KEY, "php.worker_pool_size", "a number, or auto", false },
+    { "--worker", OPTION_WORKER, NULL, "a script, such as public/index.php", false },
+    { "--watch", OPTION_WATCH, NULL, NULL, false },
     { "--user", OPTION_KEY, "php.user", "the name of a user", false },
     { "--group", OPTION_KEY, "php.group", "the name of a group", false },
     { "-d", OPTION_INI, NULL, "a php.ini setting, such as memory_limit=256M", false },
@@ -55,6 +59,9 @@ static const char serve_help[] =
     "  --listen ADDR    where to listen: 127.0.0.1:8080 (the default), [::1]:80, *:80, 8080,\n"
     "                   unix:/run/sapid.sock; may be given several times\n"
     "  --workers N      PHP processes: how many requests run at the same time; default: auto\n"
+    "  --worker FILE    worker mode: FILE boots once and handles requests in a loop; then\n"
+    "                   --workers is how many such processes\n"
+    "  --watch          start the worker script afresh when a file changes\n"
     "  --user NAME      user of the PHP processes when started as root; --group NAME likewise\n"
     "  -d NAME=VALUE    set a php.ini value, as php -d; may be given several times\n"
     "  --dev            development: errors in the browser, changed scripts are seen at once\n"
@@ -71,7 +78,8 @@ static const char check_help[] =
     "\n"
     "  --reference      print the reference of all keys (Markdown) and do nothing else\n"
     "  --help           this text\n"
-    "  --config, --root, --listen, --workers, --user, --group, -d, --dev: as for sapid serve\n";
+    "  --config, --root, --listen, --workers, --worker, --watch, --user, --group, -d, --dev: as for\n"
+    "                   sapid serve\n";
 
 const char *config_cli_help(const char *command)
 {
@@ -167,6 +175,12 @@ static int apply(struct cli_parser *p, const struct option *option, const char *
         add_override(p, mem_printf("php.document_root=%s", path));
         mem_free(path);
         break;
+    case OPTION_WORKER:
+        path = absolute(p, value);
+        add_override(p, mem_printf("worker.script=%s", path));
+        mem_free(path);
+        break;
+    case OPTION_WATCH: add_override(p, mem_strdup("worker.watch=true")); break;
     case OPTION_LISTEN:
         if (strncmp(value, "unix:", 5) != 0) {
             add_override(p, mem_printf("server.listen=%s", value));

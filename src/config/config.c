@@ -115,7 +115,7 @@ static void set_defaults(struct loader *l)
         struct str line = arena_printf(&l->c->arena, "x = %s", key->fallback);
 
         if (!strcmp(key->fallback, "\"\"")) {
-            *(struct str *)config_field(l->c, key) = STR("");
+            *(struct str *)config_field(l->c, key) = STR(""); /* of an address: its text */
             continue;
         }
         int rc = line.p ? toml_parse(&l->c->arena, line, &root, &error) : -ENOMEM;
@@ -160,7 +160,7 @@ static void complain_unknown_top(struct loader *l, const struct toml_value *v)
                         "unknown table [%.*s]; did you mean [%s]?", STR_ARG(v->key), section->name);
     else if (table)
         loader_complain(l, NULL, v->key_line, v->key_column,
-                        "unknown table [%.*s]; known are [server], [php] and [log]",
+                        "unknown table [%.*s]; known are [server], [php], [worker] and [log]",
                         STR_ARG(v->key));
     else if (key)
         loader_complain(l, NULL, v->key_line, v->key_column,
@@ -168,7 +168,8 @@ static void complain_unknown_top(struct loader *l, const struct toml_value *v)
                         STR_ARG(v->key), key->name, key->section);
     else
         loader_complain(l, NULL, v->key_line, v->key_column,
-                        "unknown key %.*s; every key belongs to a table: [server], [php] or [log]",
+                        "unknown key %.*s; every key belongs to a table: [server], [php], [fastcgi] or "
+                        "[log]",
                         STR_ARG(v->key));
 }
 
@@ -176,6 +177,10 @@ static void set_file(struct loader *l, const struct toml_value *root)
 {
     for (const struct toml_value *table = root->first; table; table = table->next) {
         bool known = false;
+        if (str_eq(table->key, STR("route"))) {
+            config_set_routes(l, table);
+            continue;
+        }
         for (size_t i = 0; i < config_n_sections; i++)
             known |= str_eq(table->key, str_from(config_sections[i].name));
         if (!known) {
@@ -203,7 +208,8 @@ static void set_file(struct loader *l, const struct toml_value *root)
 
 static bool is_list(const struct config_key *key)
 {
-    return key->kind == KIND_LISTEN || key->kind == KIND_STRINGS || key->kind == KIND_PEERS;
+    return key->kind == KIND_LISTEN || key->kind == KIND_STRINGS || key->kind == KIND_PEERS ||
+           key->kind == KIND_SERVERS;
 }
 
 /* "php.ini.opcache.enable" -> the key php.ini and "opcache.enable". */
@@ -352,6 +358,83 @@ static void apply_dev(struct loader *l, struct config_pool *pool)
     }
 }
 
+static enum config_origin_kind origin_of(const struct loader *l, struct str section,
+                                         struct str name)
+{
+    const struct config_key *key = config_key_find(section, name);
+
+    CHECK(key);
+    return l->c->origins[key - config_keys].kind;
+}
+
+/* The pool that runs the worker script, behind the pools of the file. `--workers` beside a worker
+ * script counts its processes; the pool for other scripts, which are few then, keeps to a handful.
+ */
+static void add_loop(struct loader *l)
+{
+    enum { OTHER_WORKERS = 4 };
+    struct config *c = l->c;
+    enum config_origin_kind size = origin_of(l, STR("php"), STR("worker_pool_size"));
+    struct config_pool *pools = loader_alloc(l, (c->n_pools + 1) * sizeof(*pools));
+
+    if (!pools)
+        return;
+    memcpy(pools, c->pools, c->n_pools * sizeof(*pools));
+    struct config_pool *www = &pools[0], *loop = &pools[c->n_pools];
+    *loop = *www;
+    loop->kind = CONFIG_POOL_LOOP;
+    loop->name = arena_printf(&c->arena, "%.*s-worker", STR_ARG(www->name));
+    if (!loop->name.p)
+        l->out_of_memory = true;
+    loop->worker_pool_size = www->worker_num;
+    if (size == CONFIG_FROM_COMMAND_LINE)
+        loop->worker_pool_size = www->worker_pool_size;
+    if (size != CONFIG_FROM_FILE)
+        www->worker_pool_size = OTHER_WORKERS;
+    loop->worker_max_requests = www->worker_loop_max_requests;
+    if (!loop->worker_watch_given)
+        loop->worker_watch = c->dev;
+    c->pools = pools;
+    c->n_pools++;
+}
+
+static uint32_t line_of(const struct loader *l, const char *section, const char *name)
+{
+    const struct config_key *key = config_key_find(str_from(section), str_from(name));
+
+    return l->c->origins[key - config_keys].line;
+}
+
+/* The group of servers that the pool's PHP requests may go to. */
+static void find_upstream(struct loader *l, struct config_pool *pool)
+{
+    struct config_fastcgi *group = &l->c->fastcgi;
+
+    for (uint32_t i = 0; i < group->n_servers; i++)
+        if (!group->servers[i].connections)
+            group->servers[i].connections = group->connections;
+    if (pool->fpm_socket.text.n) {
+        group = loader_alloc(l, sizeof(*group));
+        struct config_fastcgi_server *server = loader_alloc(l, sizeof(*server));
+        if (!group || !server)
+            return;
+        *group = l->c->fastcgi;
+        *server = (struct config_fastcgi_server){
+            .address = pool->fpm_socket, .weight = 1, .connections = group->connections
+        };
+        group->servers = server;
+        group->n_servers = 1;
+    }
+    group->queue_timeout_ms = pool->queue_timeout_ms;
+    pool->upstream = group->n_servers ? group : NULL;
+    if ((pool->use_fpm || pool->fallback) && !pool->upstream) {
+        const char *key = pool->use_fpm ? "use_fpm" : "fallback";
+        loader_complain(l, NULL, line_of(l, "php", key), 1,
+                        "php.%s = true needs php.fpm_socket = \"/run/php/php8.2-fpm.sock\" or "
+                        "fastcgi.servers: where is PHP-FPM?", key);
+    }
+}
+
 /* document_root is absolute in any case; without one it is where detection begins. */
 static void finish(struct loader *l)
 {
@@ -361,6 +444,21 @@ static void finish(struct loader *l)
         apply_dev(l, pool);
     if (!pool->document_root_given)
         pool->document_root = loader_absolute(l, l->base_dir);
+    if (pool->worker_script.n)
+        add_loop(l);
+}
+
+struct str config_script_name(struct str script, struct str document_root)
+{
+    while (document_root.n && document_root.p[document_root.n - 1] == '/')
+        document_root.n--;
+    CHECK(script.n && script.p[0] == '/');
+    if (script.n > document_root.n && str_has_prefix(script, document_root) &&
+        script.p[document_root.n] == '/')
+        return str_skip(script, document_root.n);
+    while (str_find(str_skip(script, 1), '/') >= 0)
+        script = str_skip(script, (size_t)str_find(str_skip(script, 1), '/') + 1);
+    return script;
 }
 
 int config_load(struct str file, struct str text, const char *const *overrides, struct str base_dir,
@@ -387,6 +485,8 @@ int config_load(struct str file, struct str text, const char *const *overrides, 
         set_overrides(&l, overrides);
     if (!l.out_of_memory)
         finish(&l);
+    if (!l.out_of_memory)
+        config_check_routes(&l);
     if (l.out_of_memory)
         return -ENOMEM;
     *ret_errors = l.errors;

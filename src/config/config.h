@@ -64,6 +64,47 @@ struct config_server {
     bool server_tokens;        /* Server: sapid; default true, without version */
 };
 
+/* [[route]]: what becomes of the requests whose path matches. See src/gateway/route.h for the rules. */
+enum config_match { CONFIG_MATCH_EXACT, CONFIG_MATCH_PREFIX, CONFIG_MATCH_SUFFIX, CONFIG_MATCH_REGEX };
+enum config_backend {
+    CONFIG_BACKEND_PHP,     /* files, scripts and front controller of the pool: the default rules */
+    CONFIG_BACKEND_STATIC,  /* files only */
+    CONFIG_BACKEND_FASTCGI, /* as PHP, but scripts run in [fastcgi] */
+    CONFIG_BACKEND_DENY,
+    CONFIG_BACKEND_REDIRECT,
+};
+struct config_route {
+    enum config_match match;
+    struct str pattern;
+    uint32_t priority;            /* higher first; 0 */
+    enum config_backend backend;
+    struct str pool;              /* name; "" is the first pool */
+    struct config_strings try;    /* "$uri", "$uri/", "/index.php", "=404"; empty: no rewriting */
+    struct str redirect;          /* target with variables */
+    uint32_t status;              /* of deny (403) or redirect (302) */
+    uint64_t max_body_size;       /* 0: the server's */
+    uint64_t request_timeout_ms;  /* 0: the pool's */
+    uint32_t line;                /* in the file, for check --explain */
+};
+
+/* [fastcgi]: php-fpm or any FastCGI responder, one group of servers. */
+struct config_fastcgi_server {
+    struct config_listen address; /* never "*" or port 0 */
+    uint32_t weight;              /* 1 */
+    uint32_t connections; /* how many requests it serves at once (pm.max_children); 0: unknown, then
+                             there is no limit and no connection is kept open */
+};
+struct config_fastcgi {
+    struct config_fastcgi_server *servers;
+    uint32_t n_servers;   /* 0: there is none */
+    uint32_t connections; /* of servers that do not say it themselves */
+    enum { CONFIG_BALANCE_TURN, CONFIG_BALANCE_LEAST } balance;
+    bool keep_alive;
+    uint32_t max_fails, queue_size;
+    uint64_t connect_timeout_ms, response_timeout_ms, idle_timeout_ms, backoff_ms, max_backoff_ms;
+    uint64_t queue_timeout_ms; /* that of the pool */
+};
+
 /* One pool: [php] is the pool "www" (index 0); [pool.NAME] come with their issue. */
 struct config_pool {
     struct str name;
@@ -85,10 +126,26 @@ struct config_pool {
     struct str front_controller; /* "index.php"; "" = none (front_controller = false) */
     bool front_controller_given;
     struct config_strings index; /* ["index.php", "index.html"] */
-    /* [worker] */
-    struct str worker_script;
-    int32_t worker_num;
-    uint64_t worker_loop_max_requests;
+    /* PHP by FastCGI: no engine and no process of our own. */
+    bool use_fpm;
+    struct config_listen fpm_socket; /* text "" = the servers of [fastcgi] */
+    bool fallback;                   /* after crashes, until the next generation */
+    uint32_t fallback_crashes;
+    uint64_t fallback_window_ms;
+    /* Servers that can take the pool's PHP requests: fpm_socket with the limits of [fastcgi], else
+     * [fastcgi]; NULL: there are none. After config_load. */
+    const struct config_fastcgi *upstream;
+    /* A loop runs `worker_script`, which boots once and then takes one request after another. It is
+     * a pool of its own, appended by config_load when [worker] script is set; what it shares with
+     * [php] is copied. */
+    enum { CONFIG_POOL_CLASSIC, CONFIG_POOL_LOOP } kind;
+    /* [worker]; in the pool "www" as written */
+    struct str worker_script; /* absolute; "" = none */
+    int32_t worker_num;       /* CONFIG_AUTO */
+    uint64_t worker_loop_max_requests; /* 0 = never */
+    bool worker_watch;
+    bool worker_watch_given;
+    bool worker_report_leaks;
 };
 
 struct config_log {
@@ -100,6 +157,10 @@ struct config_log {
     struct str level; /* "notice" */
 };
 
+/* SCRIPT_NAME of a worker script, a part of `script`: its path below the document root, or its bare
+ * name when it lies elsewhere. Both absolute. */
+struct str config_script_name(struct str script, struct str document_root);
+
 /* Where a key's value came from. */
 enum config_origin_kind { CONFIG_FROM_DEFAULT, CONFIG_FROM_FILE, CONFIG_FROM_COMMAND_LINE };
 struct config_origin {
@@ -107,28 +168,15 @@ struct config_origin {
     uint32_t line, column;
 };
 
-/* [fastcgi]: php-fpm or any FastCGI responder, one group of servers. */
-struct config_fastcgi_server {
-    struct config_listen address;
-    uint32_t weight;          /* 1 */
-    uint32_t connections;     /* how many requests it serves at once (pm.max_children); 0: unknown, then no
-                                 connection is kept open */
-};
-struct config_fastcgi {
-    struct config_fastcgi_server *servers;
-    uint32_t n_servers;       /* 0: there is none */
-    enum { CONFIG_BALANCE_TURN, CONFIG_BALANCE_LEAST } balance;
-    bool keep_alive;
-    uint32_t max_fails, queue_size;
-    uint64_t connect_timeout_ms, response_timeout_ms, idle_timeout_ms, backoff_ms, max_backoff_ms;
-};
-
 struct config {
     struct str file; /* name for messages */
     struct config_server server;
     struct config_pool *pools;
     uint32_t n_pools; /* at least 1 */
+    struct config_fastcgi fastcgi;
     struct config_log log;
+    struct config_route *routes; /* in the order of the file */
+    uint32_t n_routes;
     bool dev;                      /* --dev: the override "dev=true" */
     struct config_origin *origins; /* by index in the key table */
     struct arena arena;

@@ -25,9 +25,11 @@ enum config_kind {
     KIND_PEERS,            /* struct config_strings: addresses, CIDR, "unix" */
     KIND_LISTEN,           /* struct config_listen array and its length, see config_server */
     KIND_PAIRS,            /* struct config_pairs */
+    KIND_ADDRESS,          /* struct config_listen: where to connect to */
+    KIND_SERVERS,          /* struct config_fastcgi_server array and its length, see config_fastcgi */
 };
 
-enum config_part { PART_SERVER, PART_POOL, PART_LOG };
+enum config_part { PART_SERVER, PART_POOL, PART_FASTCGI, PART_LOG, PART_RECORD };
 
 enum { NO_GIVEN_FIELD = -1 };
 
@@ -74,6 +76,8 @@ struct loader {
     struct config_errors errors;
     uint32_t errors_room;
     bool out_of_memory;
+    const struct toml_value *route_tables; /* what [[route]] was read from */
+    void *record; /* where keys of PART_RECORD are stored: one element of a list of tables */
 };
 
 /* Adds an error "section.name: ..." (or without key, key NULL). Line 0: the command line. */
@@ -90,6 +94,11 @@ void *config_field(struct config *c, const struct config_key *key);
 /* "64M", "30s": the shortest form that reads back as the same value. */
 void config_format_size(uint64_t bytes, char *out, size_t size);
 void config_format_time(uint64_t ms, char *out, size_t size);
+/* [[route]]: the keys of one, and all of a file. */
+extern const struct config_key config_route_keys[];
+extern const size_t config_n_route_keys;
+void config_set_routes(struct loader *l, const struct toml_value *list);
+void config_check_routes(struct loader *l);
 /* Adds or replaces one pair. */
 void config_pairs_put(struct loader *l, struct config_pairs *pairs, struct str key,
                       struct str value);

@@ -17,10 +17,12 @@
 static const char *const log_targets[] = { "stdout", "stderr", "off", NULL };
 static const char *const error_targets[] = { "stderr", NULL };
 static const char *const log_formats[] = { "combined", "json", NULL };
+static const char *const balances[] = { "round-robin", "least-connections", NULL };
 static const char *const log_levels[] = { "error", "warn", "notice", "info", "debug", NULL };
 
 #define SERVER(field) .part = PART_SERVER, .offset = offsetof(struct config_server, field)
 #define POOL(field) .part = PART_POOL, .offset = offsetof(struct config_pool, field)
+#define FASTCGI(field) .part = PART_FASTCGI, .offset = offsetof(struct config_fastcgi, field)
 #define LOG(field) .part = PART_LOG, .offset = offsetof(struct config_log, field)
 #define NOT_TRACKED .given_offset = NO_GIVEN_FIELD
 #define TRACKED(type, field) .given_offset = (int32_t)offsetof(type, field)
@@ -30,6 +32,13 @@ const struct config_section config_sections[] = {
       "Listeners, limits and time limits of the gateway, the process that owns every client "
       "connection." },
     { "php", "The PHP engine and the application that it runs." },
+    { "worker",
+      "Worker mode: a script that boots once and then handles requests in a loop of "
+      "`frankenphp_handle_request()`. It answers every URL that is no existing file; other "
+      "scripts run as usual beside it." },
+    { "fastcgi",
+      "PHP-FPM, or any other FastCGI responder, in place of the engine: one group of servers. See "
+      "[fastcgi.md](fastcgi.md)." },
     { "log", "The access log and the error log." },
 };
 const size_t config_n_sections = ARRAY_LENGTH(config_sections);
@@ -197,6 +206,92 @@ const struct config_key config_keys[] = {
       .fallback = "[\"index.php\", \"index.html\"]", .example = "[\"index.html\"]",
       .text = "Files looked for, in this order, when the URL is a folder." },
 
+    { "worker", "script", KIND_PATH, POOL(worker_script), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "no worker mode", .example = "\"public/index.php\"",
+      .text = "The worker script. On the command line: `--worker`." },
+    { "worker", "num", KIND_AUTO, POOL(worker_num), NOT_TRACKED, .min = 1, .max = 1024, .fallback = "\"auto\"", .example = "8",
+      .text = "Processes that run the worker script. `\"auto\"`: as many as "
+              "`php.worker_pool_size` would be. On the command line: `--workers`, together with "
+              "`--worker`." },
+    { "worker", "max_requests", KIND_COUNT64, POOL(worker_loop_max_requests), NOT_TRACKED,
+      .max = UINT32_MAX, .fallback = "0", .example = "1000",
+      .text = "Requests after which `frankenphp_handle_request()` returns false and the process is "
+              "replaced (some leave a little earlier, so that not all end together). 0: never." },
+    { "worker", "watch", KIND_BOOLEAN, POOL(worker_watch),
+      TRACKED(struct config_pool, worker_watch_given), .fallback = "false",
+      .fallback_text = "false; true with `--dev`", .example = "true",
+      .text = "Start the worker script afresh when a file of the application changes. On the "
+              "command line: `--watch`." },
+    { "worker", "report_leaks", KIND_BOOLEAN, POOL(worker_report_leaks), NOT_TRACKED,
+      .fallback = "false", .example = "true",
+      .text =
+          "Compare the state of PHP before and after each request of the worker script, and log "
+          "what a request left behind: globals, static properties and variables, ini values, "
+          "handlers, constants, classes, resources, memory. Costs time; not for production." },
+    { "php", "use_fpm", KIND_BOOLEAN, POOL(use_fpm), NOT_TRACKED, .fallback = "false",
+      .example = "true",
+      .text = "PHP requests go to PHP-FPM: to `fpm_socket`, else to the servers of `[fastcgi]`. No "
+              "engine is loaded and no PHP process started; `libphp_path`, the worker settings and "
+              "the php.ini settings of this table have no effect then." },
+    { "php", "fpm_socket", KIND_ADDRESS, POOL(fpm_socket), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "the servers of `[fastcgi]`", .example = "\"/run/php/php8.2-fpm.sock\"",
+      .text = "Where this pool's PHP-FPM listens: `\"host:port\"`, `\"unix:/path\"` or "
+              "`\"/path\"`. Its limits and time limits are those of `[fastcgi]`." },
+    { "php", "fallback", KIND_BOOLEAN, POOL(fallback), NOT_TRACKED, .fallback = "false",
+      .example = "true",
+      .text = "When workers crash again and again, the pool's PHP requests go to `fpm_socket` or "
+              "the servers of `[fastcgi]` until the next reload. The error log says so." },
+    { "php", "fallback_crashes", KIND_COUNT32, POOL(fallback_crashes), NOT_TRACKED, .min = 1,
+      .max = 64, .fallback = "5", .example = "3",
+      .text = "How many crashes within `fallback_window` are enough. A crash is a worker that ends "
+              "by a signal such as SIGSEGV; one killed by `request_timeout` is none." },
+    { "php", "fallback_window", KIND_TIME, POOL(fallback_window_ms), NOT_TRACKED, .min = 1,
+      .max = DAY, .fallback = "\"60s\"", .example = "\"10m\"",
+      .text = "The time in which crashes are counted." },
+
+    { "fastcgi", "servers", KIND_SERVERS, FASTCGI(servers), NOT_TRACKED, .fallback = "[]",
+      .example = "[\"unix:/run/php/php8.2-fpm.sock\", { address = \"10.0.0.7:9000\", weight = 2, "
+                 "connections = 20 }]",
+      .text = "FastCGI servers: addresses (`\"host:port\"`, `\"unix:/path\"`, `\"/path\"`) or "
+              "tables with `address`, `weight` (1: its share of the requests) and `connections`." },
+    { "fastcgi", "connections", KIND_COUNT32, FASTCGI(connections), NOT_TRACKED, .max = 65535,
+      .fallback = "0", .example = "20",
+      .text = "How many requests a server answers at the same time: `pm.max_children` of its pool. "
+              "sapid never opens more connections to it, and further requests wait in sapid; at "
+              "least one for each gateway thread. 0: unknown; then there is no limit, and no "
+              "connection is kept open." },
+    { "fastcgi", "balance", KIND_FORMAT, FASTCGI(balance), NOT_TRACKED, .choices = balances,
+      .fallback = "\"round-robin\"", .example = "\"least-connections\"",
+      .text = "Which server takes the next request: in turn, or the one with the fewest running "
+              "requests; both in relation to `weight`." },
+    { "fastcgi", "keep_alive", KIND_BOOLEAN, FASTCGI(keep_alive), NOT_TRACKED, .fallback = "true",
+      .example = "false",
+      .text = "Keep connections open between requests, to servers whose `connections` is known: an "
+              "open connection occupies a process of PHP-FPM." },
+    { "fastcgi", "connect_timeout", KIND_TIME, FASTCGI(connect_timeout_ms), NOT_TRACKED, .min = 1,
+      .max = DAY, .fallback = "\"5s\"", .example = "\"1s\"",
+      .text = "For a connection to a server. Then the next one is tried, else 502." },
+    { "fastcgi", "response_timeout", KIND_TIME, FASTCGI(response_timeout_ms), NOT_TRACKED, .min = 1,
+      .max = DAY, .fallback = "\"60s\"", .example = "\"5m\"",
+      .text = "Between two pieces of a response, and before the first. Then 504." },
+    { "fastcgi", "idle_timeout", KIND_TIME, FASTCGI(idle_timeout_ms), NOT_TRACKED, .min = 1,
+      .max = DAY, .fallback = "\"30s\"", .example = "\"5s\"",
+      .text = "How long a connection is kept open without a request." },
+    { "fastcgi", "max_fails", KIND_COUNT32, FASTCGI(max_fails), NOT_TRACKED, .min = 1, .max = 1000,
+      .fallback = "1", .example = "3",
+      .text = "Failed connections in a row after which a server is left out for a while." },
+    { "fastcgi", "backoff", KIND_TIME, FASTCGI(backoff_ms), NOT_TRACKED, .min = 1, .max = DAY,
+      .fallback = "\"1s\"", .example = "\"200ms\"",
+      .text = "How long it is left out at first; then one request tries it again, and each further "
+              "failure doubles the time." },
+    { "fastcgi", "max_backoff", KIND_TIME, FASTCGI(max_backoff_ms), NOT_TRACKED, .min = 1,
+      .max = DAY, .fallback = "\"30s\"", .example = "\"10s\"",
+      .text = "The longest time that a server is left out before it is tried again." },
+    { "fastcgi", "queue_size", KIND_COUNT32, FASTCGI(queue_size), NOT_TRACKED, .min = 1,
+      .max = 65535, .fallback = "1024", .example = "4096",
+      .text = "How many requests may wait for a connection (in each gateway thread), each up to "
+              "`php.queue_timeout`. One more is answered 503 at once." },
+
     { "log", "access", KIND_LOG_TARGET, LOG(access), TRACKED(struct config_log, access_given),
       .choices = log_targets, .fallback = "\"off\"",
       .fallback_text = "`\"stdout\"` on a terminal, else `\"off\"`",
@@ -227,9 +322,10 @@ const struct config_key *config_key_find(struct str section, struct str name)
 
 void *config_field(struct config *c, const struct config_key *key)
 {
-    char *part = key->part == PART_SERVER ? (char *)&c->server
-                 : key->part == PART_LOG  ? (char *)&c->log
-                                          : (char *)&c->pools[0];
+    char *part = key->part == PART_SERVER    ? (char *)&c->server
+                 : key->part == PART_LOG     ? (char *)&c->log
+                 : key->part == PART_FASTCGI ? (char *)&c->fastcgi
+                                             : (char *)&c->pools[0];
     return part + key->offset;
 }
 

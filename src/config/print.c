@@ -77,6 +77,19 @@ static void print_listen(const struct sink *out, const struct config_server *ser
     out->put(out->ctx, "]");
 }
 
+static void print_servers(const struct sink *out, const struct config_fastcgi *group)
+{
+    out->put(out->ctx, "[");
+    for (uint32_t i = 0; i < group->n_servers; i++) {
+        const struct config_fastcgi_server *s = &group->servers[i];
+        out->put(out->ctx, i ? ", { address = " : "{ address = ");
+        print_string(out, s->address.text);
+        print(out, ", weight = %" PRIu32 ", connections = %" PRIu32 " }", s->weight,
+              s->connections);
+    }
+    out->put(out->ctx, "]");
+}
+
 static void print_value(const struct sink *out, const struct config *c,
                         const struct config_key *key)
 {
@@ -116,6 +129,8 @@ static void print_value(const struct sink *out, const struct config *c,
     case KIND_PEERS: print_strings(out, field); break;
     case KIND_LISTEN: print_listen(out, &c->server); break;
     case KIND_PAIRS: print_pairs(out, field); break;
+    case KIND_ADDRESS: print_string(out, ((const struct config_listen *)field)->text); break;
+    case KIND_SERVERS: print_servers(out, &c->fastcgi); break;
     }
 }
 
@@ -201,6 +216,8 @@ static const char *kind_text(const struct config_key *key)
         [KIND_PEERS] = "list of addresses",
         [KIND_LISTEN] = "string or list of strings",
         [KIND_PAIRS] = "table",
+        [KIND_ADDRESS] = "address",
+        [KIND_SERVERS] = "list of addresses and tables",
     };
     CHECK((size_t)key->kind < ARRAY_LENGTH(text) && text[key->kind]);
     return text[key->kind];
@@ -261,7 +278,7 @@ void config_print_reference(config_put *put, void *ctx)
         "`\"1d\"`; or `0`.\n"
         "- A relative **path** in the file is relative to the file's folder, on the command "
         "line to the current one.\n"
-        "- SIGHUP reads the file again for `[php]`; changes of `[server]` and `[log]` need a "
+        "- SIGHUP reads the file again for `[php]` and `[fastcgi]`; changes of `[server]` and `[log]` need a "
         "restart.\n"
         "\n");
     for (size_t s = 0; s < config_n_sections; s++) {
@@ -270,4 +287,9 @@ void config_print_reference(config_put *put, void *ctx)
             if (str_eq(str_from(config_keys[i].section), str_from(config_sections[s].name)))
                 print_key(&out, &config_keys[i]);
     }
+    print(&out, "## [[route]]\n\nWhat becomes of requests by their path; see [routes.md](routes.md). One table "
+                "for each route, with `match = { exact = \"/path\" }`, `{ prefix = \"/path/\" }`, `{ suffix = "
+                "\".pdf\" }` or `{ regex = \"^/user/([0-9]+)$\" }` (PCRE2) on the decoded path.\n\n");
+    for (size_t i = 0; i < config_n_route_keys; i++)
+        print_key(&out, &config_route_keys[i]);
 }

@@ -442,6 +442,103 @@ static void set_listen(struct loader *l, const struct config_key *key, const str
     l->c->server.n_listen = n;
 }
 
+/* ---- FastCGI servers
+ * ------------------------------------------------------------------------------ */
+
+/* Where to connect to: as a listen address, but a real one; "/path" is a unix socket too. */
+static bool parse_address(struct loader *l, const struct config_key *key,
+                          const struct toml_value *v, struct config_listen *ret)
+{
+    struct toml_value prefixed = *v;
+
+    if (v->type != TOML_STRING || v->string.n == 0 || has_nul(v->string)) {
+        expected(l, key, v, "an address: \"host:port\", \"unix:/path\" or \"/path\"");
+        return false;
+    }
+    if (v->string.p[0] == '/') {
+        prefixed.string = arena_printf(&l->c->arena, "unix:%.*s", STR_ARG(v->string));
+        if (!prefixed.string.p) {
+            l->out_of_memory = true;
+            return false;
+        }
+    }
+    if (!parse_listen(l, key, &prefixed, ret))
+        return false;
+    if (ret->kind == CONFIG_LISTEN_TCP && (ret->port == 0 || str_eq(ret->host, STR("*")))) {
+        expected(l, key, v, "the host and port of a server to connect to");
+        return false;
+    }
+    return true;
+}
+
+/* { address = "...", weight = 1, connections = 0 } */
+static bool parse_server_table(struct loader *l, const struct config_key *key,
+                               const struct toml_value *v, struct config_fastcgi_server *ret)
+{
+    static const struct config_key count = { "fastcgi", "servers", KIND_COUNT32, .max = 65535 };
+    static const struct config_key weight = { "fastcgi", "servers", KIND_COUNT32, .min = 1,
+                                              .max = 1000 };
+    bool good = true;
+    uint64_t number;
+
+    for (const struct toml_value *it = v->first; it; it = it->next) {
+        if (str_eq(it->key, STR("address"))) {
+            good &= parse_address(l, key, it, &ret->address);
+        } else if (str_eq(it->key, STR("weight"))) {
+            if ((good &= take_number(l, &weight, it, &number)))
+                ret->weight = (uint32_t)number;
+        } else if (str_eq(it->key, STR("connections"))) {
+            if ((good &= take_number(l, &count, it, &number)))
+                ret->connections = (uint32_t)number;
+        } else {
+            loader_complain(l, key, it->key_line, it->key_column,
+                            "unknown key %.*s; known are address, weight and connections",
+                            STR_ARG(it->key));
+            good = false;
+        }
+    }
+    if (good && !ret->address.text.n) {
+        loader_complain(l, key, v->line, v->column, "a server needs an address");
+        good = false;
+    }
+    return good;
+}
+
+static void set_servers(struct loader *l, const struct config_key *key, const struct toml_value *v)
+{
+    enum { MOST = 64 };
+    bool one = v->type == TOML_STRING || v->type == TOML_TABLE;
+    uint32_t n = 0;
+
+    if (!one && v->type != TOML_ARRAY) {
+        expected(l, key, v, "a list of addresses and tables with an address");
+        return;
+    }
+    for (const struct toml_value *it = one ? v : v->first; it; it = one ? NULL : it->next)
+        n++;
+    if (n > MOST) {
+        loader_complain(l, key, v->line, v->column, "expected at most %d servers, found %u", MOST,
+                        n);
+        return;
+    }
+    struct config_fastcgi_server *list = loader_alloc(l, (n + 1) * sizeof(*list));
+    if (!list)
+        return;
+    n = 0;
+    for (const struct toml_value *it = one ? v : v->first; it; it = one ? NULL : it->next) {
+        struct config_fastcgi_server *s = &list[n++];
+        s->weight = 1;
+        bool good = it->type == TOML_TABLE ? parse_server_table(l, key, it, s)
+                                           : parse_address(l, key, it, &s->address);
+        for (uint32_t j = 0; good && j + 1 < n; j++)
+            if (list[j].address.text.n && same_listen(&s->address, &list[j].address))
+                loader_complain(l, key, it->line, it->column, "\"%.*s\" is listed twice",
+                                STR_ARG(s->address.text));
+    }
+    l->c->fastcgi.servers = list;
+    l->c->fastcgi.n_servers = n;
+}
+
 /* ---- tables of settings
  * --------------------------------------------------------------------------- */
 
@@ -552,7 +649,8 @@ static void set_choice(struct loader *l, const struct config_key *key, const str
 
 void config_set(struct loader *l, const struct config_key *key, const struct toml_value *v)
 {
-    void *field = config_field(l->c, key);
+    void *field = key->part == PART_RECORD ? (char *)l->record + key->offset
+                                           : config_field(l->c, key);
 
     switch (key->kind) {
     case KIND_BOOLEAN:
@@ -576,5 +674,12 @@ void config_set(struct loader *l, const struct config_key *key, const struct tom
     case KIND_PEERS: set_strings(l, key, v, field); break;
     case KIND_LISTEN: set_listen(l, key, v); break;
     case KIND_PAIRS: set_pairs(l, key, v, STR_NONE, field); break;
+    case KIND_ADDRESS: {
+        struct config_listen address;
+        if (parse_address(l, key, v, &address))
+            *(struct config_listen *)field = address;
+        break;
+    }
+    case KIND_SERVERS: set_servers(l, key, v); break;
     }
 }

@@ -1,0 +1,201 @@
+/*
+ * [[route]]: a list of tables, each one route. The keys of a route are a table of their own, of which the
+ * reference page prints a section; what the values mean is decided in src/gateway/route.c.
+ */
+#include <stddef.h>
+
+#include "config/config_int.h"
+
+static const char *const backends[] = { "php", "static", "fastcgi", "deny", NULL };
+
+#define ROUTE(field)                                                                       \
+    .part = PART_RECORD, .offset = offsetof(struct config_route, field),                   \
+    .given_offset = NO_GIVEN_FIELD
+
+const struct config_key config_route_keys[] = {
+    { "route", "backend", KIND_FORMAT, ROUTE(backend), .choices = backends,
+      .fallback = "\"php\"", .example = "\"deny\"",
+      .text = "`\"php\"`: the usual rules, files, scripts and the front controller of the pool. "
+              "`\"static\"`: files only, never PHP. `\"fastcgi\"`: as `\"php\"`, but scripts run on "
+              "the servers of `[fastcgi]`. `\"deny\"`: answered with `status`." },
+    { "route", "priority", KIND_COUNT32, ROUTE(priority), .max = 1000000, .fallback = "0",
+      .example = "10",
+      .text = "Higher first. Among equals: exact, then the longest prefix, then the longest "
+              "suffix, then regular expressions in the order of the file." },
+    { "route", "pool", KIND_STRING, ROUTE(pool), .fallback = "\"\"",
+      .fallback_text = "the pool of `[php]`, named `www`", .example = "\"admin\"",
+      .text = "Which pool's document root and workers." },
+    { "route", "try", KIND_STRINGS, ROUTE(try), .fallback = "[]",
+      .example = "[\"$uri\", \"$uri/\", \"/app.php\"]",
+      .text = "Paths to look for instead of the request's, as nginx's try_files: the first that "
+              "is there is taken, the last one in any case. `\"=404\"` as the last one answers that "
+              "status. Variables: `$uri`, and `$1` to `$9` of a regular expression." },
+    { "route", "redirect", KIND_STRING, ROUTE(redirect), .fallback = "\"\"",
+      .example = "\"https://$host$request_uri\"",
+      .text = "Answer with a redirect to this URL instead. Variables: `$scheme`, `$host`, `$uri`, "
+              "`$query` (with its `?`), `$request_uri`, and `$1` to `$9` of a regular expression." },
+    { "route", "status", KIND_COUNT32, ROUTE(status), .min = 300, .max = 499, .fallback = "0",
+      .fallback_text = "403 of `deny`, 302 of `redirect`", .example = "301",
+      .text = "Status of `deny` (400 to 499) or `redirect` (301, 302, 303, 307, 308)." },
+    { "route", "max_body_size", KIND_SIZE, ROUTE(max_body_size), .min = 1,
+      .max = UINT64_C(1) << 40, .fallback = "0", .fallback_text = "the server's",
+      .example = "\"1G\"", .text = "Largest request body on this route." },
+    { "route", "request_timeout", KIND_TIME, ROUTE(request_timeout_ms), .max = 86400000,
+      .fallback = "0", .fallback_text = "the pool's", .example = "\"10m\"",
+      .text = "Longest time that a request of this route may run." },
+};
+const size_t config_n_route_keys = ARRAY_LENGTH(config_route_keys);
+
+static const struct config_key *find_key(struct str name)
+{
+    for (size_t i = 0; i < config_n_route_keys; i++)
+        if (str_eq(name, str_from(config_route_keys[i].name)))
+            return &config_route_keys[i];
+    return NULL;
+}
+
+static void complain_unknown(struct loader *l, const struct toml_value *v)
+{
+    const char *near = NULL;
+    unsigned best = config_distance_limit(v->key) + 1;
+
+    for (size_t i = 0; i < config_n_route_keys; i++) {
+        unsigned d = config_distance(v->key, str_from(config_route_keys[i].name), best);
+        if (d < best) {
+            best = d;
+            near = config_route_keys[i].name;
+        }
+    }
+    loader_complain(l, NULL, v->key_line, v->key_column, "unknown key route.%.*s%s%s%s",
+                    STR_ARG(v->key), near ? "; did you mean " : "", near ? near : "",
+                    near ? "?" : "");
+}
+
+/* match = { prefix = "/uploads/" } */
+static void set_match(struct loader *l, struct config_route *r, const struct toml_value *v)
+{
+    static const char *const kinds[] = { "exact", "prefix", "suffix", "regex" };
+    const struct toml_value *m = v->type == TOML_TABLE ? v->first : NULL;
+
+    if (!m || m->next || m->type != TOML_STRING) {
+        loader_complain(l, NULL, v->line, v->column,
+                        "route.match: expected a table with one of exact, prefix, suffix or regex, "
+                        "such as { prefix = \"/uploads/\" }");
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++) {
+        if (!str_eq(m->key, str_from(kinds[i])))
+            continue;
+        r->match = (enum config_match)i;
+        r->pattern = loader_copy(l, m->string);
+        if (r->pattern.n == 0)
+            loader_complain(l, NULL, m->line, m->column,
+                            "route.match.%s: expected a path or pattern, found \"\"", kinds[i]);
+        else if (i < 2 && r->pattern.p[0] != '/')
+            loader_complain(l, NULL, m->line, m->column,
+                            "route.match.%s: expected a path that begins with /, found \"%.*s\"",
+                            kinds[i], STR_ARG(r->pattern));
+        return;
+    }
+    loader_complain(l, NULL, m->key_line, m->key_column,
+                    "route.match: expected exact, prefix, suffix or regex, found %.*s",
+                    STR_ARG(m->key));
+}
+
+static bool is_redirect_status(uint32_t status)
+{
+    return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+static void check_route(struct loader *l, struct config_route *r, const struct toml_value *table)
+{
+    uint32_t line = table->line, column = table->column;
+
+    if (r->pattern.n == 0 && !toml_get(table, STR("match")))
+        loader_complain(l, NULL, line, column, "route: expected match = { exact, prefix, suffix or "
+                                               "regex = \"...\" }");
+    if (r->redirect.n) {
+        if (toml_get(table, STR("backend")))
+            loader_complain(l, NULL, line, column, "route: either backend or redirect, not both");
+        r->backend = CONFIG_BACKEND_REDIRECT;
+        if (r->status == 0)
+            r->status = 302;
+        if (!is_redirect_status(r->status))
+            loader_complain(l, NULL, line, column, "route.status: expected 301, 302, 303, 307 or "
+                                                   "308 for a redirect, found %u", r->status);
+        return;
+    }
+    if (r->backend == CONFIG_BACKEND_DENY) {
+        if (r->status == 0)
+            r->status = 403;
+        if (r->status < 400)
+            loader_complain(l, NULL, line, column, "route.status: expected 400 to 499 for deny, "
+                                                   "found %u", r->status);
+    } else if (r->status) {
+        loader_complain(l, NULL, line, column,
+                        "route.status: only deny and redirect have a status of their own");
+    }
+    if (r->backend == CONFIG_BACKEND_FASTCGI && l->c->fastcgi.n_servers == 0)
+        loader_complain(l, NULL, line, column,
+                        "route.backend: \"fastcgi\" needs servers in [fastcgi]");
+}
+
+static void set_route(struct loader *l, struct config_route *r, const struct toml_value *table)
+{
+    r->line = table->line;
+    r->pool = r->redirect = r->pattern = STR("");
+    for (const struct toml_value *v = table->first; v; v = v->next) {
+        const struct config_key *key = find_key(v->key);
+        l->record = r;
+        if (str_eq(v->key, STR("match")))
+            set_match(l, r, v);
+        else if (key)
+            config_set(l, key, v);
+        else
+            complain_unknown(l, v);
+        l->record = NULL;
+    }
+}
+
+void config_set_routes(struct loader *l, const struct toml_value *list)
+{
+    uint32_t n = 0;
+
+    if (list->type != TOML_ARRAY) {
+        loader_complain(l, NULL, list->line, list->column,
+                        "route: expected a list of tables, [[route]] each");
+        return;
+    }
+    for (const struct toml_value *t = list->first; t; t = t->next)
+        n++;
+    l->c->routes = loader_alloc(l, n * sizeof(*l->c->routes));
+    if (!l->c->routes)
+        return;
+    for (const struct toml_value *t = list->first; t; t = t->next) {
+        if (t->type != TOML_TABLE) {
+            loader_complain(l, NULL, t->line, t->column, "route: expected a table");
+            continue;
+        }
+        set_route(l, &l->c->routes[l->c->n_routes++], t);
+    }
+    l->route_tables = list;
+}
+
+/* When all of the file is known: what a route refers to must be there. */
+void config_check_routes(struct loader *l)
+{
+    const struct toml_value *t = l->route_tables ? l->route_tables->first : NULL;
+
+    for (uint32_t i = 0; t && i < l->c->n_routes; t = t->next) {
+        if (t->type != TOML_TABLE)
+            continue;
+        struct config_route *r = &l->c->routes[i++];
+        bool known = r->pool.n == 0;
+        for (uint32_t p = 0; p < l->c->n_pools; p++)
+            known |= str_eq(r->pool, l->c->pools[p].name);
+        if (!known)
+            loader_complain(l, NULL, t->line, t->column, "route.pool: there is no pool \"%.*s\"",
+                            STR_ARG(r->pool));
+        check_route(l, r, t);
+    }
+}
