@@ -164,7 +164,8 @@ def test_maintenance_scripts_on_the_same_engine(server, php):
     root = server.site.root
 
     def run(script, *args, text=None):
-        return subprocess.run([*php, str(root / "maintenance" / script), *args], input=text, capture_output=True, text=True, timeout=120, cwd="/")
+        return subprocess.run([*php, str(root / "maintenance" / script), *args], input=text, capture_output=True,
+                              text=True, timeout=120, cwd="/")
     done = run("showSiteStats.php")
     assert done.returncode == 0 and "Total pages" in done.stdout, done
     done = run("edit.php", "--user=Admin", "--summary=x", "From stdin", text="text that came on standard input\n")

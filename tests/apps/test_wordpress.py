@@ -349,7 +349,8 @@ def test_log_in_and_publish_in_a_browser(server, launch_module, visitor, sql):
         title.send_keys("Published in Chromium\nThe first paragraph, typed in the block editor.")
         wait.until(ec.element_to_be_clickable((By.CSS_SELECTOR, ".editor-post-publish-panel__toggle"))).click()
         wait.until(ec.element_to_be_clickable((By.CSS_SELECTOR, ".editor-post-publish-panel .editor-post-publish-button"))).click()
-        link = wait.until(ec.presence_of_element_located((By.CSS_SELECTOR, ".post-publish-panel__postpublish-header a"))).get_attribute("href")
+        published = (By.CSS_SELECTOR, ".post-publish-panel__postpublish-header a")
+        link = wait.until(ec.presence_of_element_located(published)).get_attribute("href")
 
         browser.get(link)
         assert "The first paragraph, typed in the block editor." in browser.find_element(By.TAG_NAME, "body").text

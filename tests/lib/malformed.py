@@ -173,7 +173,8 @@ def codings():
 
 def chunks():
     for size in (b"", b" ", b"g", b"-1", b"+1", b"0x1", b"1 1", b" 1", b"\t1", b"1\x00", b"x", b"1,", b"1g", b"\xb2", b"1.0", b"0x0",
-                 b"1\x0b", b"\x001", b"'1'", b"--", b"1_0", b"f" * 16, b"f" * 17, b"1" + b"0" * 16, b"0" * 4096 + b"1", b"80000000" * 3,
+                 b"1\x0b", b"\x001", b"'1'", b"--", b"1_0", b"f" * 16, b"f" * 17, b"1" + b"0" * 16,
+                 b"0" * 4096 + b"1", b"80000000" * 3,
                  b"10000000000000001", b"5 hello", b"{5}", b"h5", b"5h", b"0 0", b"%35", b"1\x7f", b"-0", b"+0"):
         yield f"chunk size {_name(size)}", _chunked(size + b"\r\nx\r\n0\r\n\r\n"), {400, 413}
     for body in (b"1\nx\r\n0\r\n\r\n", b"1\rx\r\n0\r\n\r\n", b"1\r\nx\n0\r\n\r\n", b"1\r\nx\r0\r\n\r\n", b"1\r\nx0\r\n\r\n", b"1\r\nxy\r\n0\r\n\r\n",

@@ -64,7 +64,8 @@ class SymfonyApp:
 
     def console(self, *args) -> str:
         """bin/console, as a deploy would run it."""
-        done = subprocess.run([*self.php, str(self.root / "bin/console"), "--no-interaction", *args], cwd=self.root, capture_output=True, text=True,
+        done = subprocess.run([*self.php, str(self.root / "bin/console"), "--no-interaction", *args], cwd=self.root,
+                              capture_output=True, text=True,
                               env={**os.environ, **self.env, "XDEBUG_MODE": "off"}, timeout=120)
         if done.returncode != 0:
             raise RuntimeError(f"bin/console {' '.join(args)} failed with {done.returncode}:\n{done.stdout}\n{done.stderr}")
