@@ -1,6 +1,7 @@
 """What a PHP script sees of a request, and what of the script reaches the client. Everything here also
 holds for nginx + php-fpm, unless marked."""
 import base64
+import gzip
 import hashlib
 import json
 import os
@@ -873,3 +874,147 @@ def test_worker_max_requests_drops_nothing(launch, scripts):
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(client, range(4)))
     assert len(pids) > 20
+
+
+# --- settings -----------------------------------------------------------------------------------
+
+EXEC = "<?php echo function_exists('exec') ? exec('echo ran') : 'no exec', ' ', function_exists('time') ? 'time' : 'no time';"
+
+
+@pytest.mark.parametrize("functions,answer", [
+    ("exec", "no exec time"), ("exec,time", "no exec no time"), ("exec time", "no exec no time"), ("blah", "ran time"), ("", "ran time")])
+@pytest.mark.parametrize("table", ["ini", "admin_ini"])
+def test_disable_functions(launch, scripts, functions, answer, table):
+    (scripts / "exec.php").write_text(EXEC)
+    settings = {"ini": {"disable_functions": functions}} if table == "ini" else {"php": {"admin_ini": {"disable_functions": functions}}}
+    server = launch(scripts, workers=1, **settings)
+    assert server.get("/exec.php").text == answer
+    assert server.get("/exec.php").text == answer
+
+
+def test_disable_classes(launch, scripts):
+    (scripts / "classes.php").write_text("<?php echo class_exists('DateTime') ? (new DateTime('@0'))->format('Y') : 'no class';")
+    server = launch(scripts, workers=1, php={"admin_ini": {"disable_classes": "DateTime"}}, expect_errors=True)
+    assert "1970" not in server.get("/classes.php").text
+
+
+def test_status_line_without_a_version(server):
+    assert server.get("/headers.php?do=line&line=HTTP/%20404%20Not%20Found").status == 404
+    assert server.get("/headers.php?do=line&line=http/1.1%20404%20Not%20Found").status == 404
+
+
+def test_auto_prepend_and_append(launch, scripts):
+    (scripts / "before.inc").write_text("<?php $seen = 'before '; ")
+    (scripts / "after.inc").write_text("<?php echo ' after';")
+    (scripts / "between.php").write_text("<?php echo $seen, 'between';")
+    server = launch(scripts, workers=1, ini={"auto_prepend_file": str(scripts / "before.inc"),
+                                             "auto_append_file": str(scripts / "after.inc")})
+    for _ in range(3):
+        assert server.get("/between.php").text == "before between after"
+
+
+def test_user_ini_file_of_a_folder(launch, scripts):
+    folder = scripts / "with-ini"
+    folder.mkdir(exist_ok=True)
+    (folder / ".user.ini").write_text("precision = 3\nauto_prepend_file = first.inc\n")
+    (folder / "first.inc").write_text("<?php echo 'first ';")
+    (folder / "p.php").write_text("<?php echo 1 / 3;")
+    (scripts / "p.php").write_text("<?php echo 1 / 3;")
+    server = launch(scripts, workers=1)
+    for _ in range(2):
+        assert server.get("/with-ini/p.php").text == "first 0.333"
+        assert server.get("/p.php").text == "0.33333333333333"
+
+
+def test_output_buffering_off_and_implicit_flush(launch, scripts):
+    server = launch(scripts, workers=1, ini={"output_buffering": "0", "implicit_flush": "1"}, expect_errors=True)
+    assert server.get("/hello.php").text == "Hello World!"
+    assert len(server.get("/life.php?do=big&n=100000").body) == 100000
+    assert server.get("/life.php?do=fatal_after_flush").status == 200
+
+
+def test_zlib_output_compression(launch, scripts):
+    server = launch(scripts, workers=1, ini={"zlib.output_compression": "1"})
+    with server.connect() as c:
+        r = c.request("GET", "/life.php?do=big&n=100000", {"Accept-Encoding": "gzip"})
+        assert r.header("content-encoding") == "gzip" and len(gzip.decompress(r.body)) == 100000
+        assert c.request("GET", "/hello.php").text == "Hello World!"
+
+
+def test_opcache_off(launch, scripts):
+    server = launch(scripts, workers=1, ini={"opcache.enable": "0"})
+    (scripts / "status.php").write_text("<?php var_dump(opcache_get_status());")
+    assert "bool(false)" in server.get("/status.php").text
+    alive(server)
+
+
+def test_opcache_file_cache_and_reset(launch, scripts):
+    (scripts / "filecache").mkdir(exist_ok=True)
+    account.give(scripts / "filecache")
+    server = launch(scripts, workers=2, ini={"opcache.file_cache": str(scripts / "filecache")})
+    (scripts / "reset.php").write_text("<?php var_dump(opcache_reset());")
+    for _ in range(5):
+        assert "bool(true)" in server.get("/reset.php").text
+        alive(server, 4)
+
+
+@pytest.mark.parametrize("text", ["<?php chdir('/');", "<?php opcache_compile_file(__DIR__ . '/preloaded.inc'); putenv('LEFT=1'); ini_set('precision', '2');",
+                                  "<?php function from_preload() { return 'preloaded function'; }"])
+def test_preload_that_changes_the_process(launch, scripts, text):
+    (scripts / "own-preload.php").write_text(text)
+    (scripts / "after-preload.php").write_text("<?php echo getcwd(), ' ', ini_get('precision'), ' ', function_exists('from_preload') ? from_preload() : '-';")
+    server = launch(scripts, workers=2, ini={"opcache.preload": str(scripts / "own-preload.php"), "opcache.preload_user": account.web().name})
+    want = f"{scripts} 14 " + ("preloaded function" if "from_preload" in text else "-")
+    for _ in range(4):
+        assert server.get("/after-preload.php").text == want
+
+
+def test_broken_preload_says_why(scripts, server_kind, launch):
+    """A server that cannot start its engine says so instead of serving without."""
+    (scripts / "broken-preload.php").write_text("<?php this is not PHP")
+    try:
+        server = launch(scripts, workers=1, ini={"opcache.preload": str(scripts / "broken-preload.php"),
+                                                 "opcache.preload_user": account.web().name}, expect_errors=True)
+    except AssertionError as e:
+        assert "syntax error" in str(e)
+    else:
+        pytest.fail(f"it started: {server.log_text()}")
+
+
+def test_phpinfo(server, scripts):
+    (scripts / "info.php").write_text("<?php phpinfo();")
+    r = server.get("/info.php")
+    assert r.status == 200 and r.text.startswith("<!DOCTYPE html") and "Zend OPcache" in r.text and len(r.body) > 50_000
+
+
+def test_fibers_generators_and_closures(server, scripts):
+    (scripts / "fiber.php").write_text(
+        "<?php $f = new Fiber(function ($x) { $y = Fiber::suspend($x * 2); echo 'got ', $y; }); echo $f->start(21), ' '; $f->resume('back');"
+        " (function () { yield 1; })()->current();")
+    assert server.get("/fiber.php").text == "42 got back"
+
+
+def test_loopback_request_from_a_script(server, scripts):
+    """A script asks its own server, as WordPress's cron does."""
+    (scripts / "loop-ask.php").write_text("<?php echo 'inner: ', file_get_contents('http://' . $_SERVER['HTTP_HOST'] . '/hello.php');")
+    assert server.get("/loop-ask.php").text == "inner: Hello World!"
+
+
+def test_processes_that_a_script_starts(server, scripts):
+    (scripts / "proc.php").write_text(
+        "<?php $p = proc_open(['cat'], [['pipe', 'r'], ['pipe', 'w']], $io); fwrite($io[0], 'through cat'); fclose($io[0]);"
+        " echo stream_get_contents($io[1]), ' ', proc_close($p), ' ', shell_exec('exit 3') ?? 'null';")
+    assert server.get("/proc.php").text == "through cat 0 null"
+
+
+@pytest.mark.sapid_only   # FPM's children get its sockets
+def test_processes_of_a_script_inherit_nothing_of_the_server(server, scripts):
+    (scripts / "fds.php").write_text("<?php echo shell_exec('readlink /proc/self/fd/*');")
+    for target in server.get("/fds.php").text.split():
+        assert re.match(rf"/dev/null|pipe:|{scripts}/fds\.php$|/proc/\d+/fd", target), target
+
+
+def test_mail_fails_cleanly_without_sendmail(server, scripts):
+    (scripts / "mail.php").write_text("<?php var_dump(@mail('a@b', 's', 'm'));")
+    assert "bool(" in server.get("/mail.php").text
+    alive(server)
