@@ -31,7 +31,12 @@
 #include "base/str.h"
 #include "channel/channel.h"
 
-enum { CONTROL_SUPERVISOR_FD = 3, CONTROL_BOOT_FD = 4, CONTROL_TEXT_MAX = 4096 };
+enum {
+    CONTROL_SUPERVISOR_FD = 3,
+    CONTROL_BOOT_FD = 4,
+    CONTROL_TEXT_MAX = 4096,
+    CONTROL_LISTENERS_MAX = 256, /* LISTENER messages to one gateway: addresses x threads */
+};
 
 enum control_type {
     CONTROL_READY = 1,

@@ -24,7 +24,7 @@
 #include "base/mem.h"
 #include "supervisor/supervisor_int.h"
 
-enum { BACKLOG = 4096, LISTENERS_MAX = 1024 };
+enum { BACKLOG = 4096 };
 
 struct opening {
     struct listeners *out;
@@ -37,7 +37,7 @@ struct opening {
 
 static struct listener *add_listener(struct listeners *l)
 {
-    CHECK(l->n < LISTENERS_MAX);
+    CHECK(l->n < CONTROL_LISTENERS_MAX);
     l->v = mem_realloc(l->v, (l->n + 1) * sizeof(*l->v));
     struct listener *one = &l->v[l->n++];
     memset(one, 0, sizeof(*one));
@@ -111,6 +111,8 @@ static int refuse(const struct opening *o, int error)
     else if (error == -EACCES && o->listen->port < 1024)
         hint =
             "; ports below 1024 need root or CAP_NET_BIND_SERVICE: choose one above, such as 8080";
+    else if (error == -E2BIG)
+        hint = "; addresses times gateway threads must be at most 256";
     else if (error == -EADDRNOTAVAIL)
         hint = "; no interface of this machine has that address: `ip address` lists them";
     snprintf(o->message, o->message_size, "cannot listen on %.*s: %s%s", STR_ARG(o->listen->text),
@@ -133,6 +135,8 @@ static int open_address(struct opening *o, struct sockaddr *a, socklen_t n)
         set_port(a, o->port);
         close(probe);
     }
+    if (o->out->n + o->threads > CONTROL_LISTENERS_MAX)
+        return -E2BIG;
     for (uint32_t t = 0; t < o->threads; t++) {
         int fd = open_tcp(a, n, several);
         if (fd < 0)
@@ -242,6 +246,8 @@ static int open_unix(struct opening *o)
                  STR_ARG(o->listen->text), sizeof(a.sun_path) - 1, o->listen->path.n);
         return -EINVAL;
     }
+    if (o->out->n + o->threads > CONTROL_LISTENERS_MAX)
+        return refuse(o, -E2BIG);
     memcpy(a.sun_path, o->listen->path.p, o->listen->path.n);
     o->message[0] = '\0';
     r = remove_stale(o, &a);

@@ -117,6 +117,19 @@ TEST(ports_stay_closed_until_the_gateway_accepts)
     listeners_close(&l);
 }
 
+TEST(more_sockets_than_the_gateway_takes_are_refused)
+{
+    struct config_listen many[20];
+    struct config_server s = { .listen = many, .n_listen = ARRAY_LENGTH(many) };
+    struct listeners l;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(many); i++)
+        many[i] = tcp("127.0.0.1", 0);
+    EXPECT_INT(listeners_open(&s, 13, &l, message, sizeof(message)), -E2BIG);
+    EXPECT(strstr(message, "at most 256") != NULL);
+    EXPECT_INT(l.n, 0);
+}
+
 TEST(ipv6_and_any_do_not_collide)
 {
     struct listeners l;
