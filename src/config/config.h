@@ -83,7 +83,6 @@ struct config_route {
     struct str redirect;          /* target with variables */
     uint32_t status;              /* of deny (403) or redirect (302) */
     uint64_t max_body_size;       /* 0: the server's */
-    uint64_t request_timeout_ms;  /* 0: the pool's */
     uint32_t line;                /* in the file, for check --explain */
 };
 

@@ -40,9 +40,6 @@ const struct config_key config_route_keys[] = {
     { "route", "max_body_size", KIND_SIZE, ROUTE(max_body_size), .min = 1,
       .max = UINT64_C(1) << 40, .fallback = "0", .fallback_text = "the server's",
       .example = "\"1G\"", .text = "Largest request body on this route." },
-    { "route", "request_timeout", KIND_TIME, ROUTE(request_timeout_ms), .max = 86400000,
-      .fallback = "0", .fallback_text = "the pool's", .example = "\"10m\"",
-      .text = "Longest time that a request of this route may run." },
 };
 const size_t config_n_route_keys = ARRAY_LENGTH(config_route_keys);
 

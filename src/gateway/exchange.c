@@ -209,7 +209,9 @@ static bool begin_body(struct exchange *x, const struct route *route)
 
     if (route->verdict == VERDICT_STATIC)
         file_release(t->match.file);
-    if (r->content_length > 0 && (uint64_t)r->content_length > s->max_body_size) {
+    uint64_t most = route->rule && route->rule->max_body_size ? route->rule->max_body_size
+                                                              : s->max_body_size;
+    if (r->content_length > 0 && (uint64_t)r->content_length > most) {
         refuse_body(x, 413);
         return false;
     }
@@ -220,7 +222,7 @@ static bool begin_body(struct exchange *x, const struct route *route)
         act(x, route_find(x));
         return false;
     }
-    http1_body_init(&x->body_decoder, r, s->max_body_size);
+    http1_body_init(&x->body_decoder, r, most);
     x->body_sink = route->verdict == VERDICT_PHP ? BODY_MEMORY : BODY_DISCARD;
     if (x->body_sink == BODY_MEMORY && r->content_length > BODY_MEMORY_MAX)
         open_spool(x);
@@ -340,6 +342,14 @@ static struct str origin_form(struct gateway_thread *t, const struct http_reques
     return buf_view(&t->target);
 }
 
+bool exchange_is_https(const struct exchange *x)
+{
+    struct identity id;
+
+    identify(x->conn, &id);
+    return id.https;
+}
+
 static void describe(struct exchange *x, struct backend *b, struct channel_request *ret,
                      const char *script, size_t script_bytes, const char *request_id)
 {
@@ -356,7 +366,7 @@ static void describe(struct exchange *x, struct backend *b, struct channel_reque
         .script_name = m->script_name,
         .script_filename = { script, script_bytes },
         .path_info = m->path_info,
-        .query = r->query,
+        .query = c->thread->query,
         .document_root = str_from(b->pool->document_root),
         .host = id.host,
         .server_name = id.server_name,

@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
+#include "gateway/rules.h"
 
 static struct gateway gateway;
 
@@ -198,6 +199,7 @@ static void free_link(struct pool_link *link)
     if (link->config && link->config != link->gateway->config)
         config_free(link->config);
     control_boot_fini(&link->boot);
+    rules_free(link->rules);
     mem_free(link->document_root);
     mem_free(link->eventfds);
     mem_free(link->worker_sockets);
@@ -336,6 +338,11 @@ static int open_link(struct pool_link *link, const struct control_message *m, co
     r = read_link_config(link, n_fds > 2 + threads ? fds[2 + threads] : -1);
     if (r < 0)
         return r;
+    char message[512] = "out of memory";
+    if ((r = rules_new(link->config, &link->rules, message, sizeof(message))) < 0) {
+        log_error("%s", message);
+        return r;
+    }
     struct str root = control_message_text(m);
     link->document_root =
         mem_strndup(root.n ? root : link->config->pools[link->pool].document_root);

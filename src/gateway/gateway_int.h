@@ -38,7 +38,7 @@ enum {
     EXCHANGE_MAGIC = 0x45584348,
     BACKEND_MAGIC = 0x4241434b,
     POOLS_MAX = 64,
-    LISTENERS_MAX = 64,
+    LISTENERS_MAX = CONTROL_LISTENERS_MAX,
     IN_BUFFER_BYTES = 8192, /* first input buffer of an active connection, pooled per thread */
     OUT_MEMORY_MAX = 256 *
                      1024, /* answer bytes in memory for a slow client before the spool file */
@@ -97,6 +97,7 @@ struct pool_link {
     struct list link;
     uint32_t pool, generation;
     struct config *config; /* of this generation; owned when it is not the gateway's own */
+    struct rules *rules;   /* [[route]] of `config` */
     char *document_root;
     int root_fd;
     struct channel *channel;
@@ -264,6 +265,8 @@ struct gateway_thread {
     struct static_plan plan;
     struct files_match match;
     char path[FILES_PATH_MAX + 1];
+    char rewritten[2 * FILES_PATH_MAX]; /* what a [[route]] made of it */
+    struct str query;                   /* for the script: the request's, or what `try` made */
     struct buf target; /* of "http://host?query", whose "/" stands nowhere in the request */
 
     char *free_in[256]; /* input buffers for reuse */
@@ -332,6 +335,8 @@ void exchange_dispatch(struct exchange *x);
 void exchange_dispatch_again(struct exchange *x);
 /* Puts the head into thread->request once more. */
 void exchange_parse_again(struct exchange *x);
+/* Does the client speak https, as far as we may believe it? */
+bool exchange_is_https(const struct exchange *x);
 /* Out of queue or waiting list without running; false: it runs. */
 bool exchange_withdraw(struct exchange *x);
 void exchange_free(struct exchange *x);

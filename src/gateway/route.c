@@ -1,9 +1,11 @@
 /*
  * Where a request goes, from its parsed head in the thread's scratch space: a status, a file, a redirect
  * or a pool. The rules without [[route]]: existing file -> static; existing *.php -> PHP; missing *.php ->
- * 404; anything else -> the front controller when there is one, else 404.
+ * 404; anything else -> the front controller when there is one, else 404. A [[route]] that matches the
+ * decoded path comes first (rules.h).
  */
 #include "gateway/gateway_int.h"
+#include "gateway/rules.h"
 
 #define ALLOWED STR("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
 
@@ -47,10 +49,103 @@ static struct route by_files(struct gateway_thread *t, struct backend *b, struct
     return route;
 }
 
+/* --- [[route]] --------------------------------------------------------------------------------- */
+
+static struct route redirect(struct gateway_thread *t, const struct config_route *rule,
+                             const struct rule_variables *v)
+{
+    static const char name[] = "Location: ";
+    char *out = t->rewritten;
+    size_t room = sizeof(t->rewritten) - 2;
+
+    memcpy(out, name, sizeof(name) - 1);
+    int n = rules_expand(rule->redirect, v, out + sizeof(name) - 1, room - sizeof(name) + 1);
+    if (n < 0)
+        return answer(414, STR_NONE);
+    /* Decoded bytes that a field value may not have end here; the rest is the administrator's text. */
+    struct str line = { out, sizeof(name) - 1 + (size_t)n };
+    if (!http_is_field_value(line))
+        return answer(400, STR_NONE);
+    memcpy(out + line.n, "\r\n", 2);
+    return answer((int)rule->status, (struct str){ out, line.n + 2 });
+}
+
+/* "=404" */
+static bool is_status(struct str text, int *ret)
+{
+    uint64_t n;
+
+    if (text.n != 4 || text.p[0] != '=' || !str_to_u64(str_skip(text, 1), 599, &n) || n < 400)
+        return false;
+    *ret = (int)n;
+    return true;
+}
+
+/* The first path of `try` that is there; the last one in any case, with a query of its own if it has one. */
+static struct route by_try(struct gateway_thread *t, struct backend *b,
+                           const struct config_route *rule, const struct rule_variables *v)
+{
+    for (uint32_t i = 0; i < rule->try.n; i++) {
+        bool last = i + 1 == rule->try.n;
+        int status;
+        if (last && is_status(rule->try.v[i], &status))
+            return answer(status, STR_NONE);
+        int n = rules_expand(rule->try.v[i], v, t->rewritten, FILES_PATH_MAX);
+        if (n < 0)
+            return answer(414, STR_NONE);
+        struct str query = { t->rewritten, (size_t)n };
+        struct str path = str_cut(&query, '?');
+        if (path.n == 0 || path.p[0] != '/')
+            return answer(404, STR_NONE);
+        struct route route = by_files(t, b, path);
+        bool found = route.verdict == VERDICT_STATIC ||
+                     (route.verdict == VERDICT_PHP && t->match.kind == FILES_SCRIPT);
+        if (last && query.p)
+            t->query = query;
+        if (found || last)
+            return route;
+    }
+    return answer(404, STR_NONE);
+}
+
+static uint32_t pool_index(const struct config *c, struct str name)
+{
+    for (uint32_t i = 0; i < c->n_pools; i++)
+        if (str_eq(c->pools[i].name, name))
+            return i;
+    return 0;
+}
+
+static struct route by_rule(struct exchange *x, const struct config *c,
+                            const struct config_route *rule, const struct rule_groups *groups,
+                            struct str path)
+{
+    struct gateway_thread *t = x->conn->thread;
+    const struct http_request *r = &t->request;
+    struct rule_variables v = { .host = r->host, .uri = path, .query = r->query,
+                                .request_uri = r->target, .groups = groups };
+
+    v.scheme = exchange_is_https(x) ? STR("https") : STR("http");
+    if (rule->backend == CONFIG_BACKEND_DENY)
+        return answer((int)rule->status, STR_NONE);
+    if (rule->backend == CONFIG_BACKEND_REDIRECT)
+        return redirect(t, rule, &v);
+    if (rule->pool.n)
+        x->pool = pool_index(c, rule->pool);
+    struct backend *b = t->active[x->pool];
+    if (!b)
+        return (struct route){ .verdict = VERDICT_PHP };
+    struct route route = rule->try.n ? by_try(t, b, rule, &v) : by_files(t, b, path);
+    if (rule->backend == CONFIG_BACKEND_STATIC && route.verdict == VERDICT_PHP)
+        return answer(404, STR_NONE);
+    return route;
+}
+
 struct route route_find(struct exchange *x)
 {
     struct gateway_thread *t = x->conn->thread;
     const struct http_request *r = &t->request;
+    struct rule_groups groups;
     struct route route;
 
     if (needs_no_path(r, &route))
@@ -59,9 +154,16 @@ struct route route_find(struct exchange *x)
     if (n < 0)
         return answer(400, STR_NONE);
     x->pool = 0;
+    t->query = r->query;
     struct backend *b = t->active[x->pool];
     /* No generation is up: every request waits for one, files too, since they are its files. */
     if (!b)
         return (struct route){ .verdict = VERDICT_PHP };
-    return by_files(t, b, (struct str){ t->path, (size_t)n });
+    struct str path = { t->path, (size_t)n };
+    const struct config_route *rule = rules_match(b->pool->rules, path, &groups);
+    if (!rule)
+        return by_files(t, b, path);
+    route = by_rule(x, b->pool->config, rule, &groups, path);
+    route.rule = rule;
+    return route;
 }
