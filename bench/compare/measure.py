@@ -2,6 +2,7 @@
 import json
 import os
 import subprocess
+import time
 
 import peers
 
@@ -56,6 +57,8 @@ def wrk(server, workload, connections, seconds):
     if done.returncode != 0:
         raise peers.PeerError(f"wrk failed on {server.name}: {done.stdout}{done.stderr}")
     summary = json.loads(done.stdout.strip().splitlines()[-1])
+    pss_kib, processes = server.pss_kib(), len(server.pids())
+    settle(server)
     duration_s = summary["duration_us"] / 1e6
     return {
         "rps": summary["requests"] / duration_s,
@@ -63,10 +66,21 @@ def wrk(server, workload, connections, seconds):
         "errors": sum(summary[k] for k in ("connect_errors", "read_errors", "write_errors",
                                            "timeouts", "status_errors")),
         "cpu_us": cpu_ns / 1000 / max(1, summary["requests"]),
-        "pss_kib": server.pss_kib(), "processes": len(server.pids()),
+        "pss_kib": pss_kib, "processes": processes,
         "wrk_cpu_percent": 100 * client_s / duration_s,
         "foreign_cpu_percent": max(0, 100 * (busy_s - client_s - cpu_ns / 1e9) / duration_s),
     }
+
+
+def settle(server, limit_s=20):
+    """Waits until the server is idle: php-fpm goes on with requests whose clients have left, and that
+    must not be at the cost of the next server's figures."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        before = server.cpu_ns()
+        time.sleep(0.05)
+        if server.cpu_ns() - before < 2_500_000:    # 5 % of one CPU
+            return
 
 
 def open_loop(program, server, rate, seconds, slow_percent=10, connections=64):

@@ -40,7 +40,7 @@ def run_all(bench):
 def interleaved(bench, servers, workload, connections):
     """A B C A B C: every server in every round, after one short warm-up each."""
     rows = {server.name: [] for server in servers}
-    seconds = max(bench.options.seconds, workload.min_seconds)
+    seconds = max(bench.options.seconds, workload.min_seconds(connections))
     for server in servers:
         workload.check(server)
         measure.wrk(server, workload, connections, 1)

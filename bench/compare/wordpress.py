@@ -61,6 +61,7 @@ class Site:
         self.database = MariaDB(folder)
         try:
             self.database.create("wordpress")
+            self.database.sql("SET GLOBAL max_connections = 2000")  # c=256 in two servers at least
             shutil.copytree(SOURCE, self.docroot, ignore_dangling_symlinks=True)
             self.install()
         except BaseException:

@@ -9,11 +9,13 @@ STATIC_BYTES = 8192
 
 
 class Workload:
-    min_seconds = 1
-
     def __init__(self, name, title, path, body_bytes=None, host=None):
         self.name, self.title, self.path, self.body_bytes = name, title, path, body_bytes
         self.host = host        # virtual host the application expects
+
+    def min_seconds(self, connections):
+        """The least time in which this many connections see enough answers."""
+        return 1
 
     @property
     def headers(self):
@@ -31,7 +33,8 @@ class Workload:
 
 
 class WordPress(Workload):
-    min_seconds = 5         # a page takes tens of milliseconds: c=64 needs more than a second
+    def min_seconds(self, connections):
+        return max(5, connections // 16)    # a page takes tens of milliseconds
 
     def check(self, server):
         body = super().check(server)
