@@ -1008,7 +1008,8 @@ def test_processes_that_a_script_starts(server, scripts):
 
 
 @pytest.mark.sapid_only   # FPM's children get its sockets
-def test_processes_of_a_script_inherit_nothing_of_the_server(server, scripts):
+def test_processes_of_a_script_inherit_nothing_of_the_server(launch, scripts):
+    server = launch(scripts)
     # The error log as standard error is the one exception: what a child complains of is kept.
     (scripts / "fds.php").write_text("<?php echo shell_exec('readlink /proc/self/fd/*');")
     for target in server.get("/fds.php").text.split():

@@ -21,5 +21,3 @@ add_action('rest_api_init', fn () => register_rest_route('sapid/v1', '/echo/(?P<
     'methods' => 'GET', 'permission_callback' => '__return_true',
     'callback' => fn ($r) => ['word' => $r['word'], 'twice' => $r['word'] . $r['word']]]));
 add_filter('use_block_editor_for_post', fn ($use) => $use && !isset($_GET['classic']));
-// WordPress writes "/index.php/..." links on servers whose SERVER_SOFTWARE it does not know.
-add_filter('got_url_rewrite', '__return_true');
