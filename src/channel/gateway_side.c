@@ -364,8 +364,9 @@ unsigned channel_wake(struct channel *ch, uint32_t thread)
 bool channel_cancel(struct channel *ch, uint32_t thread, struct channel_ticket t)
 {
     struct gate *g = gate_of(ch, thread);
+    const struct slot_use *u = use_of(ch, g, t);
 
-    if (!use_of(ch, g, t))
+    if (!u || u->worker != NO_WORKER)
         return false;
     uint64_t queued = state_word(CHANNEL_QUEUED, 0, 0, t.seq);
     /* The cell stays in the queue: whoever finds it at the head skips it. */
@@ -700,14 +701,18 @@ static void ring_reset(struct channel *ch, struct gate *g, uint32_t worker)
     atomic_store_explicit(&rc->tail, 0, memory_order_relaxed);
 }
 
+/* Whose pieces came is known here; of a request without pieces the slot tells. */
 static bool slot_died_with(const struct channel *ch, const struct gate *g, uint32_t i,
                            uint32_t worker, uint32_t incarnation)
 {
-    uint64_t s = atomic_load_explicit(&slot_at(ch, g->first_slot + i)->state, memory_order_acquire);
+    const struct slot_use *u = &g->uses[i];
 
+    if (u->worker != NO_WORKER)
+        return u->worker == worker;
+    uint64_t s = atomic_load_explicit(&slot_at(ch, g->first_slot + i)->state, memory_order_acquire);
     return (state_of(s) == CHANNEL_RUNNING || state_of(s) == CHANNEL_DONE) &&
            state_worker(s) == worker && state_incarnation(s) == (incarnation & 0xffff) &&
-           state_seq(s) == g->uses[i].seq;
+           state_seq(s) == u->seq;
 }
 
 /* Is something queued by this thread? */
