@@ -105,6 +105,12 @@ def test_edit_a_page(author, visitor, site):
     assert raw.text == text and raw.header("content-type").startswith("text/plain")
 
 
+def test_internal_folders_are_denied(server):
+    for target in ("/data/pages/start.txt", "/conf/users.auth.php", "/conf/dokuwiki.php", "/inc/init.php", "/bin/wantedpages.php",
+                   "/data/", "//data/pages/start.txt", "/x/../data/pages/start.txt", "/%64ata/pages/start.txt"):
+        assert server.get(target).status == 404, target
+
+
 def test_path_info_urls(visitor):
     check_page(visitor.get("/doku.php/start"), text="<strong>bold</strong>")
     check_page(visitor.get("/doku.php/other/page"), text="This topic does not exist yet")

@@ -113,6 +113,11 @@ def test_import_of_a_file(user, sql):
     assert sql("SELECT COUNT(*), MAX(n) FROM big") == [["10000", "9999"]]
 
 
+def test_internal_folders_are_denied(user):
+    for target in ("/libraries/vendor_config.php", "/templates/home/index.twig", "/tmp/"):
+        assert user.get(target).status == 404, target
+
+
 def test_sql_error_is_shown(user):
     page = run_sql(user, "SELECT * FROM no_such_table")
     assert "1146" in page.text

@@ -30,7 +30,7 @@ class Sapid(Server):
         self.port = site.port or ports.free_port(self.host)
         self.socket_path = folder / "http.sock"
         self.config_path = folder / "sapid.toml"
-        self.config_path.write_text(toml.document(self._tables()))
+        self.config_path.write_text(toml.document(self._tables()) + self._routes())
         self.process = Process([binary(), "serve", "--config", self.config_path],
                                folder / "sapid.log", cwd=str(folder), name="sapid",
                                env={"LSAN_OPTIONS": os.environ.get("LSAN_OPTIONS", ""),
@@ -62,6 +62,10 @@ class Sapid(Server):
         if site.log:
             tables["log"] = dict(site.log)
         return tables
+
+    def _routes(self) -> str:
+        return "".join(f"[[route]]\nmatch = {{ prefix = {toml.value(prefix)} }}\nbackend = \"deny\"\nstatus = 404\n\n"
+                       for prefix in self.site.internal)
 
     def log_text(self) -> str:
         return self.process.log()
