@@ -511,7 +511,6 @@ void respond_static(struct exchange *x, struct files *f, struct file *file)
 /* --- answers of PHP --------------------------------------------------------------------------- */
 
 struct php_head {
-    struct str reason;
     bool has_date, has_server;
 };
 
@@ -566,12 +565,6 @@ static void put_php_headers(struct exchange *x, struct php_head *h, struct str l
         if (line.n && line.p[line.n - 1] == '\r')
             line.n--;
         struct str value = line;
-        if (str_has_prefix(line, STR(":reason: "))) {
-            h->reason = str_skip(line, 9);
-            if (!http_is_field_value(h->reason))
-                h->reason = STR_NONE;
-            continue;
-        }
         struct str name = str_cut(&value, ':');
         value = str_trim(value);
         if (!value.p || !http_is_token(name) || !http_is_field_value(value))
@@ -649,23 +642,31 @@ static int64_t whole_body(const struct channel_piece *p, int n)
     return -1;
 }
 
+/* A reason phrase of the script's own comes first in the block, as a line no header can look like. */
+static struct str take_reason(struct str *lines)
+{
+    if (!str_has_prefix(*lines, STR(":reason: ")))
+        return STR_NONE;
+    struct str reason = str_skip(str_cut(lines, '\n'), 9);
+    if (reason.n && reason.p[reason.n - 1] == '\r')
+        reason.n--;
+    return http_is_field_value(reason) ? reason : STR_NONE;
+}
+
 static void build_php_head(struct exchange *x, const struct channel_piece *p, int behind)
 {
     struct gateway_thread *t = x->conn->thread;
-    struct php_head h = { .reason = STR_NONE };
+    struct php_head h = { 0 };
     struct str lines = head_lines(x, p);
+    struct str reason = take_reason(&lines);
 
     t->head.head = t->head.tail = 0;
-    x->status = p->status >= 200 && p->status <= 999 ? p->status : 502;
-    /* A custom reason comes first in the block; look before the status line is written. */
-    if (str_has_prefix(lines, STR(":reason: "))) {
-        h.reason = str_skip(str_cut(&lines, '\n'), 9);
-        if (h.reason.n && h.reason.p[h.reason.n - 1] == '\r')
-            h.reason.n--;
-        if (!http_is_field_value(h.reason))
-            h.reason = STR_NONE;
+    x->status = p->status;
+    if (p->status < 200 || p->status > 999) { /* no final status (RFC 9110 section 15) */
+        x->status = 502;
+        reason = STR_NONE;
     }
-    put_status_line(t, x->status, h.reason);
+    put_status_line(t, x->status, reason);
     put_php_headers(x, &h, lines);
     if (!h.has_server)
         put_server(t);
@@ -740,15 +741,17 @@ static void gather_end(struct exchange *x, struct gather *g)
 static void send_inform(struct exchange *x, const struct channel_piece *p)
 {
     struct gateway_thread *t = x->conn->thread;
-    struct php_head h = { .reason = STR_NONE };
+    struct php_head h = { 0 };
+    struct str lines = head_lines(x, p);
+    struct str reason = take_reason(&lines);
     int64_t declared = x->declared;
     bool keep_alive = x->keep_alive;
 
     if (x->minor == 0 || x->head_sent) /* RFC 9110 15.2: never to a 1.0 client */
         return;
     t->head.head = t->head.tail = 0;
-    put_status_line(t, p->status, STR_NONE);
-    put_php_headers(x, &h, head_lines(x, p));
+    put_status_line(t, p->status, reason);
+    put_php_headers(x, &h, lines);
     put_str(t, STR("\r\n"));
     x->declared = declared;
     x->keep_alive = keep_alive;
