@@ -1,4 +1,5 @@
 """Starts build/sapid for a Site."""
+import json
 import os
 import re
 import signal
@@ -61,6 +62,9 @@ class Sapid(Server):
         tables = {"server": {"listen": listen, **site.server}, "php": php}
         if site.log:
             tables["log"] = dict(site.log)
+        # SAPID_TEST_SETTINGS='{"php": {"worker_max_requests": 3}}' runs every test under other settings.
+        for table, keys in json.loads(os.environ.get("SAPID_TEST_SETTINGS", "{}")).items():
+            tables.setdefault(table, {}).update(keys)
         return tables
 
     def _routes(self) -> str:
