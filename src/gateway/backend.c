@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
+#include "gateway/upstream.h"
 
 enum { PIECES_PER_LOOK = 64 };
 
@@ -33,22 +34,28 @@ struct backend *backend_find(struct gateway_thread *t, const struct pool_link *l
 int backend_add(struct gateway_thread *t, struct pool_link *link)
 {
     struct backend *b = mem_zalloc(sizeof(*b));
+    const struct config_pool *pool = &link->config->pools[link->pool];
 
     b->magic = BACKEND_MAGIC;
     b->pool = link;
     b->thread = t;
-    b->inflight = mem_zalloc(channel_geometry(link->channel)->slots * sizeof(b->inflight[0]));
-    int r = files_new(&link->config->pools[link->pool], link->root_fd, &b->files);
-    if (r == 0)
-        r = loop_watch_add(t->loop, &b->news, link->eventfds[t->index], LOOP_READ | LOOP_EDGE,
-                           on_news);
+    b->news.fd = -1;
+    int r = files_new(pool, link->root_fd, &b->files);
+    if (link->channel) {
+        b->inflight = mem_zalloc(channel_geometry(link->channel)->slots * sizeof(b->inflight[0]));
+        if (r == 0)
+            r = loop_watch_add(t->loop, &b->news, link->eventfds[t->index], LOOP_READ | LOOP_EDGE,
+                               on_news);
+    }
     if (r < 0) {
         files_free(b->files);
         mem_free(b->inflight);
         mem_free(b);
         return r;
     }
-    channel_defer(link->channel, t->index, CHANNEL_DEFER_NS, CHANNEL_DEFER_RESPONSES);
+    if (link->channel)
+        if (pool->upstream)
+        b->upstream = upstream_get(t, pool->upstream);
     list_push_back(&t->backends, &b->link);
     return 0;
 }
@@ -63,6 +70,7 @@ void backend_free(struct backend *b)
         t->active[b->pool->pool] = NULL;
     list_remove(&b->link);
     loop_watch_remove(t->loop, &b->news);
+    upstream_put(b->upstream);
     files_free(b->files);
     mem_free(b->inflight);
     b->magic = 0;
@@ -200,6 +208,8 @@ void backend_poll(struct backend *b)
 {
     int worker;
 
+    if (!b->pool->channel)
+        return;
     while ((worker = channel_next_dirty(b->pool->channel, b->thread->index)) >= 0)
         backend_poll_worker(b, (uint32_t)worker);
 }
@@ -242,7 +252,7 @@ void backend_abandon(struct backend *b)
 {
     struct gateway_thread *t = b->thread;
     struct channel *ch = b->pool->channel;
-    const struct channel_geometry *g = channel_geometry(ch);
+    const struct channel_geometry *g = ch ? channel_geometry(ch) : NULL;
 
     if (t->active[b->pool->pool] == b)
         t->active[b->pool->pool] = NULL;
