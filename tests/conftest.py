@@ -11,7 +11,7 @@ from lib import account  # noqa: E402
 from lib.mariadb import MariaDB  # noqa: E402
 from lib.nginx import NginxFpm  # noqa: E402
 from lib.redis import Redis  # noqa: E402
-from lib.sapid import Sapid  # noqa: E402
+from lib.sapid import Sapid, binary  # noqa: E402
 from lib.site import Site  # noqa: E402
 from lib.workdir import new_workdir, remove_workdir  # noqa: E402
 
@@ -23,6 +23,14 @@ def _kind() -> str:
     if kind not in KINDS:
         raise pytest.UsageError(f"SAPID_TEST_SERVER: expected one of {sorted(KINDS)}, found {kind!r}")
     return kind
+
+
+def pytest_sessionstart(session):
+    if _kind() == "sapid" and not session.config.option.collectonly:
+        try:
+            binary()
+        except RuntimeError as e:
+            raise pytest.UsageError(str(e)) from None
 
 
 def pytest_collection_modifyitems(config, items):

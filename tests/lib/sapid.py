@@ -35,7 +35,8 @@ class Sapid(Server):
         self.process = Process([binary(), "serve", "--config", self.config_path],
                                folder / "sapid.log", cwd=str(folder), name="sapid",
                                env={"LSAN_OPTIONS": os.environ.get("LSAN_OPTIONS", ""),
-                                    "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "")})
+                                    "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", ""),
+                                    "UBSAN_OPTIONS": os.environ.get("UBSAN_OPTIONS", "")})
         try:
             self.process.wait_until(lambda: accepts(self.address), f"port {self.port} to open")
         except ProcessError:
