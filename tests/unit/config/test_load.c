@@ -253,7 +253,6 @@ TEST(unknown_keys_name_the_nearest_known_one)
 TEST(keys_of_later_features_are_not_accepted)
 {
     static const char *const files[] = {
-        "[worker]\nscript = 'x.php'\n",
         "[[route]]\nbackend = 'php'\n",
         "[fastcgi]\n",
         "[pool.a]\n",
