@@ -423,25 +423,39 @@ static void wait_for_pool(struct exchange *x)
     conn_deadline(x->conn, pool->queue_timeout_ms);
 }
 
+/* SCRIPT_FILENAME, into `out`; 0 when it is too long. */
+static size_t script_path(const struct backend *b, const struct files_match *m, char *out,
+                          size_t size)
+{
+    struct str root =
+        str_from(b->pool->loop_script ? b->pool->loop_script : b->pool->document_root);
+    struct str name = b->pool->loop_script ? STR("") : m->script_name;
+
+    /* The document root "/" must not give "//index.php". */
+    if (root.n == 1)
+        root.n = 0;
+    if (root.n + name.n >= size)
+        return 0;
+    memcpy(out, root.p, root.n);
+    if (name.n)
+        memcpy(out + root.n, name.p, name.n);
+    return root.n + name.n;
+}
+
 static void push(struct exchange *x, struct backend *b)
 {
     struct gateway_thread *t = x->conn->thread;
     struct channel_request request;
     char script[2 * FILES_PATH_MAX];
     char request_id[REQUEST_ID_BYTES + 1];
-    size_t root_bytes = strlen(b->pool->document_root);
+    size_t script_bytes = script_path(b, &t->match, script, sizeof(script));
 
-    /* The document root "/" must not give "//index.php". */
-    if (root_bytes == 1)
-        root_bytes = 0;
-    if (root_bytes + t->match.script_name.n >= sizeof(script)) {
+    if (script_bytes == 0) {
         respond_status(x, 414, STR_NONE);
         return;
     }
-    memcpy(script, b->pool->document_root, root_bytes);
-    memcpy(script + root_bytes, t->match.script_name.p, t->match.script_name.n);
     exchange_request_id(x, request_id);
-    describe(x, b, &request, script, root_bytes + t->match.script_name.n, request_id);
+    describe(x, b, &request, script, script_bytes, request_id);
     attach_body(x, b, &request);
     if (x->body_sink == BODY_DISCARD) {
         respond_status(x, x->early_status ? x->early_status : 507, STR_NONE);

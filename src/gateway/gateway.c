@@ -207,6 +207,7 @@ static void free_link(struct pool_link *link)
     mem_free(link->recovering);
     overdue_forget(link);
     mem_free(link->announced);
+    mem_free(link->loop_script);
     mem_free(link->watches);
     list_remove(&link->link);
     mem_free(link);
@@ -311,6 +312,18 @@ static int read_link_config(struct pool_link *link, int boot_fd)
     return r;
 }
 
+/* As the pool process resolves it; a script that only PHP's user can reach stays as written. */
+static void find_loop_script(struct pool_link *link, struct str script)
+{
+    char *written = mem_strndup(script), *resolved = realpath(written, NULL);
+
+    link->loop_script = resolved ? mem_strdup(resolved) : mem_strdup(written);
+    link->loop_name =
+        config_script_name(str_from(link->loop_script), str_from(link->document_root));
+    free(resolved);
+    mem_free(written);
+}
+
 static int open_link(struct pool_link *link, const struct control_message *m, const int *fds,
                      size_t n_fds)
 {
@@ -346,6 +359,8 @@ static int open_link(struct pool_link *link, const struct control_message *m, co
     struct str root = control_message_text(m);
     link->document_root =
         mem_strndup(root.n ? root : link->config->pools[link->pool].document_root);
+    if (link->config->pools[link->pool].kind == CONFIG_POOL_LOOP)
+        find_loop_script(link, link->config->pools[link->pool].worker_script);
     link->root_fd = open(link->document_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (link->root_fd < 0)
         return -errno;
@@ -605,6 +620,9 @@ static int load_config(struct gateway *g)
                     &errors);
     if (r < 0)
         return fail("%s", errors.n ? config_error_line(g->config, &errors.v[0]) : strerror(-r));
+    for (uint32_t i = 1; i < g->config->n_pools; i++)
+        if (g->config->pools[i].kind == CONFIG_POOL_LOOP)
+            g->loop_pool = i;
     if (trust_new(&g->config->server.trusted_proxies, &g->trust, &bad) < 0)
         return fail("server.trusted_proxies: expected an address, a block such as 10.0.0.0/8, or "
                     "\"unix\", found \"%s\"",

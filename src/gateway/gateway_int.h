@@ -82,6 +82,7 @@ struct gateway {
     uint32_t n_threads;
     struct listener listeners[LISTENERS_MAX];
     uint32_t n_listeners;
+    uint32_t loop_pool; /* index of the pool in worker mode, 0: there is none */
     struct loop_watch control;
     struct list links; /* struct pool_link: live generations, main thread only */
     bool draining;
@@ -100,6 +101,8 @@ struct pool_link {
     struct rules *rules;   /* [[route]] of `config` */
     char *document_root;
     int root_fd;
+    char *loop_script; /* a pool in worker mode: its script, and the SCRIPT_NAME of its requests */
+    struct str loop_name;
     struct channel *channel;
     int *eventfds;
     int *worker_sockets;    /* by worker index, -1 none */

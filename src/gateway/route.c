@@ -3,6 +3,9 @@
  * or a pool. The rules without [[route]]: existing file -> static; existing *.php -> PHP; missing *.php ->
  * 404; anything else -> the front controller when there is one, else 404. A [[route]] that matches the
  * decoded path comes first (rules.h).
+ *
+ * With a worker script, and no route that says otherwise: existing file -> static; another existing
+ * *.php asked for by its name -> PHP, in classic mode; anything else -> the worker script.
  */
 #include "gateway/gateway_int.h"
 #include "gateway/rules.h"
@@ -141,6 +144,42 @@ static struct route by_rule(struct exchange *x, const struct config *c,
     return route;
 }
 
+/* --- worker mode ------------------------------------------------------------------------------ */
+
+/* Whether what the files say is the worker script's. A folder's index is not asked for by name; in
+ * the root it is the application's entry, for which the worker script stands, deeper down it is a
+ * script of its own. */
+static bool is_for_loop(const struct files_match *m, struct str path, struct str loop_name)
+{
+    if (m->kind == FILES_FRONT || m->kind == FILES_NOT_FOUND)
+        return true;
+    return m->kind == FILES_SCRIPT && (str_eq(path, STR("/")) || str_eq(m->script_name, loop_name));
+}
+
+static struct route by_loop(struct exchange *x, struct route route, struct str path)
+{
+    struct gateway_thread *t = x->conn->thread;
+    struct backend *b = t->active[t->gateway->loop_pool];
+    struct str name = b ? b->pool->loop_name : STR_NONE;
+
+    if (!is_for_loop(&t->match, path, name))
+        return route;
+    if (t->match.kind != FILES_SCRIPT || str_eq(path, STR("/")))
+        t->match.path_info = STR_NONE;
+    t->match.script_name = name;
+    x->pool = t->gateway->loop_pool; /* waits for the pool where none of it is up */
+    return (struct route){ .verdict = VERDICT_PHP };
+}
+
+/* The files decided, and a route left the choice of the pool open. */
+static bool follows_files(const struct config_route *rule, const struct route *found)
+{
+    if (!rule)
+        return true;
+    return rule->backend == CONFIG_BACKEND_PHP && rule->pool.n == 0 &&
+           (rule->try.n == 0 || found->verdict == VERDICT_PHP);
+}
+
 struct route route_find(struct exchange *x)
 {
     struct gateway_thread *t = x->conn->thread;
@@ -161,9 +200,12 @@ struct route route_find(struct exchange *x)
         return (struct route){ .verdict = VERDICT_PHP };
     struct str path = { t->path, (size_t)n };
     const struct config_route *rule = rules_match(b->pool->rules, path, &groups);
-    if (!rule)
-        return by_files(t, b, path);
-    route = by_rule(x, b->pool->config, rule, &groups, path);
+    if (rule)
+        route = by_rule(x, b->pool->config, rule, &groups, path);
+    else
+        route = by_files(t, b, path);
+    if (t->gateway->loop_pool && follows_files(rule, &route))
+        route = by_loop(x, route, path);
     route.rule = rule;
     return route;
 }

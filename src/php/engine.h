@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "channel/channel.h"
 
-enum { ENGINE_ABI = 1 };
+enum { ENGINE_ABI = 2 };
 
 struct engine_setting {
     const char *name, *value;
@@ -37,6 +37,17 @@ struct engine_options {
     size_t n_admin;
 };
 
+/* Worker mode: the script of a pool and what its workers know of each other. */
+struct engine_loop {
+    const char *script; /* absolute */
+    const char *script_name;
+    const char *document_root;
+    bool show_errors; /* what a failed boot printed goes to the browser */
+    bool report_leaks;
+    _Atomic unsigned char *booted; /* by worker, shared memory: its script waits for requests */
+    uint32_t n_workers;
+};
+
 /* One worker process, as the pool process made it. */
 struct engine_worker {
     const char *role; /* for log lines: "www g1 w3" */
@@ -49,6 +60,7 @@ struct engine_worker {
     const struct engine_setting *env; /* replaces or extends the environment */
     size_t n_env;
     bool clear_env;
+    const struct engine_loop *loop; /* NULL: classic mode */
 };
 
 enum engine_exit {                     /* exit status of a worker process */

@@ -18,8 +18,10 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
@@ -62,6 +64,7 @@ struct pool {
     size_t n_leavers;
     uint32_t incarnations;
     bool draining, gateway_gone;
+    struct engine_loop loop; /* of a pool that runs a worker script */
 };
 
 /* --- messages --------------------------------------------------------------------------------- */
@@ -110,16 +113,17 @@ static void tell_gateway(struct pool *p, const struct control_message *m, int fd
 
 /* --- workers ---------------------------------------------------------------------------------- */
 
-/* worker_max_requests with a jitter of 10 %: workers forked together do not leave together. */
-static uint64_t draw_max_requests(uint64_t n)
+/* max_requests with a jitter of 10 %: workers forked together do not leave together. A worker
+ * script never takes more than were asked for. */
+static uint64_t draw_max_requests(const struct config_pool *conf)
 {
-    uint64_t spread = n / 5, random = 0;
+    uint64_t n = conf->worker_max_requests, spread = n / 5, random = 0;
 
     if (n == 0 || spread == 0)
         return n;
     if (getrandom(&random, sizeof(random), GRND_NONBLOCK) < 0)
         random = clock_monotonic_ns();
-    return n - spread / 2 + random % (spread + 1);
+    return n - (conf->kind == CONFIG_POOL_LOOP ? spread : spread / 2) + random % (spread + 1);
 }
 
 /* A script that reads php://stdin is at its end; the server's own input is not for it. */
@@ -152,10 +156,11 @@ NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int pa
         .incarnation = p->seats[index].incarnation,
         .eventfds = p->eventfds,
         .sock = sock,
-        .max_requests = draw_max_requests(p->conf->worker_max_requests),
+        .max_requests = draw_max_requests(p->conf),
         .env = p->settings.env,
         .n_env = p->settings.n_env,
         .clear_env = p->conf->clear_env,
+        .loop = p->loop.script ? &p->loop : NULL,
     };
     /* No exit handlers: they belong to the pool process. */
     _exit(p->engine->worker_run(&w));
@@ -265,6 +270,8 @@ static void worker_ended(struct pool *p, uint32_t index, int status)
     if (rc < 0 && rc != -EAGAIN)
         log_warn("cannot tell the supervisor of a dead worker: %s", strerror(-rc));
     seat->pid = 0;
+    if (p->loop.booted)
+        atomic_store_explicit(&p->loop.booted[index], 0, memory_order_relaxed);
     seat->not_before_ns = clock_monotonic_ns() + judge_death(seat, index, status, info.requests);
 }
 
@@ -326,6 +333,20 @@ static void leave_channel(struct pool *p)
     fd_close(&p->gateway);
 }
 
+/* One flag for each worker, which the workers of this channel see. */
+static int share_booted(struct pool *p)
+{
+    void *flags = mmap(NULL, p->n_seats, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (flags == MAP_FAILED)
+        return -errno;
+    if (p->loop.booted) /* the workers of the channel before have their own mapping of it */
+        munmap((void *)p->loop.booted, p->loop.n_workers);
+    p->loop.booted = flags;
+    p->loop.n_workers = p->n_seats;
+    return 0;
+}
+
 /* fds: channel, socket to the gateway, one eventfd per gateway thread. Takes them all. */
 static int adopt_channel(struct pool *p, int *fds, size_t n_fds)
 {
@@ -351,7 +372,7 @@ static int adopt_channel(struct pool *p, int *fds, size_t n_fds)
     memcpy(p->eventfds, fds + 2, p->n_eventfds * sizeof(int));
     p->n_seats = channel_geometry(ch)->workers;
     p->seats = mem_zalloc(p->n_seats * sizeof(*p->seats));
-    return 0;
+    return p->loop.script ? share_booted(p) : 0;
 }
 
 /* --- events ----------------------------------------------------------------------------------- */
@@ -497,6 +518,21 @@ static int load_config(struct pool *p, char *message, size_t size)
     return 0;
 }
 
+static void init_loop(struct pool *p)
+{
+    char *script = mem_strndup(p->conf->worker_script), *resolved = realpath(script, NULL);
+    struct str root = str_from(p->boot.document_root);
+
+    /* A script that is not there is no reason not to start: the workers say so and try again. */
+    p->loop.script = resolved ? mem_strdup(resolved) : mem_strdup(script);
+    p->loop.script_name = config_script_name(str_from(p->loop.script), root).p;
+    p->loop.document_root = p->boot.document_root;
+    p->loop.show_errors = p->config->dev;
+    p->loop.report_leaks = p->conf->worker_report_leaks;
+    free(resolved);
+    mem_free(script);
+}
+
 /* For the supervisor's log: which PHP, and where its settings came from. */
 static void describe_engine(const struct pool *p, const struct php_probe *probe, char *text,
                             size_t size)
@@ -530,6 +566,8 @@ static int start_engine(struct pool *p, char *message, size_t size)
     if (rc < 0)
         return rc;
     settings_init(&p->settings, p->conf, &lib.probe);
+    if (p->conf->kind == CONFIG_POOL_LOOP)
+        init_loop(p);
     p->settings.options.role = role;
     p->settings.options.log_least = least;
     p->engine = lib.engine;

@@ -13,6 +13,7 @@
 #include "php.h"
 
 #include "SAPI.h"
+#include "ext/spl/spl_exceptions.h"
 #include "ext/standard/info.h"
 #include "ext/standard/php_standard.h"
 #include "php_ini.h"
@@ -57,6 +58,17 @@ extern PHPAPI char *php_ini_scanned_files;
 #define compat_child_init() php_child_init()
 #else
 #define compat_child_init() ((void)0)
+#endif
+
+/* 8.3 remembers where a session was started. */
+#if PHP_VERSION_ID >= 80300
+#define COMPAT_SESSION_FORGET_START()           \
+    do {                                        \
+        release(&PS(session_started_filename)); \
+        PS(session_started_lineno) = 0;         \
+    } while (0)
+#else
+#define COMPAT_SESSION_FORGET_START() ((void)0)
 #endif
 
 #ifdef ZEND_SIGNALS

@@ -96,10 +96,28 @@ void script_after_startup(void);
 /* Runs request startup, the script, and shutdown. False: the engine is in doubt, the process must
  * end. */
 MUST_USE bool script_run(const char *path);
+/* Tells PHP of the present request. */
+void script_describe_request(const char *path);
 
 /* worker.c, cli.c */
 int worker_run(const struct engine_worker *w);
+bool worker_is_copy(void); /* a script's pcntl_fork() made this process */
+bool worker_drains(void);
 int cli_run(const struct engine_options *o, int argc, char **argv);
+
+/* loop.c: worker mode */
+/* Runs the pool's worker script until the channel ends. Returns an engine_exit. */
+int loop_run(const struct engine_worker *w, struct channel_worker *channel);
+bool loop_is_on(void);
+/* The script runs and has not asked for a request yet: what it prints is for the error page. */
+bool loop_boots(void);
+void loop_keep_output(struct str text);
+void loop_after_fork(void);
+PHP_FUNCTION(frankenphp_handle_request);
+PHP_FUNCTION(frankenphp_request_parse_errors);
+
+/* session.c: writes and forgets the session of a request, but keeps the application's handlers */
+void session_end(void);
 
 /* functions.c */
 extern const zend_function_entry engine_functions[];

@@ -97,6 +97,10 @@ ZEND_END_ARG_INFO()
 ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_returns_array, 0, 0, IS_ARRAY, 0)
 ZEND_END_ARG_INFO()
 
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_handle_request, 0, 1, _IS_BOOL, 0)
+ZEND_ARG_TYPE_INFO(0, callback, IS_CALLABLE, 0)
+ZEND_END_ARG_INFO()
+
 ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_headers_send, 0, 0, IS_LONG, 0)
 ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, status, IS_LONG, 0, "200")
 ZEND_END_ARG_INFO()
@@ -111,6 +115,9 @@ const zend_function_entry engine_functions[] = {
     ZEND_FALIAS(frankenphp_request_headers, apache_request_headers, arginfo_returns_array)
     ZEND_FE(apache_response_headers, arginfo_returns_array)
     ZEND_FALIAS(frankenphp_response_headers, apache_response_headers, arginfo_returns_array)
+    ZEND_FE(frankenphp_handle_request, arginfo_handle_request)
+    ZEND_FALIAS(sapid_handle_request, frankenphp_handle_request, arginfo_handle_request)
+    ZEND_FE(frankenphp_request_parse_errors, arginfo_returns_array)
     ZEND_FE_END
 };
 // clang-format on
@@ -151,7 +158,7 @@ static PHP_MINFO_FUNCTION(sapid)
     (void)zend_module;
     php_info_print_table_start();
     php_info_print_table_row(2, "sapid", SAPID_VERSION);
-    php_info_print_table_row(2, "Mode", "classic");
+    php_info_print_table_row(2, "Mode", loop_is_on() ? "worker" : "classic");
     php_info_print_table_end();
 }
 

@@ -29,3 +29,18 @@ function apache_response_headers(): array {}
 
 /** @alias apache_response_headers */
 function frankenphp_response_headers(): array {}
+
+/**
+ * Worker mode: waits for a request, calls `callback` to answer it, and returns true. False when no
+ * further request will come: the script should end then. Throws RuntimeException in classic mode.
+ */
+function frankenphp_handle_request(callable $callback): bool {}
+
+/** @alias frankenphp_handle_request */
+function sapid_handle_request(callable $callback): bool {}
+
+/**
+ * Worker mode: what PHP complained of while it parsed the present request (too many variables, too
+ * large a body), each with `type` and `message`. The script's own error handler does not see these.
+ */
+function frankenphp_request_parse_errors(): array {}

@@ -168,6 +168,8 @@ static size_t ub_write(const char *text, size_t n)
         log_text(LOG_NOTICE, STR("PHP: "), (struct str){ text, n });
         return n;
     }
+    if (loop_boots())
+        loop_keep_output((struct str){ text, n });
     if (request.ended || !request.worker)
         return n;
     struct iovec iov = { (char *)text, n };
@@ -245,7 +247,7 @@ static int startup(sapi_module_struct *sapi)
 
 static int activate(void)
 {
-    if (request.active)
+    if (request.active && (!loop_is_on() || loop_boots())) /* a worker script's stay as they are */
         ini_activate_user_config();
     return SUCCESS;
 }

@@ -99,7 +99,7 @@ static void enter_directory(const char *script)
 
 /* --- life cycle ------------------------------------------------------------------------------- */
 
-static void describe_request(const char *path)
+void script_describe_request(const char *path)
 {
     const struct channel_request *r = &request.view;
     sapi_request_info *info = &SG(request_info);
@@ -139,7 +139,7 @@ bool script_run(const char *path)
     zend_first_try
     {
         timeout_request_start();
-        describe_request(path);
+        script_describe_request(path);
         if (php_request_startup() == SUCCESS) {
             execute(path);
         } else {

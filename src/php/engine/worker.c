@@ -13,6 +13,7 @@
 
 static struct channel_worker *worker;
 static bool is_copy; /* made by a script's pcntl_fork() */
+static volatile sig_atomic_t drains;
 
 /* libphp-embed has pcntl. A copy of a worker must never speak in the worker's name: it loses the
  * channel, runs the script to its end without output, and exits. */
@@ -21,11 +22,23 @@ static void on_fork(void)
     is_copy = true;
     worker = NULL;
     request.worker = NULL;
+    loop_after_fork();
+}
+
+bool worker_is_copy(void)
+{
+    return is_copy;
+}
+
+bool worker_drains(void)
+{
+    return drains;
 }
 
 static void on_drain(int signo)
 {
     (void)signo;
+    drains = 1;
     if (!worker) /* not yet granted: nothing to finish */
         _exit(ENGINE_EXIT_OK);
     channel_worker_drain(worker);
@@ -104,6 +117,11 @@ int worker_run(const struct engine_worker *w)
     if (rc < 0) {
         log_error("cannot attach to the channel: %s", strerror(-rc));
         return ENGINE_EXIT_CHANNEL;
+    }
+    if (w->loop) {
+        rc = loop_run(w, worker);
+        channel_worker_detach(worker);
+        return rc;
     }
     while (w->max_requests == 0 || served < w->max_requests) {
         rc = channel_worker_next(worker, UINT64_MAX, view);

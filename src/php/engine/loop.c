@@ -1,0 +1,575 @@
+/*
+ * Worker mode: the script boots once and then takes one request after another by calling
+ * frankenphp_handle_request(). The script's whole life is one PHP request to the engine; what
+ * belongs to the single HTTP request is put back around each call of the handler: output, headers,
+ * body, superglobals, session, uploads, the error state. Everything else stays, as under
+ * FrankenPHP.
+ *
+ * exit() and fatal errors in a handler end its request as they would in classic mode, and the
+ * script with it; it starts again at once, in this process. A script that ends before it asked for
+ * its first request has failed: it is tried again with growing pauses, and as long as no other
+ * worker of the pool has booted, requests are answered 500 meanwhile (with its output, in
+ * development).
+ *
+ * A bailout (longjmp) from any PHP code lands in script_run(); what is needed then stands in
+ * `loop`.
+ */
+#include "php/engine/engine_int.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+enum {
+    RETRY_FIRST_MS = 100,
+    RETRY_MAX_MS = 5000,
+    LOOK_MS = 100,              /* how long a failed worker does not look at the others */
+    OUTPUT_KEPT_MAX = 64 << 10, /* of a boot, for its error page */
+    OUTPUT_LOGGED_MAX = 1 << 10,
+};
+
+static struct {
+    const struct engine_worker *worker; /* NULL: this process is in classic mode */
+    struct channel_worker *channel;
+    uint64_t served;           /* by this process */
+    uint64_t run;              /* requests taken since the script was started last */
+    bool booted;               /* it has asked for its first request */
+    bool in_request;           /* the channel's request is ours and not yet done */
+    bool shut;                 /* the request of before has been put away; no output is expected */
+    bool over;                 /* no more requests for this process */
+    int exit_status;           /* an engine_exit */
+    zend_string *warnings[16]; /* of parsing the present request: message */
+    int warning_types[16];
+    uint32_t n_warnings;
+} loop;
+
+static struct {
+    char text[OUTPUT_KEPT_MAX];
+    size_t n;
+} boot_output;
+
+bool loop_is_on(void)
+{
+    return loop.worker != NULL;
+}
+
+bool loop_boots(void)
+{
+    return loop.worker && !loop.booted;
+}
+
+void loop_keep_output(struct str text)
+{
+    size_t room = sizeof(boot_output.text) - boot_output.n;
+    size_t n = text.n < room ? text.n : room;
+
+    memcpy(boot_output.text + boot_output.n, text.p, n);
+    boot_output.n += n;
+}
+
+/* --- the end of one request ------------------------------------------------------------------- */
+
+/* What RSHUTDOWN of an extension does, outside of a script's end. */
+static void shut_module(const char *name)
+{
+    zend_module_entry *m = zend_hash_str_find_ptr(&module_registry, name, strlen(name));
+
+    if (m && m->request_shutdown_func)
+        m->request_shutdown_func(m->type, m->module_number);
+}
+
+static void start_module(const char *name)
+{
+    zend_module_entry *m = zend_hash_str_find_ptr(&module_registry, name, strlen(name));
+
+    if (m && m->request_startup_func)
+        m->request_startup_func(m->type, m->module_number);
+}
+
+/* An exception that nobody will catch: from a session handler or an output callback. */
+static void report_exception(void)
+{
+    if (EG(exception) && !zend_is_unwind_exit(EG(exception)) &&
+        !zend_is_graceful_exit(EG(exception)))
+        zend_exception_error(EG(exception), E_ERROR);
+}
+
+/* The engine's own sapi_deactivate() expects a sapi_activate() before it is called again; ours may
+ * be followed by the end of the script. */
+static void deactivate_sapi(void)
+{
+    body_fini(&request.body); /* or it would be read to its end */
+    sapi_deactivate();        /* sends the last byte: see deactivate() in sapi.c */
+    SG(request_info).content_type_dup = NULL;
+    SG(request_info).current_user = NULL;
+    SG(request_info).request_body = NULL;
+    SG(rfc1867_uploaded_files) = NULL;
+}
+
+/* Between requests the script may still print and set headers; nobody hears it. */
+static void mute(void)
+{
+    php_output_activate();
+    SG(request_info).no_headers = 1;
+    SG(server_context) = NULL;
+    loop.shut = true;
+}
+
+/* The channel's request is answered; the next one may come. */
+static void finish_taken(void)
+{
+    request_finish();
+    if (!loop.in_request)
+        return;
+    loop.in_request = false;
+    loop.served++;
+    if (loop.channel)
+        channel_worker_done(loop.channel);
+}
+
+/* False: a bailout happened on the way; the script must end. */
+static bool end_request(void)
+{
+    volatile bool intact = true;
+
+    zend_try
+    {
+        php_output_end_all();
+        report_exception();
+    }
+    zend_catch
+    {
+        intact = false;
+    }
+    zend_end_try();
+    zend_try
+    {
+        session_end();
+        shut_module("filter");
+        report_exception();
+        php_output_deactivate();
+    }
+    zend_catch
+    {
+        intact = false;
+    }
+    zend_end_try();
+    if (!intact)
+        return false; /* the end of the script does the rest */
+    deactivate_sapi();
+    finish_taken();
+    zend_set_memory_limit(PG(memory_limit));
+    mute();
+    return true;
+}
+
+/* --- the start of one request ----------------------------------------------------------------- */
+
+/* php://input and form parsers leave temporary streams that only the script's end would free. */
+static void free_temporary_streams(void)
+{
+    int le_stream = php_file_le_stream();
+    zend_resource *r;
+
+    ZEND_HASH_FOREACH_PTR(&EG(regular_list), r)
+    {
+        php_stream *stream = r->type == le_stream ? r->ptr : NULL;
+        if (stream && stream->ops == &php_stream_temp_ops && !stream->__exposed &&
+            GC_REFCOUNT(r) == 1)
+            zend_list_close(r);
+    }
+    ZEND_HASH_FOREACH_END();
+}
+
+static void start_output(void)
+{
+    if (PG(output_handler) && *PG(output_handler)) {
+        zval handler;
+        ZVAL_STRING(&handler, PG(output_handler));
+        php_output_start_user(&handler, 0, PHP_OUTPUT_HANDLER_STDFLAGS);
+        zval_ptr_dtor(&handler);
+    } else if (PG(output_buffering)) {
+        size_t chunk = PG(output_buffering) > 1 ? (size_t)PG(output_buffering) : 0;
+        php_output_start_user(NULL, chunk, PHP_OUTPUT_HANDLER_STDFLAGS);
+    } else if (PG(implicit_flush)) {
+        php_output_set_implicit_flush(1);
+    }
+}
+
+/* $_ENV and $GLOBALS stay. A global that no code has asked for yet ("armed") is made when it is. */
+static void renew_superglobals(void)
+{
+    zend_auto_global *g;
+
+    zval_ptr_dtor_nogc(&PG(http_globals)[TRACK_VARS_FILES]);
+    ZVAL_UNDEF(&PG(http_globals)[TRACK_VARS_FILES]);
+    zend_hash_str_del(&EG(symbol_table), "_SESSION", sizeof("_SESSION") - 1);
+    ZEND_HASH_MAP_FOREACH_PTR(CG(auto_globals), g)
+    {
+        bool stays = zend_string_equals_literal(g->name, "_ENV") ||
+                     zend_string_equals_literal(g->name, "GLOBALS");
+        if (stays || (g->jit && g->armed))
+            continue;
+        g->armed = g->auto_global_callback ? g->auto_global_callback(g->name) : 0;
+    }
+    ZEND_HASH_FOREACH_END();
+}
+
+static void clear_error_state(void)
+{
+    if (PG(last_error_message)) {
+        zend_string_release(PG(last_error_message));
+        PG(last_error_message) = NULL;
+    }
+    if (PG(last_error_file)) {
+        zend_string_release(PG(last_error_file));
+        PG(last_error_file) = NULL;
+    }
+    PG(last_error_type) = 0;
+    PG(last_error_lineno) = 0;
+    EG(exit_status) = 0;
+}
+
+static void forget_warnings(void)
+{
+    while (loop.n_warnings)
+        zend_string_release(loop.warnings[--loop.n_warnings]);
+}
+
+static void (*report_error)(int, zend_string *, const uint32_t, zend_string *);
+
+/* What parsing the request complained of (too many variables, too large a body): the script's own
+ * error handler must not hear of it, since no code of the script is running; the handler can ask
+ * with frankenphp_request_parse_errors(). */
+static void keep_warning(int type, zend_string *file, const uint32_t line, zend_string *message)
+{
+    if (loop.n_warnings < ARRAY_LENGTH(loop.warnings)) {
+        loop.warning_types[loop.n_warnings] = type & E_ALL;
+        loop.warnings[loop.n_warnings++] = zend_string_copy(message);
+    }
+    report_error(type, file, line, message);
+}
+
+static void start_request_parts(void)
+{
+    php_output_end_all(); /* what the script buffered between requests */
+    php_output_deactivate();
+    free_temporary_streams();
+    clear_error_state();
+    php_output_activate();
+    PG(header_is_being_sent) = 0;
+    PG(connection_status) = PHP_CONNECTION_NORMAL;
+    PG(ignore_user_abort) = 1;
+    PG(during_request_startup) = 1;
+    sapi_activate();
+    if (PG(expose_php))
+        sapi_add_header(SAPI_PHP_VERSION_HEADER, sizeof(SAPI_PHP_VERSION_HEADER) - 1, 1);
+    start_output();
+    renew_superglobals();
+    start_module("session");
+    PG(during_request_startup) = 0;
+}
+
+/* Like php_request_startup() of a script that runs already. False: a bailout; the script must end.
+ */
+static bool start_request(void)
+{
+    volatile bool intact = true;
+    zval error_handler;
+
+    loop.shut = false;
+    timeout_request_start();
+    script_describe_request(request.view.script_filename.p);
+    forget_warnings();
+    ZVAL_COPY_VALUE(&error_handler, &EG(user_error_handler));
+    ZVAL_UNDEF(&EG(user_error_handler));
+    report_error = zend_error_cb;
+    zend_error_cb = keep_warning;
+    zend_try
+    {
+        start_request_parts();
+    }
+    zend_catch
+    {
+        intact = false;
+    }
+    zend_end_try();
+    zend_error_cb = report_error;
+    ZVAL_COPY_VALUE(&EG(user_error_handler), &error_handler);
+    PG(during_request_startup) = 0;
+    SG(sapi_started) = 1;
+    timeout_script_start();
+    return intact;
+}
+
+/* --- the calls of the script ------------------------------------------------------------------ */
+
+/* Sleeps until there is a request. False: no more will come. */
+static bool wait_for_request(void)
+{
+    const struct engine_worker *w = loop.worker;
+
+    if (loop.over || !loop.channel || (EG(flags) & EG_FLAGS_IN_SHUTDOWN))
+        return false;
+    if (w->max_requests && loop.served >= w->max_requests) {
+        log_info("%" PRIu64 " requests served: the worker script ends", loop.served);
+        loop.over = true;
+        return false;
+    }
+    for (;;) {
+        int rc = channel_worker_next(loop.channel, UINT64_MAX, &request.view);
+        if (rc == -EINTR || rc == -ETIMEDOUT)
+            continue;
+        if (rc == 0)
+            rc = request_take(loop.channel);
+        if (rc == 0) {
+            loop.in_request = true;
+            loop.run++;
+            return true;
+        }
+        loop.over = true;
+        if (rc != -ESHUTDOWN) {
+            log_error("cannot take a request: %s", strerror(-rc));
+            loop.exit_status = ENGINE_EXIT_CHANNEL;
+        }
+        return false;
+    }
+}
+
+static void uncaught_exception(void)
+{
+    if (!SG(headers_sent) && SG(sapi_headers).http_response_code == 200)
+        SG(sapi_headers).http_response_code = 500;
+    zend_exception_error(EG(exception), E_ERROR);
+}
+
+PHP_FUNCTION(frankenphp_handle_request)
+{
+    zend_fcall_info fci;
+    zend_fcall_info_cache fcc;
+    zval result;
+
+    ZEND_PARSE_PARAMETERS_START(1, 1)
+    Z_PARAM_FUNC(fci, fcc)
+    ZEND_PARSE_PARAMETERS_END();
+
+    if (!loop.worker) {
+        zend_throw_exception(spl_ce_RuntimeException,
+                             "frankenphp_handle_request() called while not in worker mode", 0);
+        RETURN_THROWS();
+    }
+    if (loop.in_request) {
+        zend_throw_exception(spl_ce_RuntimeException,
+                             "frankenphp_handle_request() called while handling a request", 0);
+        RETURN_THROWS();
+    }
+    timeout_request_end();
+    if (!loop.shut && !end_request()) /* the boot's */
+        zend_bailout();
+    if (!loop.booted) {
+        loop.booted = true;
+        atomic_store_explicit(&loop.worker->loop->booted[loop.worker->index], 1,
+                              memory_order_relaxed);
+    }
+    if (!wait_for_request())
+        RETURN_FALSE;
+    if (!start_request())
+        zend_bailout();
+    ZVAL_UNDEF(&result);
+    fci.retval = &result;
+    zend_call_function(&fci, &fcc);
+    zval_ptr_dtor(&result);
+    if (EG(exception)) {
+        /* exit(): the script unwinds and ends as any script does, this request with it */
+        if (zend_is_unwind_exit(EG(exception)) || zend_is_graceful_exit(EG(exception)))
+            RETURN_THROWS();
+        uncaught_exception();
+    }
+    if (!end_request())
+        zend_bailout();
+    RETURN_TRUE;
+}
+
+PHP_FUNCTION(frankenphp_request_parse_errors)
+{
+    ZEND_PARSE_PARAMETERS_NONE();
+    array_init(return_value);
+    for (uint32_t i = 0; i < loop.n_warnings; i++) {
+        zval one;
+        array_init(&one);
+        add_assoc_long(&one, "type", loop.warning_types[i]);
+        add_assoc_str(&one, "message", zend_string_copy(loop.warnings[i]));
+        add_next_index_zval(return_value, &one);
+    }
+}
+
+/* --- the script, again and again -------------------------------------------------------------- */
+
+/* The request that PHP believes to run while the script boots: its own. */
+static void pretend_request(void)
+{
+    const struct engine_loop *l = loop.worker->loop;
+    struct channel_request *r = &request.view;
+
+    CHECK(!request.active);
+    *r = (struct channel_request){
+        .method = STR("GET"),
+        .target = str_from(l->script_name),
+        .protocol = STR("HTTP/1.1"),
+        .script_name = str_from(l->script_name),
+        .script_filename = str_from(l->script),
+        .query = STR(""),
+        .path_info = STR(""),
+        .document_root = str_from(l->document_root),
+        .host = STR(""),
+        .server_name = STR(""),
+        .remote_addr = STR(""),
+        .server_addr = STR(""),
+        .request_id = STR("boot"),
+        .content_length = -1,
+        .body_kind = CHANNEL_BODY_NONE,
+        .received_ns = clock_realtime_ns(),
+    };
+    request.worker = NULL;
+    request.serial++;
+    request.n_headers = 0;
+    request.content_type = request.authorization = request.cookie = STR_NONE;
+    request.head_sent = request.ended = request.script_missing = request.https = false;
+    request.php_self = r->script_name;
+    body_init(&request.body, r, -1);
+    request.active = true;
+}
+
+/* False: the engine is in doubt. */
+static bool run_script(void)
+{
+    bool healthy;
+
+    loop.run = 0;
+    loop.booted = loop.shut = loop.in_request = false;
+    boot_output.n = 0;
+    pretend_request();
+    healthy = script_run(loop.worker->loop->script);
+    if (worker_is_copy())
+        _exit(EG(exit_status));
+    if (request.active) /* exit(), a fatal error, or a boot that failed */
+        finish_taken();
+    forget_warnings();
+    atomic_store_explicit(&loop.worker->loop->booted[loop.worker->index], 0, memory_order_relaxed);
+    return healthy;
+}
+
+static bool others_boot(void)
+{
+    const struct engine_loop *l = loop.worker->loop;
+
+    for (uint32_t i = 0; i < l->n_workers; i++)
+        if (atomic_load_explicit(&l->booted[i], memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static void log_failure(uint64_t pause_ms)
+{
+    const char *script = loop.worker->loop->script;
+    struct str said = { boot_output.text, boot_output.n };
+
+    if (request.script_missing) {
+        log_error("worker script %s cannot be opened: %s; next try in %" PRIu64 " ms", script,
+                  strerror(request.open_errno), pause_ms);
+        return;
+    }
+    if (said.n > OUTPUT_LOGGED_MAX)
+        said = str_skip(said, said.n - OUTPUT_LOGGED_MAX);
+    log_error("worker script %s ended before it called frankenphp_handle_request() (exit status "
+              "%d); next try in %" PRIu64 " ms%s%.*s",
+              script, EG(exit_status), pause_ms, said.n ? "; its last output: " : "",
+              STR_ARG(said));
+}
+
+/* To a request that came while no worker of the pool has booted. */
+static void answer_failure(void)
+{
+    static const char plain[] = "<!DOCTYPE html>\n<title>500 Internal Server Error</title>\n"
+                                "<h1>Internal Server Error</h1>\n";
+    static const char silent[] =
+        "<!DOCTYPE html>\n<title>The worker script failed</title>\n"
+        "<h1>The worker script ended before its first request</h1>\n<p>It printed nothing; the "
+        "error log may say more.\n";
+    bool show = loop.worker->loop->show_errors;
+    struct iovec head = { (char *)"Content-Type: text/html; charset=UTF-8\r\n", 40 };
+    struct iovec body = { (char *)plain, sizeof(plain) - 1 };
+
+    if (show)
+        body = (struct iovec){ (char *)silent, sizeof(silent) - 1 };
+    if (show && boot_output.n)
+        body = (struct iovec){ boot_output.text, boot_output.n };
+    if (channel_respond(loop.channel, CHANNEL_HEAD, 500, &head, 1) == 0 &&
+        channel_respond(loop.channel, CHANNEL_BODY, 0, &body, 1) == 0)
+        log_info("a request is answered 500: the worker script has not booted");
+    if (channel_respond(loop.channel, CHANNEL_END, 0, NULL, 0) < 0)
+        log_info("its client had gone already");
+    channel_worker_done(loop.channel);
+}
+
+/* False: the channel is closed or drained. */
+static bool pause_after_failure(uint64_t pause_ms)
+{
+    uint64_t now = clock_monotonic_ns(), until = now + pause_ms * NS_PER_MS;
+
+    for (; now < until; now = clock_monotonic_ns()) {
+        uint64_t slice = MIN(until - now, LOOK_MS * NS_PER_MS);
+        if (worker_drains())
+            return false;
+        if (others_boot()) { /* they can do better than 500 */
+            nanosleep(&(struct timespec){ 0, (long)slice }, NULL);
+            continue;
+        }
+        int rc = channel_worker_next(loop.channel, slice, &request.view);
+        if (rc == 0)
+            answer_failure();
+        else if (rc != -EINTR && rc != -ETIMEDOUT)
+            return false;
+    }
+    return true;
+}
+
+int loop_run(const struct engine_worker *w, struct channel_worker *channel)
+{
+    unsigned failures = 0;
+
+    CHECK(w->loop && w->index < w->loop->n_workers);
+    loop.worker = w;
+    loop.channel = channel;
+    loop.exit_status = ENGINE_EXIT_OK;
+    while (!loop.over) {
+        if (!run_script())
+            return ENGINE_EXIT_UNHEALTHY;
+        if (loop.over)
+            break;
+        if (loop.run > 0) {
+            failures = 0;
+            log_info("the worker script ended after %" PRIu64 " requests (exit status %d); it "
+                     "starts again",
+                     loop.run, EG(exit_status));
+            continue;
+        }
+        uint64_t pause_ms = MIN((uint64_t)RETRY_FIRST_MS << MIN(failures, 10u), RETRY_MAX_MS);
+        failures++;
+        log_failure(pause_ms);
+        if (!pause_after_failure(pause_ms))
+            break;
+    }
+    return loop.exit_status;
+}
+
+void loop_after_fork(void)
+{
+    loop.channel = NULL;
+    loop.over = true;
+}
