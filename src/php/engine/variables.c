@@ -69,7 +69,8 @@ static void add_request(const struct channel_request *r)
     add(STR("SERVER_NAME"), r->server_name);
     add(STR("REDIRECT_STATUS"), STR("200"));
     add(STR("FCGI_ROLE"), STR("RESPONDER"));
-    if (loop_boots()) /* as under FrankenPHP: the script's own $_SERVER has it, a request's has not */
+    if (loop_boots()) /* as under FrankenPHP: the script's own $_SERVER has it, a request's has not
+                       */
         add(STR("FRANKENPHP_WORKER"), STR("1"));
 }
 
