@@ -241,7 +241,7 @@ TEST(unknown_keys_name_the_nearest_known_one)
     expect_error("[php]\nqwertyuiop = 1\n", "sapid.toml:2:1: unknown key php.qwertyuiop");
     expect_error("[sevrer]\n", "sapid.toml:1:2: unknown table [sevrer]; did you mean [server]?");
     expect_error("[route]\n",
-                 "sapid.toml:1:2: unknown table [route]; known are [server], [php], [worker] and [log]");
+                 "sapid.toml:1:2: unknown table [route]; known are [server], [php] and [log]");
     expect_error("listen = ['8080']\n",
                  "sapid.toml:1:1: unknown key listen outside of any table; did you mean listen in "
                  "[server]?");
