@@ -137,7 +137,7 @@ enum channel_state channel_ticket_state(const struct channel *ch, struct channel
  * requests were short may hold back its signal for up to `responses` responses; the thread then
  * sleeps no longer than `bound_ns`. Either 0: off (the default; CHANNEL_DEFER_* are what the
  * figures were made with). */
-enum { CHANNEL_DEFER_NS = 200000, CHANNEL_DEFER_RESPONSES = 8 };
+enum { CHANNEL_DEFER_NS = 200000, CHANNEL_DEFER_RESPONSES = 16 };
 void channel_defer(struct channel *ch, uint32_t thread, uint64_t bound_ns, uint32_t responses);
 /* True: something is ready, do not block. False: asleep is declared, block, and a worker will write
  * the thread's eventfd. `ret_max_sleep_ns` (written on false) bounds the sleep, UINT64_MAX: not at

@@ -53,9 +53,10 @@ int backend_add(struct gateway_thread *t, struct pool_link *link)
         mem_free(b);
         return r;
     }
-    if (link->channel)
-        if (pool->upstream)
+    if (pool->upstream)
         b->upstream = upstream_get(t, pool->upstream);
+    if (link->channel)
+        channel_defer(link->channel, t->index, CHANNEL_DEFER_NS, CHANNEL_DEFER_RESPONSES);
     list_push_back(&t->backends, &b->link);
     return 0;
 }
@@ -256,9 +257,9 @@ void backend_abandon(struct backend *b)
 
     if (t->active[b->pool->pool] == b)
         t->active[b->pool->pool] = NULL;
-    for (uint32_t w = 0; w < g->workers; w++)
+    for (uint32_t w = 0; g && w < g->workers; w++)
         take_rest(b, w);
-    for (uint32_t slot = 0; slot < g->slots; slot++) {
+    for (uint32_t slot = 0; g && slot < g->slots; slot++) {
         struct exchange *x = b->inflight[slot];
         if (!x)
             continue;

@@ -13,6 +13,7 @@
 
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
+#include "gateway/upstream.h"
 
 enum { BODY_READ_BYTES = 64 * 1024, REQUESTS_PER_TURN = 32 };
 
@@ -274,9 +275,12 @@ static void advance(struct conn *c)
                 r = 1;
                 break;
             }
-            if (x->stalled && empty && x->backend) {
+            if (x->stalled && empty && (x->backend || x->upstream)) {
                 x->stalled = false;
-                backend_poll_worker(x->backend, x->stalled_worker);
+                if (x->backend)
+                    backend_poll_worker(x->backend, x->stalled_worker);
+                else
+                    upstream_resume(x);
                 return;
             }
             if (x->complete && c->state == CONN_WAIT) {

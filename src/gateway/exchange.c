@@ -15,6 +15,7 @@
 
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
+#include "gateway/upstream.h"
 
 enum { BODY_MEMORY_MAX = 16 * 1024 };
 
@@ -41,6 +42,7 @@ void exchange_free(struct exchange *x)
 
     CHECK_MAGIC(x, EXCHANGE_MAGIC);
     backend_forget(x);
+    upstream_forget(x); /* before the list: its queue uses the same link */
     if (!list_empty(&x->link)) {
         list_remove(&x->link);
         t->n_waiting[x->pool]--;
@@ -85,6 +87,13 @@ void exchange_parse_again(struct exchange *x)
     CHECKF(r == (int)x->head_bytes, "a head that was parsed once is %d now", r);
 }
 
+static void push_upstream(struct exchange *x, struct backend *b);
+
+static bool runs_script(const struct route *route)
+{
+    return route->verdict == VERDICT_PHP || route->verdict == VERDICT_FASTCGI;
+}
+
 /* Request complete; thread->request and thread->match belong to it. */
 static void act(struct exchange *x, struct route route)
 {
@@ -96,6 +105,7 @@ static void act(struct exchange *x, struct route route)
     case VERDICT_STATIC: respond_static(x, route.files, t->match.file); break;
     case VERDICT_REDIRECT: respond_redirect(x, t->match.script_name); break;
     case VERDICT_PHP: exchange_dispatch(x); break;
+    case VERDICT_FASTCGI: push_upstream(x, t->active[x->pool]); break;
     }
 }
 
@@ -216,14 +226,14 @@ static bool begin_body(struct exchange *x, const struct route *route)
         return false;
     }
     x->wants_continue = r->expect_continue && r->minor >= 1;
-    if (x->wants_continue && route->verdict != VERDICT_PHP) {
+    if (x->wants_continue && !runs_script(route)) {
         /* The final answer needs no body: say it instead of 100 (RFC 9110 section 10.1.1). */
         x->keep_alive = false;
         act(x, route_find(x));
         return false;
     }
     http1_body_init(&x->body_decoder, r, most);
-    x->body_sink = route->verdict == VERDICT_PHP ? BODY_MEMORY : BODY_DISCARD;
+    x->body_sink = runs_script(route) ? BODY_MEMORY : BODY_DISCARD;
     if (x->body_sink == BODY_MEMORY && r->content_length > BODY_MEMORY_MAX)
         open_spool(x);
     c->state = CONN_BODY;
@@ -256,7 +266,7 @@ void exchange_begin(struct conn *c, uint32_t head_bytes)
     x->conn = c;
     x->head_bytes = head_bytes;
     x->started_ns = c->head_started_ns;
-    x->received_ns = clock_realtime_ns();
+    x->received_ns = t->realtime_ns;
     x->id = t->gateway->id_prefix + (((uint64_t)t->index << 56) ^ ++t->spread_counter);
     x->method = r->method;
     x->minor = r->minor;
@@ -442,26 +452,49 @@ static size_t script_path(const struct backend *b, const struct files_match *m, 
     return root.n + name.n;
 }
 
-static void push(struct exchange *x, struct backend *b)
-{
-    struct gateway_thread *t = x->conn->thread;
+/* A request as backends want it; its texts are here and in the thread's scratch space. */
+struct described {
     struct channel_request request;
     char script[2 * FILES_PATH_MAX];
     char request_id[REQUEST_ID_BYTES + 1];
-    size_t script_bytes = script_path(b, &t->match, script, sizeof(script));
+};
+
+/* False: answered already. */
+static bool make_request(struct exchange *x, struct backend *b, struct described *d)
+{
+    struct gateway_thread *t = x->conn->thread;
+    size_t script_bytes = script_path(b, &t->match, d->script, sizeof(d->script));
 
     if (script_bytes == 0) {
         respond_status(x, 414, STR_NONE);
-        return;
+        return false;
     }
-    exchange_request_id(x, request_id);
-    describe(x, b, &request, script, script_bytes, request_id);
-    attach_body(x, b, &request);
-    if (x->body_sink == BODY_DISCARD) {
-        respond_status(x, x->early_status ? x->early_status : 507, STR_NONE);
+    exchange_request_id(x, d->request_id);
+    describe(x, b, &d->request, d->script, script_bytes, d->request_id);
+    if (b->pool->channel)
+        attach_body(x, b, &d->request);
+    if (x->body_sink != BODY_DISCARD)
+        return true;
+    respond_status(x, x->early_status ? x->early_status : 507, STR_NONE);
+    return false;
+}
+
+static void push_upstream(struct exchange *x, struct backend *b)
+{
+    struct described d;
+
+    if (make_request(x, b, &d))
+        upstream_push(b->upstream, x, &d.request, x->conn->thread->pairs);
+}
+
+static void push(struct exchange *x, struct backend *b)
+{
+    struct gateway_thread *t = x->conn->thread;
+    struct described d;
+
+    if (!make_request(x, b, &d))
         return;
-    }
-    int r = backend_push(b, x, &request);
+    int r = backend_push(b, x, &d.request);
     if (r == -EAGAIN) {
         t->count.queue_full++;
         respond_status(x, 503, STR("Retry-After: 1\r\n"));
@@ -492,6 +525,8 @@ void exchange_dispatch_again(struct exchange *x)
 
 bool exchange_withdraw(struct exchange *x)
 {
+    if (x->upstream)
+        return upstream_withdraw(x);
     if (!list_empty(&x->link)) {
         list_remove(&x->link);
         x->conn->thread->n_waiting[x->pool]--;

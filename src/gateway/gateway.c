@@ -10,12 +10,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -129,12 +131,50 @@ static void recover_worker(struct gateway_thread *t, struct command *c)
     mem_free(c);
 }
 
+/* A death that speaks against the engine, an extension or the snapshot; SIGKILL and SIGTERM come from
+ * outside or from ourselves. */
+static bool is_crash(int wait_status)
+{
+    static const int signals[] = { SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGSYS, SIGTRAP };
+
+    for (size_t i = 0; WIFSIGNALED(wait_status) && i < ARRAY_LENGTH(signals); i++)
+        if (WTERMSIG(wait_status) == signals[i])
+            return true;
+    return false;
+}
+
+/* php.fallback: too many crashes in the window, and PHP-FPM takes over for the rest of this
+ * generation. What is queued for the engine stays there: its workers are replaced as ever. */
+static void count_crash(struct pool_link *link)
+{
+    const struct config_pool *pool = &link->config->pools[link->pool];
+    uint32_t most = pool->fallback_crashes;
+    uint64_t now = clock_monotonic_ns();
+
+    if (!pool->fallback || atomic_load_explicit(&link->fell_back, memory_order_relaxed))
+        return;
+    CHECK(most >= 1 && most <= CRASHES_MAX && pool->upstream);
+    link->crashes[link->n_crashes++ % most] = now;
+    if (link->n_crashes < most ||
+        now - link->crashes[link->n_crashes % most] > pool->fallback_window_ms * NS_PER_MS)
+        return;
+    atomic_store_explicit(&link->fell_back, true, memory_order_relaxed);
+    log_error("pool %.*s: %u workers crashed within %" PRIu64
+              " ms: PHP REQUESTS GO TO PHP-FPM NOW (%.*s%s) until the next reload; see the crashes "
+              "above",
+              STR_ARG(pool->name), most, (now - link->crashes[link->n_crashes % most]) / NS_PER_MS,
+              STR_ARG(pool->upstream->servers[0].address.text),
+              pool->upstream->n_servers > 1 ? ", ..." : "");
+}
+
 static void worker_died(struct pool_link *link, const struct control_message *m)
 {
     struct gateway *g = link->gateway;
 
     if (m->incarnation != link->incarnations[m->worker] || link->recovering[m->worker])
         return;
+    if (is_crash(m->status))
+        count_crash(link);
     link->recovering[m->worker] = g->n_threads;
     for (uint32_t i = 0; i < g->n_threads; i++)
         thread_tell(&g->threads[i], recover_worker, link, m->worker, m->incarnation);
@@ -324,14 +364,11 @@ static void find_loop_script(struct pool_link *link, struct str script)
     mem_free(written);
 }
 
-static int open_link(struct pool_link *link, const struct control_message *m, const int *fds,
-                     size_t n_fds)
+/* The way to the pool's processes. */
+static int open_channel(struct pool_link *link, const int *fds)
 {
     struct gateway *g = link->gateway;
     uint32_t threads = g->n_threads;
-
-    if (n_fds < 2 + threads || m->pool >= POOLS_MAX)
-        return -EPROTO;
     int r = channel_map(fds[0], &link->channel);
     if (r < 0)
         return r;
@@ -348,9 +385,26 @@ static int open_link(struct pool_link *link, const struct control_message *m, co
     link->eventfds = mem_alloc(threads * sizeof(int));
     for (uint32_t i = 0; i < threads; i++)
         link->eventfds[i] = dup(fds[2 + i]);
-    r = read_link_config(link, n_fds > 2 + threads ? fds[2 + threads] : -1);
+    link->socket_fd = dup(fds[1]);
+    if (link->socket_fd < 0 || fcntl(link->socket_fd, F_SETFL, O_NONBLOCK) < 0)
+        return -errno;
+    return loop_watch_add(g->threads[0].loop, &link->socket, link->socket_fd, LOOP_READ,
+                          on_pool_message);
+}
+
+static int open_link(struct pool_link *link, const struct control_message *m, const int *fds,
+                     size_t n_fds)
+{
+    uint32_t channel_fds = 2 + link->gateway->n_threads;
+    bool has_channel = n_fds > 1; /* else only its boot memfd: no processes, but FastCGI servers */
+
+    if ((has_channel && n_fds < channel_fds) || n_fds == 0 || m->pool >= POOLS_MAX)
+        return -EPROTO;
+    int r = read_link_config(link, n_fds != channel_fds ? fds[n_fds - 1] : -1);
     if (r < 0)
         return r;
+    if (!has_channel && !link->config->pools[link->pool].upstream)
+        return -EPROTO;
     char message[512] = "out of memory";
     if ((r = rules_new(link->config, &link->rules, message, sizeof(message))) < 0) {
         log_error("%s", message);
@@ -364,11 +418,7 @@ static int open_link(struct pool_link *link, const struct control_message *m, co
     link->root_fd = open(link->document_root, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (link->root_fd < 0)
         return -errno;
-    link->socket_fd = dup(fds[1]);
-    if (link->socket_fd < 0 || fcntl(link->socket_fd, F_SETFL, O_NONBLOCK) < 0)
-        return -errno;
-    return loop_watch_add(g->threads[0].loop, &link->socket, link->socket_fd, LOOP_READ,
-                          on_pool_message);
+    return has_channel ? open_channel(link, fds) : 0;
 }
 
 static void add_pool(struct gateway *g, const struct control_message *m, const int *fds,
@@ -389,9 +439,12 @@ static void add_pool(struct gateway *g, const struct control_message *m, const i
         return;
     }
     list_push_back(&g->links, &link->link);
-    overdue_watch(link);
+    if (link->channel)
+        overdue_watch(link);
     for (uint32_t i = 0; i < g->n_threads; i++)
         thread_tell(&g->threads[i], add_backend, link, 0, 0);
+    if (!link->channel)
+        tell_supervisor_of(CONTROL_POOL_READY, link); /* no worker to wait for */
 }
 
 static void activate(struct gateway_thread *t, struct command *c)

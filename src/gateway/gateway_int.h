@@ -7,6 +7,7 @@
  *   exchange.c  one request and its answer: routing, request body, access log
  *   respond.c   framing and sending: answers of our own, static files, the bounded output queue
  *   backend.c   one pool generation as a thread sees it: channel in, ring out, recovery
+ *   upstream.c  FastCGI servers: connections, balancing, retries
  *   overdue.c   requests beyond request_timeout
  *   spool.c     unlinked files for what does not fit in memory
  *   trust.c     which peers may speak for a client
@@ -39,6 +40,7 @@ enum {
     BACKEND_MAGIC = 0x4241434b,
     POOLS_MAX = 64,
     LISTENERS_MAX = CONTROL_LISTENERS_MAX,
+    CRASHES_MAX = 64, /* of php.fallback_crashes */
     IN_BUFFER_BYTES = 8192, /* first input buffer of an active connection, pooled per thread */
     OUT_MEMORY_MAX = 256 *
                      1024, /* answer bytes in memory for a slow client before the spool file */
@@ -103,7 +105,7 @@ struct pool_link {
     int root_fd;
     char *loop_script; /* a pool in worker mode: its script, and the SCRIPT_NAME of its requests */
     struct str loop_name;
-    struct channel *channel;
+    struct channel *channel; /* NULL: no process, its PHP requests go to FastCGI servers */
     int *eventfds;
     int *worker_sockets;    /* by worker index, -1 none */
     uint32_t *incarnations; /* announced by WORKER_START */
@@ -115,6 +117,9 @@ struct pool_link {
     struct control_boot boot; /* where `config` came from, when it is its own */
     struct gateway *gateway;
     bool ready, dead, closing;
+    _Atomic bool fell_back;    /* to FastCGI, after too many crashes */
+    uint64_t crashes[CRASHES_MAX]; /* when the last ones were: a ring; first thread */
+    uint32_t n_crashes;
     uint32_t idle_threads;     /* threads without a request of this generation while it drains */
     uint32_t removed_threads;  /* threads that have let go of it */
     struct loop_timer overdue; /* request_timeout; first thread */
@@ -135,6 +140,7 @@ struct backend {
     struct gateway_thread *thread;
     struct loop_watch news; /* the thread's eventfd of this channel */
     struct files *files;
+    struct upstream *upstream;  /* FastCGI servers for its PHP requests; NULL: there are none */
     struct exchange **inflight; /* by slot */
     uint32_t n_inflight;        /* requests given to the channel and not yet released */
     bool draining, drain_reported;
@@ -246,6 +252,8 @@ struct gateway_thread {
     struct backend *active[POOLS_MAX]; /* takes new requests */
     struct list waiting[POOLS_MAX];    /* struct exchange: no active backend */
     uint32_t n_waiting[POOLS_MAX];
+    struct list upstreams; /* struct upstream */
+    bool upstreams_due;    /* one of them may have room for what waits */
     struct list resume;    /* connections with a pipelined request to look at */
     struct list graveyard; /* closed in this batch; freed at its end, callers may still look */
     struct thread_listener {
@@ -276,6 +284,7 @@ struct gateway_thread {
     uint32_t n_free_in;
     struct exchange *free_exchanges[256];
     uint32_t n_free_exchanges;
+    uint64_t realtime_ns; /* at the start of this batch */
     time_t date_at;
     char date[HTTP_DATE_BYTES];
     struct buf head;  /* answer head under construction */
@@ -346,7 +355,13 @@ void exchange_free(struct exchange *x);
 void exchange_request_id(const struct exchange *x, char out[REQUEST_ID_BYTES + 1]);
 
 /* route.c */
-enum verdict { VERDICT_STATUS, VERDICT_STATIC, VERDICT_REDIRECT, VERDICT_PHP };
+enum verdict {
+    VERDICT_STATUS,
+    VERDICT_STATIC,
+    VERDICT_REDIRECT,
+    VERDICT_PHP,     /* the pool's engine */
+    VERDICT_FASTCGI, /* the pool's FastCGI servers */
+};
 struct route {
     enum verdict verdict;
     int status;
@@ -354,8 +369,8 @@ struct route {
     struct files *files; /* VERDICT_STATIC */
     const struct config_route *rule; /* the [[route]] that decided; NULL: the default rules */
 };
-/* With thread->request set; sets x->pool. VERDICT_STATIC holds a file reference in thread->match, VERDICT_PHP
- * has the script there. */
+/* With thread->request set; sets x->pool. VERDICT_STATIC holds a file reference in thread->match, VERDICT_PHP and
+ * VERDICT_FASTCGI have the script there. */
 struct route route_find(struct exchange *x);
 
 /* respond.c */

@@ -270,10 +270,12 @@ static bool status_has_body(int status)
 }
 
 /* Number of bytes of a static head that may be lost: none; out of memory cuts the connection. */
-static void put(struct gateway_thread *t, const char *p, size_t n)
+static inline void put(struct gateway_thread *t, const char *p, size_t n)
 {
-    int r = buf_append(&t->head, p, n);
+    int r = buf_room(&t->head) >= n ? 0 : buf_reserve(&t->head, n);
     CHECKF(r == 0, "out of memory for an answer's head");
+    memcpy(buf_space(&t->head), p, n);
+    buf_commit(&t->head, n);
 }
 
 static void put_str(struct gateway_thread *t, struct str s)

@@ -180,7 +180,7 @@ static bool follows_files(const struct config_route *rule, const struct route *f
            (rule->try.n == 0 || found->verdict == VERDICT_PHP);
 }
 
-struct route route_find(struct exchange *x)
+static struct route find_place(struct exchange *x)
 {
     struct gateway_thread *t = x->conn->thread;
     const struct http_request *r = &t->request;
@@ -207,5 +207,25 @@ struct route route_find(struct exchange *x)
     if (t->gateway->loop_pool && follows_files(rule, &route))
         route = by_loop(x, route, path);
     route.rule = rule;
+    return route;
+}
+
+/* Does the pool's engine run the script, or a FastCGI server? */
+static bool goes_to_fastcgi(const struct backend *b, const struct config_route *rule)
+{
+    if (!b || !b->upstream)
+        return false;
+    return b->pool->config->pools[b->pool->pool].use_fpm ||
+           (rule && rule->backend == CONFIG_BACKEND_FASTCGI) ||
+           atomic_load_explicit(&b->pool->fell_back, memory_order_relaxed);
+}
+
+struct route route_find(struct exchange *x)
+{
+    struct route route = find_place(x);
+
+    if (route.verdict == VERDICT_PHP &&
+        goes_to_fastcgi(x->conn->thread->active[x->pool], route.rule))
+        route.verdict = VERDICT_FASTCGI;
     return route;
 }

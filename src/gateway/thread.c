@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
+#include "gateway/upstream.h"
 
 enum { ACCEPTS_PER_TURN = 64 };
 
@@ -30,7 +31,7 @@ void thread_give_buffer(struct gateway_thread *t, char *p)
 
 const char *thread_date(struct gateway_thread *t)
 {
-    time_t now = (time_t)(clock_realtime_ns() / NS_PER_S);
+    time_t now = (time_t)(t->realtime_ns / NS_PER_S);
 
     if (now != t->date_at) {
         t->date_at = now;
@@ -73,8 +74,11 @@ static void bury(struct gateway_thread *t)
 
 static void wake_workers(struct gateway_thread *t)
 {
-    LIST_FOR_EACH(it, &t->backends)
-        channel_wake(LIST_ENTRY(it, struct backend, link)->pool->channel, t->index);
+    LIST_FOR_EACH(it, &t->backends) {
+        struct backend *b = LIST_ENTRY(it, struct backend, link);
+        if (b->pool->channel)
+            channel_wake(b->pool->channel, t->index);
+    }
 }
 
 static void after_batch(void *ctx)
@@ -84,6 +88,8 @@ static void after_batch(void *ctx)
     wake_workers(t);
     LIST_FOR_EACH_SAFE(it, &t->backends)
         backend_poll(LIST_ENTRY(it, struct backend, link));
+    if (t->upstreams_due)
+        upstream_poll(t);
     resume_connections(t);
     wake_workers(t);
     if (buf_length(&t->log))
@@ -96,11 +102,13 @@ static uint64_t before_wait(void *ctx)
     struct gateway_thread *t = ctx;
     uint64_t sleep_ns = UINT64_MAX;
 
-    if (!list_empty(&t->resume))
+    if (!list_empty(&t->resume) || t->upstreams_due)
         return 0;
     LIST_FOR_EACH(it, &t->backends) {
         struct backend *b = LIST_ENTRY(it, struct backend, link);
         uint64_t most = UINT64_MAX;
+        if (!b->pool->channel)
+            continue;
         if (channel_gateway_sleep(b->pool->channel, t->index, &most))
             return 0;
         if (most < sleep_ns)
@@ -113,8 +121,12 @@ static void after_wait(void *ctx)
 {
     struct gateway_thread *t = ctx;
 
-    LIST_FOR_EACH(it, &t->backends)
-        channel_gateway_awake(LIST_ENTRY(it, struct backend, link)->pool->channel, t->index);
+    t->realtime_ns = clock_realtime_ns();
+    LIST_FOR_EACH(it, &t->backends) {
+        struct backend *b = LIST_ENTRY(it, struct backend, link);
+        if (b->pool->channel)
+            channel_gateway_awake(b->pool->channel, t->index);
+    }
 }
 
 static void on_mail(struct loop_watch *w, unsigned events)
@@ -251,6 +263,7 @@ int thread_init(struct gateway_thread *t, struct gateway *g, uint32_t index)
     t->gateway = g;
     list_init(&t->conns);
     list_init(&t->backends);
+    list_init(&t->upstreams);
     list_init(&t->resume);
     list_init(&t->graveyard);
     for (int i = 0; i < POOLS_MAX; i++)
