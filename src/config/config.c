@@ -444,6 +444,10 @@ static void finish(struct loader *l)
         apply_dev(l, pool);
     if (!pool->document_root_given)
         pool->document_root = loader_absolute(l, l->base_dir);
+    find_upstream(l, pool);
+    if (pool->use_fpm && pool->worker_script.n)
+        loader_complain(l, NULL, line_of(l, "worker", "script"), 1,
+                        "worker.script runs in the engine: it does not go with php.use_fpm = true");
     if (pool->worker_script.n)
         add_loop(l);
 }

@@ -8,7 +8,6 @@
 enum {
     VERSION = 1,
     BEGIN_REQUEST = 1,
-    ABORT_REQUEST = 2,
     END_REQUEST = 3,
     PARAMS = 4,
     STDIN = 5,
@@ -40,14 +39,6 @@ int fastcgi_put_begin(struct buf *out, bool keep)
     put_header(record, BEGIN_REQUEST, 8, 0);
     record[9] = ROLE_RESPONDER;
     record[10] = keep ? KEEP_CONN : 0;
-    return buf_append(out, record, sizeof(record));
-}
-
-int fastcgi_put_abort(struct buf *out)
-{
-    char record[FASTCGI_HEADER_BYTES];
-
-    put_header(record, ABORT_REQUEST, 0, 0);
     return buf_append(out, record, sizeof(record));
 }
 
@@ -184,16 +175,16 @@ int fastcgi_read(struct fastcgi_reader *r, struct str in, struct fastcgi_event *
 
 /* --- the head of the response ----------------------------------------------------------------- */
 
-/* Finds the empty line. Returns the bytes up to and with it, 0 when it has not come. */
-static size_t head_end(struct str in)
+size_t cgi_head_end(struct str in, size_t looked)
 {
-    for (size_t i = 0; i < in.n; i++) {
+    /* An empty line ends at a line feed that follows another one, or the beginning, at most with a
+     * carriage return between them: three bytes back are enough to see it. */
+    for (size_t i = looked; i < in.n; i++) {
         if (in.p[i] != '\n')
             continue;
-        if (i + 1 < in.n && in.p[i + 1] == '\n')
-            return i + 2;
-        if (i + 2 < in.n && in.p[i + 1] == '\r' && in.p[i + 2] == '\n')
-            return i + 3;
+        size_t before = i > 0 && in.p[i - 1] == '\r' ? i - 1 : i;
+        if (before == 0 || in.p[before - 1] == '\n')
+            return i + 1;
     }
     return 0;
 }
@@ -214,40 +205,41 @@ static int take_status(struct str value, struct buf *lines, uint16_t *ret_status
     return buf_printf(lines, ":reason: %.*s\r\n", STR_ARG(value));
 }
 
-int cgi_parse_head(struct str in, struct buf *lines, uint16_t *ret_status)
+static int take_line(struct str line, bool want_status, struct buf *lines, uint16_t *ret_status,
+                     bool *location)
 {
-    size_t taken = head_end(in);
+    struct str value = line;
+    struct str name = str_cut(&value, ':');
+
+    if (!value.p || !http_is_token(name))
+        return -EPROTO;
+    value = str_trim(value);
+    bool is_status = str_eq_nocase(name, STR("Status"));
+    *location |= str_eq_nocase(name, STR("Location"));
+    if (is_status != want_status)
+        return 0;
+    return is_status ? take_status(value, lines, ret_status)
+                     : buf_printf(lines, "%.*s: %.*s\r\n", STR_ARG(name), STR_ARG(value));
+}
+
+int cgi_parse_head(struct str head, struct buf *lines, uint16_t *ret_status)
+{
     uint16_t status = 0;
     bool location = false;
 
-    if (taken == 0)
-        return 0;
-    if (taken > INT32_MAX)
-        return -EPROTO;
+    CHECK(head.n && head.p[head.n - 1] == '\n');
     /* Status first: its reason has to stand before the other lines. */
     for (int pass = 0; pass < 2; pass++) {
-        struct str rest = str_take(in, taken);
+        struct str rest = head;
         while (rest.n) {
-            struct str value = str_cut(&rest, '\n');
-            if (value.n && value.p[value.n - 1] == '\r')
-                value.n--;
-            if (value.n == 0)
-                continue;
-            struct str name = str_cut(&value, ':');
-            if (!value.p || !http_is_token(name))
-                return -EPROTO;
-            value = str_trim(value);
-            bool is_status = str_eq_nocase(name, STR("Status"));
-            int r = 0;
-            if (pass == 0 && is_status)
-                r = take_status(value, lines, &status);
-            else if (pass == 1 && !is_status)
-                r = buf_printf(lines, "%.*s: %.*s\r\n", STR_ARG(name), STR_ARG(value));
+            struct str line = str_cut(&rest, '\n');
+            if (line.n && line.p[line.n - 1] == '\r')
+                line.n--;
+            int r = line.n ? take_line(line, pass == 0, lines, &status, &location) : 0;
             if (r < 0)
                 return r;
-            location |= str_eq_nocase(name, STR("Location"));
         }
     }
     *ret_status = status ? status : location ? 302 : 200;
-    return (int)taken;
+    return 0;
 }

@@ -30,7 +30,6 @@ MUST_USE int fastcgi_put_params(struct buf *out, struct str params);
 /* Header of a STDIN record of `bytes` (at most FASTCGI_RECORD_MAX), 0 ends the stream. No padding.
  */
 void fastcgi_stdin_header(char out[FASTCGI_HEADER_BYTES], uint32_t bytes);
-MUST_USE int fastcgi_put_abort(struct buf *out);
 
 /* --- response --------------------------------------------------------------------------------- */
 enum fastcgi_event_type {
@@ -61,11 +60,14 @@ struct fastcgi_reader {
 MUST_USE int fastcgi_read(struct fastcgi_reader *r, struct str in, struct fastcgi_event *ret,
                           size_t *ret_used);
 
-/* The head of a CGI response: header lines up to an empty one, line ends CRLF or LF. Returns the
- * bytes it takes, 0 when it is not complete, -EPROTO when it is no head. `lines` gets "Name:
- * value\r\n" for all but Status, preceded by ":reason: ..." when Status had a reason of its own.
- * `*ret_status`: from Status; 302 with a Location and no Status (RFC 3875 section 6.3.4); else 200.
- */
-MUST_USE int cgi_parse_head(struct str in, struct buf *lines, uint16_t *ret_status);
+/* The head of a CGI response: header lines up to an empty one, line ends CRLF or LF. The bytes it
+ * takes with the empty line, which may be its first; 0 when that has not come. The first `looked`
+ * bytes were looked at before. */
+size_t cgi_head_end(struct str in, size_t looked);
+
+/* A whole head. `lines` gets "Name: value\r\n" for all but Status, preceded by ":reason: ..." when
+ * Status had a reason of its own. `*ret_status`: from Status; 302 with a Location and no Status (RFC
+ * 3875 section 6.3.4); else 200. 0, -EPROTO when it is no head, -ENOMEM. */
+MUST_USE int cgi_parse_head(struct str head, struct buf *lines, uint16_t *ret_status);
 
 #endif

@@ -60,6 +60,10 @@ static void print_decisions(const struct plan *p)
         else
             print_root(&p->config->pools[i], pool->document_root);
         print_denied(pool->document_root);
+        if (p->config->pools[i].use_fpm) {
+            printf("# PHP: by FastCGI, no processes of its own\n");
+            continue;
+        }
         printf("# PHP workers: %u%s%s%s\n", pool->workers, pool->workers_why[0] ? " (" : "",
                pool->workers_why, pool->workers_why[0] ? ")" : "");
         print_user("PHP", &pool->user);
@@ -78,8 +82,8 @@ static unsigned check_files(const struct config *c)
         struct str path;
         int mode;
     } files[] = {
-        { "php.libphp_path", pool->libphp_path, R_OK },
-        { "php.ini_path", pool->ini_path, R_OK },
+        { "php.libphp_path", pool->use_fpm ? STR("") : pool->libphp_path, R_OK },
+        { "php.ini_path", pool->use_fpm ? STR("") : pool->ini_path, R_OK },
         { "server.spool_dir", c->server.spool_dir, X_OK },
     };
     unsigned missing = 0;

@@ -11,6 +11,9 @@
  * At most one generation is being started (`pending`); a reload that comes meanwhile is remembered
  * (`wanted`), so that a flood of SIGHUP cannot keep the pool from ever getting ready. The old
  * generation serves until the new one has a worker that was granted by the gateway.
+ *
+ * A generation of a pool with use_fpm has no process: PHP-FPM is nobody's child here. It is READY at
+ * once, has no channel, and is gone when the gateway has drained it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -29,6 +32,7 @@ enum {
 };
 
 static void begin(struct pool *p, struct plan *plan);
+static void ended(struct generation *g, const char *how);
 
 void pool_init(struct pool *p, struct supervisor *s, uint32_t index, struct str name)
 {
@@ -71,6 +75,19 @@ static void free_generation(struct generation *g)
     mem_free(g);
 }
 
+static bool has_process(const struct generation *g)
+{
+    return !g->plan->config->pools[g->pool->index].use_fpm;
+}
+
+static void kill_generation(struct generation *g)
+{
+    if (has_process(g))
+        role_kill(&g->role);
+    else
+        ended(g, "it was given up");
+}
+
 /* --- the gateway's side of a generation ------------------------------------------------------ */
 
 /* Tells the pool process about a fresh channel. The gateway's half stays in g->ends until then. */
@@ -102,22 +119,26 @@ static void attach(struct generation *g)
 
     if (!role_running(&gw->role) || g->attached)
         return; /* the next gateway gets it */
-    CHECK(g->ends.channel >= 0 && g->ends.gateway_end >= 0);
+    CHECK(!has_process(g) || (g->ends.channel >= 0 && g->ends.gateway_end >= 0));
     int boot = plan_boot(g->plan, g->pool->index, g->number);
     if (boot < 0) {
         log_error("%s: cannot describe it to the gateway: %s", g->role.name, strerror(-boot));
-        role_kill(&g->role);
+        kill_generation(g);
         return;
     }
-    fds[0] = g->ends.channel;
-    fds[1] = g->ends.gateway_end;
-    memcpy(fds + 2, g->ends.eventfds, g->ends.threads * sizeof(int));
+    size_t n = 0;
+    if (has_process(g)) {
+        fds[n++] = g->ends.channel;
+        fds[n++] = g->ends.gateway_end;
+        memcpy(fds + n, g->ends.eventfds, g->ends.threads * sizeof(int));
+        n += g->ends.threads;
+    }
+    fds[n++] = boot;
     control_message_init(&m, CONTROL_POOL_ADD);
     m.pool = g->pool->index;
     m.generation = g->number;
     control_message_set_text(&m, str_from(g->plan->pools[g->pool->index].document_root));
-    fds[2 + g->ends.threads] = boot;
-    role_send(&gw->role, &m, fds, 3 + g->ends.threads);
+    role_send(&gw->role, &m, fds, n);
     g->attached = true;
     fd_close(&boot);
     link_close(&g->ends);
@@ -135,6 +156,10 @@ static void detach(struct generation *g)
 static void stop_generation(struct generation *g)
 {
     g->ending = true;
+    if (!has_process(g)) {
+        ended(g, "it was stopped");
+        return;
+    }
     role_send_type(&g->role, CONTROL_STOP, g->pool->index, g->number);
     role_kill_in(&g->role, STOP_GRACE_MS * NS_PER_MS);
 }
@@ -155,6 +180,8 @@ static void start_draining(struct generation *g)
 
     CHECK(g != g->pool->active);
     g->state = GENERATION_DRAINING;
+    if (!has_process(g))
+        return; /* its requests cost nothing but their connections */
     loop_timer_set(g->pool->sup->loop, &g->timer, clock_monotonic_ns() + limit_ns, on_drain_limit);
 }
 
@@ -164,7 +191,10 @@ static void finish_draining(struct generation *g)
     if (g->ending)
         return;
     g->ending = true;
-    role_send_type(&g->role, CONTROL_DRAIN, g->pool->index, g->number);
+    if (has_process(g))
+        role_send_type(&g->role, CONTROL_DRAIN, g->pool->index, g->number);
+    else
+        ended(g, "it is drained");
 }
 
 /* --- READY, ACTIVE --------------------------------------------------------------------------- */
@@ -311,20 +341,19 @@ static void on_active_died(struct pool *p, const char *name, pid_t pid, const ch
         replace(p, lived_ns);
 }
 
-static void on_exit(struct role *r, int wait_status)
+/* Frees it. */
+static void ended(struct generation *g, const char *how)
 {
-    struct generation *g = CONTAINER_OF(r, struct generation, role);
     struct pool *p = g->pool;
     struct supervisor *s = p->sup;
-    pid_t pid = r->pid;
+    pid_t pid = g->role.pid;
     bool was_active = g == p->active, was_pending = g == p->pending;
     uint64_t lived_ns = g->active_since_ns ? clock_monotonic_ns() - g->active_since_ns : 0;
-    char name[sizeof(r->name)], how[96];
+    char name[sizeof(g->role.name)];
 
     CHECK_MAGIC(g, GENERATION_MAGIC);
-    r->pid = 0;
-    role_describe_exit(wait_status, how, sizeof(how));
-    snprintf(name, sizeof(name), "%s", r->name);
+    g->role.pid = 0;
+    snprintf(name, sizeof(name), "%s", g->role.name);
     char *why = mem_strdup(g->failure ? g->failure : how);
     detach(g);
     if (was_active)
@@ -342,6 +371,14 @@ static void on_exit(struct role *r, int wait_status)
     supervisor_role_ended(s);
 }
 
+static void on_exit(struct role *r, int wait_status)
+{
+    char how[96];
+
+    role_describe_exit(wait_status, how, sizeof(how));
+    ended(CONTAINER_OF(r, struct generation, role), how);
+}
+
 /* --- start ----------------------------------------------------------------------------------- */
 
 static void on_start_limit(struct loop_timer *t)
@@ -353,7 +390,7 @@ static void on_start_limit(struct loop_timer *t)
     g->failure = mem_printf("it was not ready within %llu seconds (it waited for %s)",
                             (unsigned long long)(g->pool->sup->start_limit_ns / NS_PER_S),
                             g->state == GENERATION_STARTING ? "the engine" : "the gateway");
-    role_kill(&g->role);
+    kill_generation(g);
 }
 
 static int spawn(struct generation *g)
@@ -395,6 +432,13 @@ static void begin(struct pool *p, struct plan *plan)
     g->role.on_message = on_message;
     g->role.on_exit = on_exit;
     p->pending = g;
+    loop_timer_set(p->sup->loop, &g->timer, clock_monotonic_ns() + p->sup->start_limit_ns,
+                   on_start_limit);
+    if (!has_process(g)) {
+        g->state = GENERATION_READY;
+        attach(g);
+        return;
+    }
     r = spawn(g);
     if (r < 0) {
         p->pending = NULL;
@@ -406,10 +450,7 @@ static void begin(struct pool *p, struct plan *plan)
     if (r < 0) {
         g->failure = mem_printf("cannot make a channel: %s", strerror(-r));
         role_kill(&g->role);
-        return;
     }
-    loop_timer_set(p->sup->loop, &g->timer, clock_monotonic_ns() + p->sup->start_limit_ns,
-                   on_start_limit);
 }
 
 void pool_renew(struct pool *p, struct plan *plan)
@@ -428,22 +469,22 @@ void pool_renew(struct pool *p, struct plan *plan)
 
 void pool_gateway_gone(struct pool *p)
 {
-    LIST_FOR_EACH(it, &p->generations) {
+    LIST_FOR_EACH_SAFE(it, &p->generations) {
         struct generation *g = LIST_ENTRY(it, struct generation, link);
+        g->attached = g->granted = false;
         if (g->state == GENERATION_DRAINING)
             finish_draining(g); /* its clients are gone with the gateway */
-        g->attached = g->granted = false;
     }
 }
 
 void pool_gateway_started(struct pool *p)
 {
-    LIST_FOR_EACH(it, &p->generations) {
+    LIST_FOR_EACH_SAFE(it, &p->generations) {
         struct generation *g = LIST_ENTRY(it, struct generation, link);
         if (g->state == GENERATION_DRAINING || g->state == GENERATION_STARTING)
             continue;
         /* A link no gateway has seen is as good as new. */
-        int r = g->ends.channel >= 0 ? 0 : renew_link(g);
+        int r = g->ends.channel >= 0 || !has_process(g) ? 0 : renew_link(g);
         if (r < 0) {
             log_error("%s: cannot make a channel for the new gateway: %s", g->role.name,
                       strerror(-r));
@@ -494,15 +535,19 @@ void pool_cancel_pending(struct pool *p)
 
 void pool_drain(struct pool *p)
 {
-    LIST_FOR_EACH(it, &p->generations)
+    LIST_FOR_EACH_SAFE(it, &p->generations)
         finish_draining(LIST_ENTRY(it, struct generation, link));
 }
 
 void pool_stop(struct pool *p, uint64_t kill_after_ns)
 {
-    LIST_FOR_EACH(it, &p->generations) {
+    LIST_FOR_EACH_SAFE(it, &p->generations) {
         struct generation *g = LIST_ENTRY(it, struct generation, link);
         g->ending = true;
+        if (!has_process(g)) {
+            ended(g, "the server stops");
+            continue;
+        }
         role_send_type(&g->role, CONTROL_STOP, p->index, g->number);
         role_kill_in(&g->role, kill_after_ns);
     }

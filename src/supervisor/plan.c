@@ -120,8 +120,11 @@ static int decide(struct plan *p, const struct config_cli *cli, char *message, s
     for (uint32_t i = 0; i < c->n_pools; i++) {
         struct pool_plan *pool = &p->pools[i];
         if (resolve_root(&c->pools[i], pool, message, size) < 0 ||
-            user_choose_pool(&c->pools[i], pool->document_root, &pool->user, message, size) < 0 ||
-            check_readable(&pool->user, "PHP", pool->document_root, message, size) < 0)
+            user_choose_pool(&c->pools[i], pool->document_root, &pool->user, message, size) < 0)
+            return -EINVAL;
+        if (c->pools[i].use_fpm)
+            continue; /* PHP-FPM's processes are not ours */
+        if (check_readable(&pool->user, "PHP", pool->document_root, message, size) < 0)
             return -EINVAL;
         pool->workers =
             sizing_workers(&c->pools[i], &machine, pool->workers_why, sizeof(pool->workers_why));

@@ -40,6 +40,8 @@ static void explain_users(const struct supervisor *s)
 
     for (uint32_t i = 0; i < s->n_pools; i++) {
         const struct user *u = &s->plan->pools[i].user;
+        if (s->plan->config->pools[i].use_fpm)
+            continue;
         if (u->change)
             log_notice("pool %s runs PHP as user %s (%s)", s->pools[i].name,
                        u->name[0] ? u->name : "without a name", u->why);
@@ -76,6 +78,14 @@ static void explain(const struct supervisor *s)
         const struct pool_plan *p = &s->plan->pools[i];
         if (p->detected)
             log_notice("%s", p->detected);
+        const struct config_pool *c = &s->plan->config->pools[i];
+        if (c->use_fpm) {
+            log_notice("pool %s: document root %s, PHP by PHP-FPM at %.*s%s", s->pools[i].name,
+                       p->document_root, STR_ARG(c->upstream->servers[0].address.text),
+                       c->upstream->n_servers > 1 ? " and others" : "");
+            explain_denied(p->document_root);
+            continue;
+        }
         log_notice("pool %s: document root %s, %u worker%s%s%s%s", s->pools[i].name,
                    p->document_root, p->workers, p->workers == 1 ? "" : "s",
                    p->workers_why[0] ? " (" : "", p->workers_why, p->workers_why[0] ? ")" : "");
