@@ -126,24 +126,19 @@ static void add_override(struct control_boot *b, size_t *n, struct str value)
     b->overrides[*n] = NULL;
 }
 
-static bool set_number(struct str value, uint64_t max, uint64_t *ret)
-{
-    return str_to_u64(value, max, ret);
-}
-
 /* One record; false when it is not one of ours. */
 static bool take_record(struct control_boot *b, struct str key, struct str value,
                         size_t *n_overrides)
 {
     uint64_t n;
 
-    if (str_eq(key, STR("pool")) && set_number(value, UINT32_MAX, &n))
+    if (str_eq(key, STR("pool")) && str_to_u64(value, UINT32_MAX, &n))
         b->pool = (uint32_t)n;
-    else if (str_eq(key, STR("generation")) && set_number(value, UINT32_MAX, &n))
+    else if (str_eq(key, STR("generation")) && str_to_u64(value, UINT32_MAX, &n))
         b->generation = (uint32_t)n;
-    else if (str_eq(key, STR("parent_pid")) && set_number(value, INT32_MAX, &n))
+    else if (str_eq(key, STR("parent_pid")) && str_to_u64(value, INT32_MAX, &n))
         b->parent_pid = (int)n;
-    else if (str_eq(key, STR("config_text_bytes")) && set_number(value, BOOT_BYTES_MAX, &n))
+    else if (str_eq(key, STR("config_text_bytes")) && str_to_u64(value, BOOT_BYTES_MAX, &n))
         b->config_text_bytes = (size_t)n;
     else if (str_eq(key, STR("base_dir")) && !b->base_dir)
         b->base_dir = mem_strndup(value);

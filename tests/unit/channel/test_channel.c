@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@
 #include "base/clock.h"
 #include "channel/channel.h"
 #include "channel/channel_int.h"
+#include "channel/control.h"
 
 struct bench {
     int fd, eventfds[CHANNEL_THREADS_MAX];
@@ -434,14 +436,24 @@ static int exit_status(pid_t pid)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+/* A child that goes with the test, whatever becomes of that. */
+static pid_t fork_child(void)
+{
+    pid_t parent = getpid(), pid = fork();
+
+    EXPECT(pid >= 0);
+    if (pid == 0)
+        control_die_with_parent(parent, SIGKILL);
+    return pid;
+}
+
 /* A worker process that answers until it is told to end; its status is the errno of the end. */
 static pid_t spawn(struct bench *b, uint32_t index, uint32_t incarnation)
 {
-    pid_t pid = fork();
+    pid_t pid = fork_child();
     struct channel_worker *w;
     struct channel_request r;
 
-    EXPECT(pid >= 0);
     if (pid)
         return pid;
     int e = channel_worker_attach(b->ch, index, incarnation, b->eventfds, &w);
@@ -511,7 +523,7 @@ TEST(close_wakes_everybody)
     wait_until_asleep(idle);
     wait_until_asleep(waiting); /* for its grant */
     push(&b, 0, "/");
-    pid_t blocked = fork();
+    pid_t blocked = fork_child();
     if (blocked == 0) { /* on its full ring */
         struct channel_worker *w = worker_new(&b, 2, 1);
         struct channel_request r;
@@ -552,7 +564,7 @@ TEST(signals_and_drain_end_the_sleep)
     char c;
 
     EXPECT_INT(pipe(says), 0);
-    pid_t pid = fork();
+    pid_t pid = fork_child();
     if (pid == 0) {
         struct sigaction sa = { .sa_handler = on_term };
         struct channel_request r;
@@ -585,6 +597,85 @@ TEST(signals_and_drain_end_the_sleep)
     kill(pid, SIGTERM);
     EXPECT_INT(exit_status(pid), 0);
     EXPECT_INT(idle_now(&b), 0);
+}
+
+/* --- several gateway threads ------------------------------------------------------------------------ */
+enum { THREADS = 3, REQUESTS = 20000, INFLIGHT = 7 };
+
+struct gateway_thread {
+    struct bench *b;
+    uint32_t index, answered;
+    pthread_t id;
+};
+
+static void *gateway_thread_main(void *arg)
+{
+    struct gateway_thread *t = arg;
+    struct channel *ch = t->b->ch;
+    uint32_t pushed = 0;
+
+    while (t->answered < REQUESTS) {
+        struct channel_piece p[8];
+        uint64_t most, drain;
+        uint32_t before = t->answered;
+        int worker, n;
+        struct channel_request r = request("/");
+        struct channel_ticket ticket;
+        /* Slots whose END has come and whose worker is not done yet are not free. */
+        while (pushed < REQUESTS && channel_push(ch, t->index, &r, NULL, &ticket) == 0)
+            pushed++;
+        channel_wake(ch, t->index);
+        while ((worker = channel_next_dirty(ch, t->index)) >= 0) {
+            while ((n = channel_peek(ch, t->index, (uint32_t)worker, p, 8)) > 0) {
+                channel_consume(ch, t->index, (uint32_t)worker, n, 0);
+                for (int i = 0; i < n; i++) {
+                    EXPECT_INT(p[i].ticket.slot / (channel_geometry(ch)->slots / THREADS),
+                               t->index);
+                    if (p[i].type == CHANNEL_END) {
+                        channel_release(ch, t->index, p[i].ticket);
+                        t->answered++;
+                    }
+                }
+            }
+            EXPECT_INT(n, 0);
+        }
+        if (t->answered > before || pushed == t->answered ||
+            channel_gateway_sleep(ch, t->index, &most))
+            continue;
+        struct pollfd pfd = { t->b->eventfds[t->index], POLLIN, 0 };
+        EXPECT_INT(poll(&pfd, 1, 10000), 1);
+        EXPECT_INT(read(pfd.fd, &drain, sizeof(drain)), sizeof(drain));
+        channel_gateway_awake(ch, t->index);
+    }
+    return NULL;
+}
+
+TEST_WITHIN(several_gateway_threads_share_the_workers, 60)
+{
+    struct bench b = bench_new(2, THREADS, THREADS * INFLIGHT, 128);
+    struct gateway_thread threads[THREADS];
+    struct channel_counters c;
+    pid_t pid[2];
+
+    for (uint32_t i = 0; i < 2; i++) {
+        pid[i] = spawn(&b, i, 1);
+        channel_worker_grant(b.ch, i, 1);
+    }
+    for (uint32_t i = 0; i < THREADS; i++) {
+        threads[i] = (struct gateway_thread){ .b = &b, .index = i };
+        EXPECT_INT(pthread_create(&threads[i].id, NULL, gateway_thread_main, &threads[i]), 0);
+    }
+    for (uint32_t i = 0; i < THREADS; i++) {
+        EXPECT_INT(pthread_join(threads[i].id, NULL), 0);
+        EXPECT_INT(threads[i].answered, REQUESTS);
+    }
+    channel_count(b.ch, &c);
+    EXPECT_INT(c.pushed, THREADS * REQUESTS);
+    EXPECT_INT(c.claimed, THREADS * REQUESTS);
+    EXPECT_INT(c.dropped_pieces, 0);
+    channel_close(b.ch);
+    for (int i = 0; i < 2; i++)
+        EXPECT_INT(exit_status(pid[i]), ESHUTDOWN);
 }
 
 /* --- rings ------------------------------------------------------------------------------------ */
@@ -659,7 +750,7 @@ static void sweep(uint32_t ring_bytes, size_t step, size_t chunk)
 {
     struct bench b = bench_new(1, 1, 2, ring_bytes);
     enum { SIZES = 150 };
-    pid_t pid = fork();
+    pid_t pid = fork_child();
 
     if (pid == 0) {
         struct channel_worker *w = worker_new(&b, 0, 1);
@@ -769,7 +860,7 @@ TEST(abort_is_seen_between_and_inside_writes)
     channel_release(b.ch, 0, t);
 
     t = push(&b, 0, "/");
-    pid_t pid = fork();
+    pid_t pid = fork_child();
     if (pid == 0) {
         EXPECT_INT(channel_worker_next(w, 0, &r), 0);
         body_of(w, 8192, -ECANCELED); /* blocked, woken by the abort */
@@ -805,7 +896,7 @@ TEST(an_early_release_drops_what_comes)
     struct channel_piece p[16];
     struct channel_counters c;
 
-    pid_t pid = fork();
+    pid_t pid = fork_child();
     if (pid == 0) {
         EXPECT_INT(channel_worker_next(w, 0, &r), 0);
         body_of(w, 1000, 0); /* nobody aborts: it is written to the end */
@@ -872,7 +963,7 @@ TEST(an_answered_request_is_not_lost_with_its_worker)
     struct channel_request r = request("/");
     struct channel_ticket t = push(&b, 0, "/"), lost;
 
-    pid_t pid = fork();
+    pid_t pid = fork_child();
     if (pid == 0) {
         struct channel_worker *w = worker_new(&b, 0, 1);
         EXPECT_INT(channel_worker_next(w, 0, &r), 0);
