@@ -160,7 +160,8 @@ static void complain_unknown_top(struct loader *l, const struct toml_value *v)
                         "unknown table [%.*s]; did you mean [%s]?", STR_ARG(v->key), section->name);
     else if (table)
         loader_complain(l, NULL, v->key_line, v->key_column,
-                        "unknown table [%.*s]; known are [server], [php], [worker] and [log]",
+                        "unknown table [%.*s]; known are [server], [php], [fastcgi], [worker] and "
+                        "[log]",
                         STR_ARG(v->key));
     else if (key)
         loader_complain(l, NULL, v->key_line, v->key_column,
@@ -445,10 +446,7 @@ static void finish(struct loader *l)
     if (!pool->document_root_given)
         pool->document_root = loader_absolute(l, l->base_dir);
     find_upstream(l, pool);
-    if (pool->use_fpm && pool->worker_script.n)
-        loader_complain(l, NULL, line_of(l, "worker", "script"), 1,
-                        "worker.script runs in the engine: it does not go with php.use_fpm = true");
-    if (pool->worker_script.n)
+    if (pool->worker_script.n && !pool->use_fpm)
         add_loop(l);
 }
 

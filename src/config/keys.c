@@ -231,8 +231,8 @@ const struct config_key config_keys[] = {
     { "php", "use_fpm", KIND_BOOLEAN, POOL(use_fpm), NOT_TRACKED, .fallback = "false",
       .example = "true",
       .text = "PHP requests go to PHP-FPM: to `fpm_socket`, else to the servers of `[fastcgi]`. No "
-              "engine is loaded and no PHP process started; `libphp_path`, the worker settings and "
-              "the php.ini settings of this table have no effect then." },
+              "engine is loaded and no PHP process started; `libphp_path`, `[worker]` and the "
+              "settings of workers, php.ini and environment have no effect then." },
     { "php", "fpm_socket", KIND_ADDRESS, POOL(fpm_socket), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "the servers of `[fastcgi]`", .example = "\"/run/php/php8.2-fpm.sock\"",
       .text = "Where this pool's PHP-FPM listens: `\"host:port\"`, `\"unix:/path\"` or "

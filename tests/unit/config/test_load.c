@@ -240,8 +240,11 @@ TEST(unknown_keys_name_the_nearest_known_one)
         "sapid.toml:2:1: unknown key server.libphp_path; did you mean libphp_path in [php]?");
     expect_error("[php]\nqwertyuiop = 1\n", "sapid.toml:2:1: unknown key php.qwertyuiop");
     expect_error("[sevrer]\n", "sapid.toml:1:2: unknown table [sevrer]; did you mean [server]?");
-    expect_error("[route]\n",
-                 "sapid.toml:1:2: unknown table [route]; known are [server], [php] and [log]");
+    expect_error("[vhost]\n",
+                 "sapid.toml:1:2: unknown table [vhost]; known are [server], [php], [fastcgi], "
+                 "[worker] and [log]");
+    expect_error("[[route]]\nmatch = { prefix = '/a' }\nbackedn = 'deny'\n",
+                 "sapid.toml:3:1: unknown key route.backedn; did you mean backend?");
     expect_error("listen = ['8080']\n",
                  "sapid.toml:1:1: unknown key listen outside of any table; did you mean listen in "
                  "[server]?");
@@ -253,12 +256,9 @@ TEST(unknown_keys_name_the_nearest_known_one)
 TEST(keys_of_later_features_are_not_accepted)
 {
     static const char *const files[] = {
-        "[[route]]\nbackend = 'php'\n",
-        "[fastcgi]\n",
         "[pool.a]\n",
         "[admin]\n",
         "[php]\nslow_log_after = '3s'\n",
-        "[php]\nuse_fpm = true\n",
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(files); i++) {
@@ -266,6 +266,98 @@ TEST(keys_of_later_features_are_not_accepted)
         EXPECT_INT(errors.n, 1);
         config_free(c);
     }
+}
+
+TEST(routes_are_read_in_the_order_of_the_file)
+{
+    EXPECT_INT(load("[[route]]\nmatch = { exact = '/x' }\nbackend = 'deny'\n"
+                    "[[route]]\nmatch = { regex = '^/u/(.*)$' }\ntry = ['$uri', '=404']\n"
+                    "priority = 7\nmax_body_size = '1M'\n"
+                    "[[route]]\nmatch = { prefix = '/old/' }\nredirect = '/new$uri'\n", NULL), 0);
+    EXPECT_INT(c->n_routes, 3);
+    EXPECT_INT(c->routes[0].match, CONFIG_MATCH_EXACT);
+    EXPECT_INT(c->routes[0].backend, CONFIG_BACKEND_DENY);
+    EXPECT_INT(c->routes[0].status, 403);
+    EXPECT_TEXT(c->routes[1].pattern, "^/u/(.*)$");
+    EXPECT_INT(c->routes[1].try.n, 2);
+    EXPECT_INT(c->routes[1].priority, 7);
+    EXPECT_INT(c->routes[1].max_body_size, 1 << 20);
+    EXPECT_INT(c->routes[2].backend, CONFIG_BACKEND_REDIRECT);
+    EXPECT_INT(c->routes[2].status, 302);
+    config_free(c);
+}
+
+TEST(a_route_that_says_too_little_or_too_much_is_an_error)
+{
+    expect_error("[[route]]\nbackend = 'deny'\n",
+                 "sapid.toml:1:3: route: expected match = { exact, prefix, suffix or regex = "
+                 "\"...\" }");
+    expect_error("[[route]]\nmatch = { prefix = 'a' }\n",
+                 "sapid.toml:2:20: route.match.prefix: expected a path that begins with /, found "
+                 "\"a\"");
+    expect_error("[[route]]\nmatch = { prefix = '/a' }\nbackend = 'fastcgi'\n",
+                 "sapid.toml:1:3: route.backend: \"fastcgi\" needs servers in [fastcgi]");
+    expect_error("[[route]]\nmatch = { prefix = '/a' }\npool = 'b'\n",
+                 "sapid.toml:1:3: route.pool: there is no pool \"b\"");
+    expect_error("[[route]]\nmatch = { prefix = '/a' }\nbackend = 'deny'\nredirect = '/b'\n",
+                 "sapid.toml:1:3: route: either backend or redirect, not both");
+    expect_error("[[route]]\nmatch = { prefix = '/a' }\nstatus = 404\n",
+                 "sapid.toml:1:3: route.status: only deny and redirect have a status of their own");
+}
+
+TEST(fastcgi_servers_are_addresses_or_tables)
+{
+    EXPECT_INT(load("[php]\nuse_fpm = true\nqueue_timeout = '7s'\n[fastcgi]\nconnections = 9\n"
+                    "balance = 'least-connections'\n"
+                    "servers = ['unix:/run/a.sock', '/run/b.sock', 'localhost:9000',"
+                    " { address = '[::1]:9001', weight = 3, connections = 5 }]\n", NULL), 0);
+    const struct config_fastcgi *group = c->pools[0].upstream;
+    EXPECT_INT(group->n_servers, 4);
+    EXPECT_TEXT(group->servers[0].address.path, "/run/a.sock");
+    EXPECT_TEXT(group->servers[1].address.path, "/run/b.sock");
+    EXPECT_TEXT(group->servers[2].address.host, "localhost");
+    EXPECT_INT(group->servers[2].weight, 1);
+    EXPECT_INT(group->servers[2].connections, 9);
+    EXPECT_INT(group->servers[3].address.port, 9001);
+    EXPECT_INT(group->servers[3].weight, 3);
+    EXPECT_INT(group->servers[3].connections, 5);
+    EXPECT_INT(group->balance, CONFIG_BALANCE_LEAST);
+    EXPECT_INT((int)group->queue_timeout_ms, 7000);
+    config_free(c);
+}
+
+TEST(fpm_socket_is_a_server_with_the_limits_of_fastcgi)
+{
+    const char *overrides[] = { "php.use_fpm=true", "php.fpm_socket=/run/x.sock", NULL };
+
+    EXPECT_INT(load("[fastcgi]\nservers = ['127.0.0.1:1']\nconnections = 3\n", overrides), 0);
+    EXPECT(c->pools[0].use_fpm);
+    EXPECT_INT(c->pools[0].upstream->n_servers, 1);
+    EXPECT_TEXT(c->pools[0].upstream->servers[0].address.path, "/run/x.sock");
+    EXPECT_INT(c->pools[0].upstream->servers[0].connections, 3);
+    config_free(c);
+    EXPECT_INT(load("", NULL), 0);
+    EXPECT(!c->pools[0].use_fpm && !c->pools[0].upstream);
+    config_free(c);
+}
+
+TEST(fastcgi_mistakes_are_named)
+{
+    expect_error("[php]\nuse_fpm = true\n",
+                 "sapid.toml:2:1: php.use_fpm = true needs php.fpm_socket = "
+                 "\"/run/php/php8.2-fpm.sock\" or fastcgi.servers: where is PHP-FPM?");
+    expect_error("[fastcgi]\nservers = ['*:9000']\n",
+                 "sapid.toml:2:12: fastcgi.servers: expected the host and port of a server to "
+                 "connect to, found \"*:9000\"");
+    expect_error("[fastcgi]\nservers = [{ weight = 2 }]\n",
+                 "sapid.toml:2:12: fastcgi.servers: a server needs an address");
+    expect_error("[fastcgi]\nservers = [{ address = '/a', weigth = 2 }]\n",
+                 "sapid.toml:2:30: fastcgi.servers: unknown key weigth; known are address, weight "
+                 "and connections");
+    expect_error("[fastcgi]\nservers = ['/a', 'unix:/a']\n",
+                 "sapid.toml:2:18: fastcgi.servers: \"unix:/a\" is listed twice");
+    expect_error("[fastcgi]\nservers = [{ address = '/a', weight = 0 }]\n",
+                 "sapid.toml:2:39: fastcgi.servers: expected a whole number from 1 to 1000, found 0");
 }
 
 TEST(all_errors_of_a_file_are_collected_in_order)
