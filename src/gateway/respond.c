@@ -280,7 +280,8 @@ static inline void put(struct gateway_thread *t, const char *p, size_t n)
 
 static void put_str(struct gateway_thread *t, struct str s)
 {
-    put(t, s.p, s.n);
+    if (s.n) /* an absent text has no address to copy from */
+        put(t, s.p, s.n);
 }
 
 static void put_status_line(struct gateway_thread *t, int status, struct str reason)
