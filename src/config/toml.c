@@ -845,7 +845,7 @@ static int parse_key_value(struct parser *p, struct toml_value *table)
 {
     struct str key;
     size_t at;
-    struct toml_value *v;
+    struct toml_value *v = NULL;
     int rc;
 
     for (;;) {

@@ -10,9 +10,11 @@
  * port in silence, hence the probe without it first.
  */
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -57,13 +59,15 @@ static void set_port(struct sockaddr *a, uint16_t port)
 
 static uint16_t get_port(int fd)
 {
-    struct sockaddr_storage a = { 0 };
+    struct sockaddr_in6 a = { 0 }; /* or sockaddr_in, which has its port at the same place */
     socklen_t n = sizeof(a);
 
+    static_assert(offsetof(struct sockaddr_in6, sin6_port) ==
+                      offsetof(struct sockaddr_in, sin_port),
+                  "port of both families");
     if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)
         return 0;
-    return ntohs(a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&a)->sin6_port
-                                         : ((struct sockaddr_in *)(void *)&a)->sin_port);
+    return ntohs(a.sin6_port);
 }
 
 static void put_url(struct listener *l, const struct sockaddr *a, uint16_t port)
