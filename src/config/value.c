@@ -269,12 +269,11 @@ static bool is_peer(struct str s)
 {
     char text[64];
     unsigned char bytes[16];
-    struct str address = s;
     uint64_t bits;
 
     if (str_eq(s, STR("unix")))
         return true;
-    address = str_cut(&s, '/');
+    struct str address = str_cut(&s, '/');
     if (address.n >= sizeof(text))
         return false;
     memcpy(text, address.p, address.n);
