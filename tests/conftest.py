@@ -35,6 +35,8 @@ def pytest_sessionstart(session):
 
 def pytest_collection_modifyitems(config, items):
     unfit = ([] if _kind() == "sapid" else ["sapid_only"]) + ([] if account.is_root() else ["as_root"])
+    if os.environ.get("SAPID_TEST_BACKEND") == "fpm":
+        unfit.append("engine_only")
     left_out = [item for item in items if any(item.get_closest_marker(m) for m in unfit)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)

@@ -77,8 +77,8 @@ struct control_message {
 void control_message_init(struct control_message *m, enum control_type type);
 void control_message_set_text(struct control_message *m, struct str text); /* cut at the maximum */
 struct str control_message_text(const struct control_message *m);
-/* 0 or -errno (-EAGAIN on a full non-blocking socket; -EPIPE, or -ECONNRESET where messages were left
- * unread: the other end is closed). */
+/* 0 or -errno (-EAGAIN on a full non-blocking socket; -EPIPE, or -ECONNRESET where messages were
+ * left unread: the other end is closed). */
 MUST_USE int control_send(int sock, const struct control_message *m, const int *fds, size_t n_fds);
 /* 1 message, 0 end of stream, -errno; checks sizes and type, -EPROTO for anything else. */
 MUST_USE int control_receive(int sock, struct control_message *ret, int *ret_fds, size_t max_fds,

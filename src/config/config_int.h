@@ -26,7 +26,7 @@ enum config_kind {
     KIND_LISTEN,           /* struct config_listen array and its length, see config_server */
     KIND_PAIRS,            /* struct config_pairs */
     KIND_ADDRESS,          /* struct config_listen: where to connect to */
-    KIND_SERVERS,          /* struct config_fastcgi_server array and its length, see config_fastcgi */
+    KIND_SERVERS, /* struct config_fastcgi_server array and its length, see config_fastcgi */
 };
 
 enum config_part { PART_SERVER, PART_POOL, PART_FASTCGI, PART_LOG, PART_RECORD };

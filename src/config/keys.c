@@ -209,7 +209,8 @@ const struct config_key config_keys[] = {
     { "worker", "script", KIND_PATH, POOL(worker_script), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "no worker mode", .example = "\"public/index.php\"",
       .text = "The worker script. On the command line: `--worker`." },
-    { "worker", "num", KIND_AUTO, POOL(worker_num), NOT_TRACKED, .min = 1, .max = 1024, .fallback = "\"auto\"", .example = "8",
+    { "worker", "num", KIND_AUTO, POOL(worker_num), NOT_TRACKED, .min = 1, .max = 1024,
+      .fallback = "\"auto\"", .example = "8",
       .text = "Processes that run the worker script. `\"auto\"`: as many as "
               "`php.worker_pool_size` would be. On the command line: `--workers`, together with "
               "`--worker`." },

@@ -1,6 +1,7 @@
 /*
- * [[route]]: a list of tables, each one route. The keys of a route are a table of their own, of which the
- * reference page prints a section; what the values mean is decided in src/gateway/route.c.
+ * [[route]]: a list of tables, each one route. The keys of a route are a table of their own, of
+ * which the reference page prints a section; what the values mean is decided in
+ * src/gateway/route.c.
  */
 #include <stddef.h>
 
@@ -8,16 +9,17 @@
 
 static const char *const backends[] = { "php", "static", "fastcgi", "deny", NULL };
 
-#define ROUTE(field)                                                                       \
-    .part = PART_RECORD, .offset = offsetof(struct config_route, field),                   \
+#define ROUTE(field)                                                     \
+    .part = PART_RECORD, .offset = offsetof(struct config_route, field), \
     .given_offset = NO_GIVEN_FIELD
 
 const struct config_key config_route_keys[] = {
-    { "route", "backend", KIND_FORMAT, ROUTE(backend), .choices = backends,
-      .fallback = "\"php\"", .example = "\"deny\"",
-      .text = "`\"php\"`: the usual rules, files, scripts and the front controller of the pool. "
-              "`\"static\"`: files only, never PHP. `\"fastcgi\"`: as `\"php\"`, but scripts run on "
-              "the servers of `[fastcgi]`. `\"deny\"`: answered with `status`." },
+    { "route", "backend", KIND_FORMAT, ROUTE(backend), .choices = backends, .fallback = "\"php\"",
+      .example = "\"deny\"",
+      .text =
+          "`\"php\"`: the usual rules, files, scripts and the front controller of the pool. "
+          "`\"static\"`: files only, never PHP. `\"fastcgi\"`: as `\"php\"`, but scripts run on "
+          "the servers of `[fastcgi]`. `\"deny\"`: answered with `status`." },
     { "route", "priority", KIND_COUNT32, ROUTE(priority), .max = 1000000, .fallback = "0",
       .example = "10",
       .text = "Higher first. Among equals: exact, then the longest prefix, then the longest "
@@ -27,19 +29,21 @@ const struct config_key config_route_keys[] = {
       .text = "Which pool's document root and workers." },
     { "route", "try", KIND_STRINGS, ROUTE(try), .fallback = "[]",
       .example = "[\"$uri\", \"$uri/\", \"/app.php\"]",
-      .text = "Paths to look for instead of the request's, as nginx's try_files: the first that "
-              "is there is taken, the last one in any case. `\"=404\"` as the last one answers that "
-              "status. Variables: `$uri`, and `$1` to `$9` of a regular expression." },
+      .text =
+          "Paths to look for instead of the request's, as nginx's try_files: the first that "
+          "is there is taken, the last one in any case. `\"=404\"` as the last one answers that "
+          "status. Variables: `$uri`, and `$1` to `$9` of a regular expression." },
     { "route", "redirect", KIND_STRING, ROUTE(redirect), .fallback = "\"\"",
       .example = "\"https://$host$request_uri\"",
-      .text = "Answer with a redirect to this URL instead. Variables: `$scheme`, `$host`, `$uri`, "
-              "`$query` (with its `?`), `$request_uri`, and `$1` to `$9` of a regular expression." },
+      .text =
+          "Answer with a redirect to this URL instead. Variables: `$scheme`, `$host`, `$uri`, "
+          "`$query` (with its `?`), `$request_uri`, and `$1` to `$9` of a regular expression." },
     { "route", "status", KIND_COUNT32, ROUTE(status), .min = 300, .max = 499, .fallback = "0",
       .fallback_text = "403 of `deny`, 302 of `redirect`", .example = "301",
       .text = "Status of `deny` (400 to 499) or `redirect` (301, 302, 303, 307, 308)." },
-    { "route", "max_body_size", KIND_SIZE, ROUTE(max_body_size), .min = 1,
-      .max = UINT64_C(1) << 40, .fallback = "0", .fallback_text = "the server's",
-      .example = "\"1G\"", .text = "Largest request body on this route." },
+    { "route", "max_body_size", KIND_SIZE, ROUTE(max_body_size), .min = 1, .max = UINT64_C(1) << 40,
+      .fallback = "0", .fallback_text = "the server's", .example = "\"1G\"",
+      .text = "Largest request body on this route." },
 };
 const size_t config_n_route_keys = ARRAY_LENGTH(config_route_keys);
 
@@ -109,8 +113,9 @@ static void check_route(struct loader *l, struct config_route *r, const struct t
     uint32_t line = table->line, column = table->column;
 
     if (r->pattern.n == 0 && !toml_get(table, STR("match")))
-        loader_complain(l, NULL, line, column, "route: expected match = { exact, prefix, suffix or "
-                                               "regex = \"...\" }");
+        loader_complain(l, NULL, line, column,
+                        "route: expected match = { exact, prefix, suffix or "
+                        "regex = \"...\" }");
     if (r->redirect.n) {
         if (toml_get(table, STR("backend")))
             loader_complain(l, NULL, line, column, "route: either backend or redirect, not both");
@@ -118,16 +123,20 @@ static void check_route(struct loader *l, struct config_route *r, const struct t
         if (r->status == 0)
             r->status = 302;
         if (!is_redirect_status(r->status))
-            loader_complain(l, NULL, line, column, "route.status: expected 301, 302, 303, 307 or "
-                                                   "308 for a redirect, found %u", r->status);
+            loader_complain(l, NULL, line, column,
+                            "route.status: expected 301, 302, 303, 307 or "
+                            "308 for a redirect, found %u",
+                            r->status);
         return;
     }
     if (r->backend == CONFIG_BACKEND_DENY) {
         if (r->status == 0)
             r->status = 403;
         if (r->status < 400)
-            loader_complain(l, NULL, line, column, "route.status: expected 400 to 499 for deny, "
-                                                   "found %u", r->status);
+            loader_complain(l, NULL, line, column,
+                            "route.status: expected 400 to 499 for deny, "
+                            "found %u",
+                            r->status);
     } else if (r->status) {
         loader_complain(l, NULL, line, column,
                         "route.status: only deny and redirect have a status of their own");

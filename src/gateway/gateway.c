@@ -131,8 +131,8 @@ static void recover_worker(struct gateway_thread *t, struct command *c)
     mem_free(c);
 }
 
-/* A death that speaks against the engine, an extension or the snapshot; SIGKILL and SIGTERM come from
- * outside or from ourselves. */
+/* A death that speaks against the engine, an extension or the snapshot; SIGKILL and SIGTERM come
+ * from outside or from ourselves. */
 static bool is_crash(int wait_status)
 {
     static const int signals[] = { SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGSYS, SIGTRAP };

@@ -40,7 +40,7 @@ enum {
     BACKEND_MAGIC = 0x4241434b,
     POOLS_MAX = 64,
     LISTENERS_MAX = CONTROL_LISTENERS_MAX,
-    CRASHES_MAX = 64, /* of php.fallback_crashes */
+    CRASHES_MAX = 64,       /* of php.fallback_crashes */
     IN_BUFFER_BYTES = 8192, /* first input buffer of an active connection, pooled per thread */
     OUT_MEMORY_MAX = 256 *
                      1024, /* answer bytes in memory for a slow client before the spool file */
@@ -117,7 +117,7 @@ struct pool_link {
     struct control_boot boot; /* where `config` came from, when it is its own */
     struct gateway *gateway;
     bool ready, dead, closing;
-    _Atomic bool fell_back;    /* to FastCGI, after too many crashes */
+    _Atomic bool fell_back;        /* to FastCGI, after too many crashes */
     uint64_t crashes[CRASHES_MAX]; /* when the last ones were: a ring; first thread */
     uint32_t n_crashes;
     uint32_t idle_threads;     /* threads without a request of this generation while it drains */
@@ -365,12 +365,12 @@ enum verdict {
 struct route {
     enum verdict verdict;
     int status;
-    struct str extra;    /* header lines of a status answer */
-    struct files *files; /* VERDICT_STATIC */
+    struct str extra;                /* header lines of a status answer */
+    struct files *files;             /* VERDICT_STATIC */
     const struct config_route *rule; /* the [[route]] that decided; NULL: the default rules */
 };
-/* With thread->request set; sets x->pool. VERDICT_STATIC holds a file reference in thread->match, VERDICT_PHP and
- * VERDICT_FASTCGI have the script there. */
+/* With thread->request set; sets x->pool. VERDICT_STATIC holds a file reference in thread->match,
+ * VERDICT_PHP and VERDICT_FASTCGI have the script there. */
 struct route route_find(struct exchange *x);
 
 /* respond.c */

@@ -645,7 +645,8 @@ static int64_t whole_body(const struct channel_piece *p, int n)
     return -1;
 }
 
-/* A reason phrase of the script's own comes first in the block, as a line no header can look like. */
+/* A reason phrase of the script's own comes first in the block, as a line no header can look like.
+ */
 static struct str take_reason(struct str *lines)
 {
     if (!str_has_prefix(*lines, STR(":reason: ")))

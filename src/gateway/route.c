@@ -1,8 +1,8 @@
 /*
- * Where a request goes, from its parsed head in the thread's scratch space: a status, a file, a redirect
- * or a pool. The rules without [[route]]: existing file -> static; existing *.php -> PHP; missing *.php ->
- * 404; anything else -> the front controller when there is one, else 404. A [[route]] that matches the
- * decoded path comes first (rules.h).
+ * Where a request goes, from its parsed head in the thread's scratch space: a status, a file, a
+ * redirect or a pool. The rules without [[route]]: existing file -> static; existing *.php -> PHP;
+ * missing *.php -> 404; anything else -> the front controller when there is one, else 404. A
+ * [[route]] that matches the decoded path comes first (rules.h).
  *
  * With a worker script, and no route that says otherwise: existing file -> static; another existing
  * *.php asked for by its name -> PHP, in classic mode; anything else -> the worker script.
@@ -52,7 +52,7 @@ static struct route by_files(struct gateway_thread *t, struct backend *b, struct
     return route;
 }
 
-/* --- [[route]] --------------------------------------------------------------------------------- */
+/* --- [[route]] -------------------------------------------------------------------------------- */
 
 static struct route redirect(struct gateway_thread *t, const struct config_route *rule,
                              const struct rule_variables *v)
@@ -65,7 +65,8 @@ static struct route redirect(struct gateway_thread *t, const struct config_route
     int n = rules_expand(rule->redirect, v, out + sizeof(name) - 1, room - sizeof(name) + 1);
     if (n < 0)
         return answer(414, STR_NONE);
-    /* Decoded bytes that a field value may not have end here; the rest is the administrator's text. */
+    /* Decoded bytes that a field value may not have end here; the rest is the administrator's text.
+     */
     struct str line = { out, sizeof(name) - 1 + (size_t)n };
     if (!http_is_field_value(line))
         return answer(400, STR_NONE);
@@ -84,7 +85,8 @@ static bool is_status(struct str text, int *ret)
     return true;
 }
 
-/* The first path of `try` that is there; the last one in any case, with a query of its own if it has one. */
+/* The first path of `try` that is there; the last one in any case, with a query of its own if it
+ * has one. */
 static struct route by_try(struct gateway_thread *t, struct backend *b,
                            const struct config_route *rule, const struct rule_variables *v)
 {
@@ -125,8 +127,9 @@ static struct route by_rule(struct exchange *x, const struct config *c,
 {
     struct gateway_thread *t = x->conn->thread;
     const struct http_request *r = &t->request;
-    struct rule_variables v = { .host = r->host, .uri = path, .query = r->query,
-                                .request_uri = r->target, .groups = groups };
+    struct rule_variables v = {
+        .host = r->host, .uri = path, .query = r->query, .request_uri = r->target, .groups = groups
+    };
 
     v.scheme = exchange_is_https(x) ? STR("https") : STR("http");
     if (rule->backend == CONFIG_BACKEND_DENY)

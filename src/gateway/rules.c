@@ -1,4 +1,5 @@
-/* Compiled [[route]] rules: see rules.h. Regular expressions by PCRE2, with bounds on backtracking. */
+/* Compiled [[route]] rules: see rules.h. Regular expressions by PCRE2, with bounds on backtracking.
+ */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "gateway/rules.h"
 
@@ -23,7 +24,8 @@ struct rules {
     pcre2_match_context *limits;
 };
 
-/* Higher priority; then exact, prefix, suffix, regex; then the longer pattern; then the file's order. */
+/* Higher priority; then exact, prefix, suffix, regex; then the longer pattern; then the file's
+ * order. */
 static int compare(const void *pa, const void *pb)
 {
     const struct rule *a = pa, *b = pb;
@@ -135,7 +137,7 @@ const struct config_route *rules_match(const struct rules *r, struct str path,
     return NULL;
 }
 
-/* --- templates --------------------------------------------------------------------------------- */
+/* --- templates -------------------------------------------------------------------------------- */
 
 /* The variable at the start of `rest` (behind its '$'); false: there is none of that name. */
 static bool variable(struct str *rest, const struct rule_variables *v, struct str out[2])

@@ -1,6 +1,6 @@
 /*
- * [[route]] rules, compiled: which one a path falls under, and the texts they make of a request. See
- * docs/routes.md. Immutable after rules_new, shared by all threads.
+ * [[route]] rules, compiled: which one a path falls under, and the texts they make of a request.
+ * See docs/routes.md. Immutable after rules_new, shared by all threads.
  */
 #ifndef SAPID_GATEWAY_RULES_H
 #define SAPID_GATEWAY_RULES_H

@@ -1,17 +1,18 @@
 /*
  * upstream: FastCGI servers (php-fpm) as a backend. One object for a group of servers and a gateway
- * thread; generations with the same group share it, so that a reload does not double the connections.
+ * thread; generations with the same group share it, so that a reload does not double the
+ * connections.
  *
  * A server that serves N requests at once (pm.max_children) gets at most N connections from all
- * threads together, whether they are kept open or not: php-fpm gives a child to a connection, not to
- * a request, so one connection too many waits behind an idle one. Requests beyond that wait here, in
- * order. When a client goes away or a time limit passes while the script runs, its child goes on for
- * a while: the connection keeps its place in the count until the server says something.
+ * threads together, whether they are kept open or not: php-fpm gives a child to a connection, not
+ * to a request, so one connection too many waits behind an idle one. Requests beyond that wait
+ * here, in order. When a client goes away or a time limit passes while the script runs, its child
+ * goes on for a while: the connection keeps its place in the count until the server says something.
  *
  * Failure is passive and means that no connection could be made. A failed server is left out for a
- * while that doubles with each failure; then one request probes it (half open) and ends or renews the
- * break. A broken or nonsensical answer is its request's fault, not the server's: one script that
- * crashes must not take the server from the others.
+ * while that doubles with each failure; then one request probes it (half open) and ends or renews
+ * the break. A broken or nonsensical answer is its request's fault, not the server's: one script
+ * that crashes must not take the server from the others.
  *
  * A request is tried again when nothing of it was sent, or when its method is idempotent (RFC 9110
  * section 9.2.2) and nothing of an answer's body or head was passed on.

@@ -66,8 +66,8 @@ MUST_USE int fastcgi_read(struct fastcgi_reader *r, struct str in, struct fastcg
 size_t cgi_head_end(struct str in, size_t looked);
 
 /* A whole head. `lines` gets "Name: value\r\n" for all but Status, preceded by ":reason: ..." when
- * Status had a reason of its own. `*ret_status`: from Status; 302 with a Location and no Status (RFC
- * 3875 section 6.3.4); else 200. 0, -EPROTO when it is no head, -ENOMEM. */
+ * Status had a reason of its own. `*ret_status`: from Status; 302 with a Location and no Status
+ * (RFC 3875 section 6.3.4); else 200. 0, -EPROTO when it is no head, -ENOMEM. */
 MUST_USE int cgi_parse_head(struct str head, struct buf *lines, uint16_t *ret_status);
 
 #endif

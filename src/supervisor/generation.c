@@ -12,8 +12,8 @@
  * (`wanted`), so that a flood of SIGHUP cannot keep the pool from ever getting ready. The old
  * generation serves until the new one has a worker that was granted by the gateway.
  *
- * A generation of a pool with use_fpm has no process: PHP-FPM is nobody's child here. It is READY at
- * once, has no channel, and is gone when the gateway has drained it.
+ * A generation of a pool with use_fpm has no process: PHP-FPM is nobody's child here. It is READY
+ * at once, has no channel, and is gone when the gateway has drained it.
  */
 #include <errno.h>
 #include <stdio.h>

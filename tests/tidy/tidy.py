@@ -379,10 +379,31 @@ def long_functions(files):
                       f"(aim for {FUNCTION_LINES_NOTED})")
 
 
+def trim_rulers(text):
+    """Cuts the dashes of a ruler, a comment line that heads a section, to the width of a line."""
+    def trim(match):
+        over = len(match.group(0)) - COLUMNS
+        dashes = len(match.group(2)) - max(over, 0)
+        return f"{match.group(1)}{'-' * dashes} */" if dashes >= 3 else match.group(0)
+
+    return re.sub(r"^(/\* -{2,} [^\n]*? )(-{3,}) \*/$", trim, text, flags=re.M)
+
+
 def fix(names):
-    if not names:
-        names = [f.path for f in read_tree() if f.is_c]
-    return subprocess.run(["clang-format", "-i", *names], cwd=ROOT).returncode
+    for name in names or [f.path for f in read_tree() if f.is_c]:
+        path = os.path.join(ROOT, name)
+        with open(path, encoding="utf-8") as f:
+            before = f.read()
+        r = subprocess.run(["clang-format", f"--assume-filename={path}"], input=trim_rulers(before),
+                           capture_output=True, text=True, cwd=ROOT)
+        if r.returncode != 0:
+            print(r.stderr, end="")
+            return r.returncode
+        if r.stdout != before:
+            print(f"formatted {name}")
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(r.stdout)
+    return 0
 
 
 def main(arguments):

@@ -273,7 +273,9 @@ TEST(routes_are_read_in_the_order_of_the_file)
     EXPECT_INT(load("[[route]]\nmatch = { exact = '/x' }\nbackend = 'deny'\n"
                     "[[route]]\nmatch = { regex = '^/u/(.*)$' }\ntry = ['$uri', '=404']\n"
                     "priority = 7\nmax_body_size = '1M'\n"
-                    "[[route]]\nmatch = { prefix = '/old/' }\nredirect = '/new$uri'\n", NULL), 0);
+                    "[[route]]\nmatch = { prefix = '/old/' }\nredirect = '/new$uri'\n",
+                    NULL),
+               0);
     EXPECT_INT(c->n_routes, 3);
     EXPECT_INT(c->routes[0].match, CONFIG_MATCH_EXACT);
     EXPECT_INT(c->routes[0].backend, CONFIG_BACKEND_DENY);
@@ -310,7 +312,9 @@ TEST(fastcgi_servers_are_addresses_or_tables)
     EXPECT_INT(load("[php]\nuse_fpm = true\nqueue_timeout = '7s'\n[fastcgi]\nconnections = 9\n"
                     "balance = 'least-connections'\n"
                     "servers = ['unix:/run/a.sock', '/run/b.sock', 'localhost:9000',"
-                    " { address = '[::1]:9001', weight = 3, connections = 5 }]\n", NULL), 0);
+                    " { address = '[::1]:9001', weight = 3, connections = 5 }]\n",
+                    NULL),
+               0);
     const struct config_fastcgi *group = c->pools[0].upstream;
     EXPECT_INT(group->n_servers, 4);
     EXPECT_TEXT(group->servers[0].address.path, "/run/a.sock");
@@ -356,8 +360,9 @@ TEST(fastcgi_mistakes_are_named)
                  "and connections");
     expect_error("[fastcgi]\nservers = ['/a', 'unix:/a']\n",
                  "sapid.toml:2:18: fastcgi.servers: \"unix:/a\" is listed twice");
-    expect_error("[fastcgi]\nservers = [{ address = '/a', weight = 0 }]\n",
-                 "sapid.toml:2:39: fastcgi.servers: expected a whole number from 1 to 1000, found 0");
+    expect_error(
+        "[fastcgi]\nservers = [{ address = '/a', weight = 0 }]\n",
+        "sapid.toml:2:39: fastcgi.servers: expected a whole number from 1 to 1000, found 0");
 }
 
 TEST(all_errors_of_a_file_are_collected_in_order)
