@@ -101,7 +101,7 @@ struct config_fastcgi {
     bool keep_alive;
     uint32_t max_fails, queue_size;
     uint64_t connect_timeout_ms, response_timeout_ms, idle_timeout_ms, backoff_ms, max_backoff_ms;
-    uint64_t queue_timeout_ms; /* that of the pool */
+    uint64_t queue_timeout_ms, request_timeout_ms; /* those of the pool */
 };
 
 /* One pool: [php] is the pool "www" (index 0); [pool.NAME] come with their issue. */

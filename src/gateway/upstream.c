@@ -79,6 +79,7 @@ struct upstream_conn {
     bool head_done;  /* and passed on */
     struct buf out, in;
     struct buf cgi;  /* response head so far */
+    uint64_t ends_ns;  /* request_timeout; UINT64_MAX: none */
     uint64_t body_at, body_end;
     bool stdin_closed;
     struct fastcgi_reader reader;
@@ -142,7 +143,9 @@ static bool same_group(const struct upstream *u, const struct config_fastcgi *c)
         mine->queue_size != c->queue_size || mine->connect_timeout_ms != c->connect_timeout_ms ||
         mine->response_timeout_ms != c->response_timeout_ms ||
         mine->idle_timeout_ms != c->idle_timeout_ms || mine->backoff_ms != c->backoff_ms ||
-        mine->max_backoff_ms != c->max_backoff_ms || mine->queue_timeout_ms != c->queue_timeout_ms)
+        mine->max_backoff_ms != c->max_backoff_ms ||
+        mine->queue_timeout_ms != c->queue_timeout_ms ||
+        mine->request_timeout_ms != c->request_timeout_ms)
         return false;
     for (uint32_t i = 0; i < c->n_servers; i++) {
         const struct config_fastcgi_server *s = &c->servers[i];
@@ -302,8 +305,11 @@ static void on_timeout(struct loop_timer *timer);
 static void await(struct upstream_conn *c, uint64_t timeout_ms)
 {
     struct loop *loop = c->upstream->thread->loop;
+    uint64_t at = loop_now_ns(loop) + timeout_ms * NS_PER_MS;
 
-    loop_timer_set(loop, &c->timer, loop_now_ns(loop) + timeout_ms * NS_PER_MS, on_timeout);
+    if (c->state == WITH_REQUEST && c->connected && at > c->ends_ns)
+        at = c->ends_ns;
+    loop_timer_set(loop, &c->timer, at, on_timeout);
 }
 
 /* Its request needs it no longer, but its child may run on: it holds its place until the server says
@@ -398,6 +404,9 @@ static void on_timeout(struct loop_timer *timer)
     CHECK_MAGIC(c, UPSTREAM_CONN_MAGIC);
     if (c->state != WITH_REQUEST) {
         conn_free(c);
+    } else if (loop_now_ns(c->upstream->thread->loop) >= c->ends_ns) {
+        c->upstream->count.timeouts++;
+        conn_failed(c, 504, "the request ran longer than request_timeout");
     } else if (c->exchange->stalled) {
         await(c, config->response_timeout_ms); /* our client is slow, not the server */
     } else if (!c->connected) {
@@ -735,6 +744,10 @@ static int fill_out(struct upstream_conn *c, struct exchange *x)
     c->sent = c->cut_short = c->any_bytes = c->head_done = c->stdin_closed = false;
     c->reader = (struct fastcgi_reader){ 0 };
     c->cgi.head = c->cgi.tail = 0;
+    c->ends_ns = UINT64_MAX;
+    if (c->upstream->config.request_timeout_ms)
+        c->ends_ns = loop_now_ns(c->upstream->thread->loop) +
+                     c->upstream->config.request_timeout_ms * NS_PER_MS;
     c->body_at = 0;
     c->body_end = body ? x->body_bytes : 0;
     int r = fastcgi_put_begin(&c->out, c->upstream->config.keep_alive && c->server->limit);

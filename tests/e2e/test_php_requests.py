@@ -1008,6 +1008,7 @@ def test_processes_that_a_script_starts(server, scripts):
 
 
 @pytest.mark.sapid_only   # FPM's children get its sockets
+@pytest.mark.engine_only
 def test_processes_of_a_script_inherit_nothing_of_the_server(launch, scripts):
     server = launch(scripts)
     # The error log as standard error is the one exception: what a child complains of is kept.

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 from lib import account, phpini, ports, toml
+from lib.fpm import Fpm
 from lib.process import Process, ProcessError, accepts, descendants, wait_until
 from lib.site import Server, Site
 
@@ -30,6 +31,10 @@ class Sapid(Server):
         self.host = site.hosts[0]
         self.port = site.port or ports.free_port(self.host)
         self.socket_path = folder / "http.sock"
+        # SAPID_TEST_BACKEND=fpm: every test with PHP-FPM behind sapid instead of the engine.
+        self.fpm = None
+        if os.environ.get("SAPID_TEST_BACKEND", "engine") == "fpm" and "use_fpm" not in site.php:
+            self.fpm = Fpm(site, folder)
         self.config_path = folder / "sapid.toml"
         self.config_path.write_text(toml.document(self._tables()) + self._routes())
         self.process = Process([binary(), "serve", "--config", self.config_path],
@@ -60,7 +65,13 @@ class Sapid(Server):
         if site.front_controller is not None:
             php["front_controller"] = site.front_controller
         php.update(site.php)
+        fastcgi = dict(site.fastcgi)
+        if self.fpm:
+            php.update(use_fpm=True, fpm_socket=str(self.fpm.socket_path))
+            fastcgi.setdefault("connections", site.workers)
         tables = {"server": {"listen": listen, **site.server}, "php": php}
+        if fastcgi:
+            tables["fastcgi"] = fastcgi
         if site.log:
             tables["log"] = dict(site.log)
         # SAPID_TEST_SETTINGS='{"php": {"worker_max_requests": 3}}' runs every test under other settings.
@@ -73,13 +84,14 @@ class Sapid(Server):
                        for prefix in self.site.internal)
 
     def log_text(self) -> str:
-        return self.process.log()
+        return self.process.log() + (self.fpm.log_text() if self.fpm else "")
 
     def errors(self) -> list[str]:
         return ERROR_LINE.findall(self.log_text())
 
     def pids(self) -> list[int]:
-        return [self.process.pid, *descendants(self.process.pid)]
+        roots = [self.process.pid] + ([self.fpm.process.pid] if self.fpm else [])
+        return [pid for root in roots for pid in [root, *descendants(root)]]
 
     def role_pids(self, role: str) -> list[int]:
         """Processes started as `sapid @role` (and, for the pool, the workers forked from it)."""
@@ -98,6 +110,13 @@ class Sapid(Server):
 
     def stop(self) -> None:
         """SIGTERM; then nothing of it may be left."""
+        if self.fpm:
+            fpm, self.fpm = self.fpm, None
+            try:
+                self.stop()
+            finally:
+                fpm.stop()
+            return
         pids = self.pids()
         if not self.process.running():
             raise ProcessError(f"sapid ended by itself with status {self.process.popen.returncode}\n"
@@ -109,6 +128,8 @@ class Sapid(Server):
 
     def kill(self) -> None:
         self.process.kill()
+        if self.fpm:
+            self.fpm.process.kill()
 
 
 def _alive(pid: int) -> bool:

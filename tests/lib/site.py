@@ -16,6 +16,7 @@ class Site:
     front_controller: str | bool | None = None               # None: the default rule
     server: dict[str, object] = field(default_factory=dict)  # keys of [server] in sapid.toml
     php: dict[str, object] = field(default_factory=dict)     # further keys of [php]
+    fastcgi: dict[str, object] = field(default_factory=dict)  # keys of [fastcgi] in sapid.toml
     log: dict[str, object] = field(default_factory=dict)     # further keys of [log]
     port: int | None = None                                  # a port chosen beforehand
     hosts: tuple[str, ...] = ("127.0.0.1",)                  # one listener each
