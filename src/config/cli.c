@@ -78,8 +78,8 @@ static const char check_help[] =
     "\n"
     "  --reference      print the reference of all keys (Markdown) and do nothing else\n"
     "  --help           this text\n"
-    "  --config, --root, --listen, --workers, --worker, --watch, --user, --group, -d, --dev: as for\n"
-    "                   sapid serve\n";
+    "  --config, --root, --listen, --workers, --worker, --watch, --user, --group, -d, --dev: as\n"
+    "                   for sapid serve\n";
 
 const char *config_cli_help(const char *command)
 {

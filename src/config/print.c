@@ -278,8 +278,8 @@ void config_print_reference(config_put *put, void *ctx)
         "`\"1d\"`; or `0`.\n"
         "- A relative **path** in the file is relative to the file's folder, on the command "
         "line to the current one.\n"
-        "- SIGHUP reads the file again for `[php]` and `[fastcgi]`; changes of `[server]` and `[log]` need a "
-        "restart.\n"
+        "- SIGHUP reads the file again for `[php]` and `[fastcgi]`; changes of `[server]` and "
+        "`[log]` need a restart.\n"
         "\n");
     for (size_t s = 0; s < config_n_sections; s++) {
         print(&out, "## [%s]\n\n%s\n\n", config_sections[s].name, config_sections[s].text);
@@ -289,9 +289,9 @@ void config_print_reference(config_put *put, void *ctx)
     }
     print(
         &out,
-        "## [[route]]\n\nWhat becomes of requests by their path; see [routes.md](routes.md). One table "
-        "for each route, with `match = { exact = \"/path\" }`, `{ prefix = \"/path/\" }`, `{ suffix = "
-        "\".pdf\" }` or `{ regex = \"^/user/([0-9]+)$\" }` (PCRE2) on the decoded path.\n\n");
+        "## [[route]]\n\nWhat becomes of requests by their path; see [routes.md](routes.md). One "
+        "table for each route, with `match = { exact = \"/path\" }`, `{ prefix = \"/path/\" }`, "
+        "`{ suffix = \".pdf\" }` or `{ regex = \"^/user/([0-9]+)$\" }` (PCRE2) on the decoded path.\n\n");
     for (size_t i = 0; i < config_n_route_keys; i++)
         print_key(&out, &config_route_keys[i]);
 }

@@ -599,7 +599,7 @@ TEST(signals_and_drain_end_the_sleep)
     EXPECT_INT(idle_now(&b), 0);
 }
 
-/* --- several gateway threads ------------------------------------------------------------------------ */
+/* --- several gateway threads ------------------------------------------------------------------ */
 enum { THREADS = 3, REQUESTS = 20000, INFLIGHT = 7 };
 
 struct gateway_thread {
