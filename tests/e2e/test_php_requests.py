@@ -886,7 +886,8 @@ EXEC = "<?php echo function_exists('exec') ? exec('echo ran') : 'no exec', ' ', 
 @pytest.mark.parametrize("table", ["ini", "admin_ini"])
 def test_disable_functions(launch, scripts, functions, answer, table):
     (scripts / "exec.php").write_text(EXEC)
-    settings = {"ini": {"disable_functions": functions}} if table == "ini" else {"php": {"admin_ini": {"disable_functions": functions}}}
+    wanted = {"disable_functions": functions}
+    settings = {"ini": wanted} if table == "ini" else {"php": {"admin_ini": wanted}}
     server = launch(scripts, workers=1, **settings)
     assert server.get("/exec.php").text == answer
     assert server.get("/exec.php").text == answer
@@ -963,7 +964,8 @@ def test_opcache_file_cache_and_reset(launch, scripts):
 def test_preload_that_changes_the_process(launch, scripts, text):
     (scripts / "own-preload.php").write_text(text)
     (scripts / "after-preload.php").write_text("<?php echo getcwd(), ' ', ini_get('precision'), ' ', function_exists('from_preload') ? from_preload() : '-';")
-    server = launch(scripts, workers=2, ini={"opcache.preload": str(scripts / "own-preload.php"), "opcache.preload_user": account.web().name})
+    server = launch(scripts, workers=2, ini={"opcache.preload": str(scripts / "own-preload.php"),
+                                             "opcache.preload_user": account.web().name})
     want = f"{scripts} 14 " + ("preloaded function" if "from_preload" in text else "-")
     for _ in range(4):
         assert server.get("/after-preload.php").text == want
