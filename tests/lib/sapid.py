@@ -72,6 +72,8 @@ class Sapid(Server):
         tables = {"server": {"listen": listen, **site.server}, "php": php}
         if fastcgi:
             tables["fastcgi"] = fastcgi
+        if site.worker:
+            tables["worker"] = dict(site.worker)
         if site.log:
             tables["log"] = dict(site.log)
         # SAPID_TEST_SETTINGS='{"php": {"worker_max_requests": 3}}' runs every test under other settings.

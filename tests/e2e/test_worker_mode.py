@@ -1,0 +1,353 @@
+"""Worker mode: a script that boots once and takes requests by frankenphp_handle_request()."""
+import os
+import re
+import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lib import account, roles
+from lib.httpclient import multipart
+from lib.process import wait_until
+
+pytestmark = pytest.mark.sapid_only
+SCRIPTS = Path(__file__).parent / "worker"
+
+
+@pytest.fixture(scope="module")
+def scripts(launch_module):
+    root = launch_module.folder / "worker"
+    shutil.copytree(SCRIPTS, root)
+    (root / "sessions").mkdir()
+    (root / "classic.php").write_text("<?php echo 'classic ', $_SERVER['SCRIPT_NAME'], $_SERVER['PATH_INFO'] ?? '';")
+    (root / "folder").mkdir()
+    (root / "folder/index.php").write_text("<?php echo 'index of folder';")
+    (root / "index.php").write_text("<?php echo 'the front controller of classic mode';")
+    (root / "page.txt").write_text("a file")
+    account.give(root)
+    return root
+
+
+def start(launch, root, script="app.php", num=1, *, worker=None, ini=None, **options):
+    return launch(root, workers=2, worker={"script": str(root / script), "num": num, **(worker or {})},
+                  ini={"session.save_path": str(root / "sessions"), **(ini or {})}, **options)
+
+
+@pytest.fixture(scope="module")
+def server(launch_module, scripts):
+    """One process runs the script, so that every request meets the state of the one before."""
+    return start(launch_module, scripts, expect_errors=True)
+
+
+def instance(r) -> str:
+    return r.header("x-instance")
+
+
+# --- which requests are the script's --------------------------------------------------------------
+
+@pytest.mark.parametrize("target", ["/", "/any/path", "/app.php", "/app.php?x=1", "/missing.php", "/folder/none"])
+def test_urls_of_the_worker_script(server, target):
+    r = server.get(target)
+    assert r.status == 200 and r.text.startswith("count ")
+
+
+def test_other_scripts_and_files_are_as_ever(server):
+    assert server.get("/classic.php").text == "classic /classic.php"
+    assert server.get("/classic.php/info").text == "classic /classic.php/info"
+    assert server.get("/folder/").text == "index of folder"
+    assert server.get("/index.php").text == "the front controller of classic mode"
+    assert server.get("/page.txt").text == "a file"
+    assert server.get("/folder").status == 301
+
+
+def test_script_name_is_the_worker_scripts(server, scripts):
+    s = server.get("/globals/../globals?a=1").json()["server"]
+    assert s["SCRIPT_NAME"] == s["PHP_SELF"] == "/app.php" and s["SCRIPT_FILENAME"] == str(scripts / "app.php")
+    assert s["DOCUMENT_ROOT"] == str(scripts) and s["QUERY_STRING"] == "a=1"
+    s = server.get("/app.php/globals").json()["server"]
+    assert s["PATH_INFO"] == "/globals" and s["PHP_SELF"] == "/app.php/globals"
+
+
+def test_outside_of_worker_mode_it_is_an_error(launch, scripts):
+    s = launch(scripts, ini={"display_errors": "1", "html_errors": "0"}, expect_errors=True)
+    r = s.get("/app.php")
+    assert "Uncaught RuntimeException: frankenphp_handle_request() called while not in worker mode" in r.text
+
+
+# --- state of a request ---------------------------------------------------------------------------
+
+def test_code_stays_and_requests_are_counted(server):
+    a, b = server.get("/x"), server.get("/x")
+    assert instance(a) == instance(b) and int(b.header("x-count")) == int(a.header("x-count")) + 1
+
+
+def test_superglobals_are_the_requests(server):
+    with server.connect() as c:
+        first = c.request("POST", "/globals?g=1", {"Cookie": "c=1", "Content-Type": "application/x-www-form-urlencoded", "X-Mine": "1"},
+                          b"p=1").json()
+        second = c.request("GET", "/globals").json()
+    assert first["get"] == {"g": "1"} and first["post"] == {"p": "1"} and first["cookie"] == {"c": "1"} and first["input"] == "p=1"
+    assert first["request"] == {"g": "1", "p": "1"} and first["server"]["HTTP_X_MINE"] == "1"
+    assert second["get"] == second["post"] == second["cookie"] == second["request"] == second["files"] == [] and second["input"] == ""
+    assert "HTTP_X_MINE" not in second["server"] and "CONTENT_TYPE" in second["server"] and second["server"]["REQUEST_METHOD"] == "GET"
+    assert second["server"]["REQUEST_TIME_FLOAT"] >= first["server"]["REQUEST_TIME_FLOAT"]
+
+
+def test_boot_has_the_scripts_own_superglobals(server, scripts):
+    boot = server.get("/boot").json()
+    assert boot["server"]["FRANKENPHP_WORKER"] == "1" and boot["server"]["SCRIPT_FILENAME"] == str(scripts / "app.php")
+    assert "FRANKENPHP_WORKER" not in server.get("/globals").json()["server"]
+
+
+def test_environment_reaches_boot_and_requests(launch, scripts):
+    s = start(launch, scripts, env={"FRANKENPHP_LOOP_MAX": "7", "MAX_REQUESTS": "9"})
+    boot, request = s.get("/boot").json()["server"], s.get("/globals").json()["server"]
+    assert (boot["FRANKENPHP_LOOP_MAX"], boot["MAX_REQUESTS"]) == (request["FRANKENPHP_LOOP_MAX"], request["MAX_REQUESTS"]) == ("7", "9")
+
+
+@pytest.mark.parametrize("size", [1, 20_000, 3_000_000])
+def test_bodies(server, size):
+    body = os.urandom(size).hex().encode()
+    r = server.get("/globals", {"Content-Type": "text/plain"}, "POST", body)
+    assert r.json()["input"] == body.decode() and server.get("/globals").json()["input"] == ""
+
+
+def test_unread_bodies_are_dropped(server):
+    with server.connect() as c:
+        for _ in range(3):
+            assert c.request("POST", "/x", {"Content-Type": "application/octet-stream"}, b"z" * 200_000).status == 200
+        assert c.request("GET", "/globals").json()["input"] == ""
+
+
+def test_uploads_live_for_their_request(server):
+    kind, body = multipart([], [("f", "a.bin", b"0123456789" * 5000, "application/octet-stream")])
+    r = server.get("/upload", {"Content-Type": kind}, "POST", body)
+    name, size, uploaded, path = r.text.split(" ")
+    assert (name, size, uploaded) == ("a.bin", "50000", "1")
+    assert server.get(f"/exists?path={path}").text == "0" and server.get("/globals").json()["files"] == []
+
+
+def test_headers_and_status_are_forgotten(server):
+    r = server.get("/status?code=418")
+    assert r.status == 418 and r.header("x-once") == "yes"
+    r = server.get("/x")
+    assert r.status == 200 and r.header("x-once") is None
+    assert server.get("/headers", {"Accept-Language": "de"}).json()["Accept-Language"] == "de"
+    assert "Accept-Language" not in server.get("/headers").json()
+
+
+def test_output_buffers_are_flushed_and_closed(server):
+    level = server.get("/ob-level").text
+    assert server.get("/buffers").text == "two levels left open"
+    assert server.get("/ob-level").text == level
+
+
+def test_output_between_requests_goes_nowhere(server):
+    server.get("/x")
+    assert "nobody hears this" not in server.get("/x").text
+
+
+def test_error_state_is_forgotten(server):
+    assert "Undefined variable $nothing" in server.get("/warn").text
+    assert server.get("/last-error").text == "none"
+
+
+def test_temporary_streams_are_freed(server):
+    body = {"headers": {"Content-Type": "text/plain"}, "method": "POST", "body": b"b" * 100}
+    counts = {server.get("/streams", **body).text for _ in range(5)}
+    assert len(counts) == 1
+
+
+def test_sessions(server):
+    a, b = server.session(), server.session()
+    assert [a.get("/session").text for _ in range(3)] == ["1", "2", "3"]
+    assert b.get("/session").text == "1" and b.get("/globals").json()["session"] is False
+    assert server.get("/session-id").text == "|1"
+    assert a.get("/session").text == "4"
+
+
+def test_session_handlers_set_at_boot_stay(launch, scripts):
+    s = start(launch, scripts, "handler.php")
+    user, other = s.session(), s.session()
+    assert [user.get("/").text for _ in range(3)] == ["1", "2", "3"]
+    assert other.get("/?session=0").text == "none" and other.get("/").text == "1" and user.get("/").text == "4"
+
+
+def test_parse_errors_reach_the_handler_not_the_error_handler(launch, scripts):
+    s = start(launch, scripts, "parse_errors.php", ini={"max_input_vars": "10", "post_max_size": "1K", "display_errors": "0"}, expect_errors=True)
+    r = s.get("/?" + "&".join(f"p{i}={i}" for i in range(20)))
+    assert r.status == 400 and "requests:1" in r.text and "Input variables exceeded" in r.text and '"type":2' in r.text
+    r = s.get("/", {"Content-Type": "application/x-www-form-urlencoded"}, "POST", b"a=1&" * 600)
+    assert r.status == 400 and "requests:2" in r.text and "exceeds the limit" in r.text
+    r = s.get("/")
+    assert r.status == 200 and r.text == "requests:3\n[]"
+
+
+def test_fibers(server):
+    assert server.get("/fiber").text == "in a fiber"
+
+
+def test_a_request_within_a_request_is_refused(server):
+    assert server.get("/nested").text == "frankenphp_handle_request() called while handling a request"
+
+
+def test_finish_request_answers_early(server, scripts):
+    path = scripts / "sessions/after"
+    assert server.get(f"/finish?path={path}").text == "early"
+    wait_until(path.exists, "what the handler does after its answer")
+
+
+def test_a_client_that_leaves_does_not_end_the_script(server, scripts):
+    path = scripts / "sessions/aborted"
+    before = instance(server.get("/x"))
+    with server.connect(receive_buffer=4096) as c:
+        c.send(c.format("GET", f"/abort?path={path}"))
+        c.read_bytes(1000)
+    wait_until(path.exists, "the handler to go on")
+    wait_until(lambda: path.read_text() == "1 1", "its last line")
+    assert instance(server.get("/x")) == before
+
+
+def test_a_fork_of_the_script_does_not_take_requests(server):
+    before = instance(server.get("/x"))
+    assert server.get("/fork").text == "parent 0"
+    assert instance(server.get("/x")) == before
+
+
+# --- ends of a script -----------------------------------------------------------------------------
+
+def test_uncaught_exception_is_500_and_the_script_goes_on(server):
+    before = instance(server.get("/x"))
+    r = server.get("/throw")
+    assert r.status == 500 and r.text == "hello "
+    assert "Uncaught RuntimeException: request" in server.log_text()
+    assert instance(server.get("/x")) == before
+
+
+def test_uncaught_exception_shows_where_errors_are_displayed(launch, scripts):
+    s = start(launch, scripts, ini={"display_errors": "1", "html_errors": "0"}, expect_errors=True)
+    r = s.get("/throw")
+    assert r.status == 500 and r.text.startswith("hello ") and "Uncaught RuntimeException: request 1" in r.text
+
+
+def test_exit_ends_the_request_and_restarts_the_script(server):
+    before = instance(server.get("/x"))
+    r = server.get("/exit")
+    assert r.status == 200 and r.text == "before shutdown"
+    after = server.get("/x")
+    assert instance(after) != before and after.header("x-count") == "1"
+    assert server.get("/die-text").text == "last words"
+    assert server.get("/x").header("x-count") == "1"
+
+
+@pytest.mark.parametrize("what", ["memory", "forever"])
+def test_fatal_errors_are_500_and_restart_the_script(server, what):
+    before = server.get("/x")
+    assert server.get(f"/{what}").status == 500
+    after = server.get("/x")
+    assert instance(after) != instance(before) and after.header("x-count") == "1"
+    assert after.header("x-pid") == before.header("x-pid"), "the process is the same"
+
+
+def test_restarts_lose_nothing(launch, scripts):
+    s = start(launch, scripts, num=2)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda i: s.get("/exit" if i % 5 == 0 else "/x"), range(400)))
+    assert all(r.status == 200 for r in answers)
+    assert len({instance(r) for r in answers}) >= 80
+
+
+def test_max_requests(launch, scripts):
+    s = start(launch, scripts, num=2, worker={"max_requests": 5})
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: s.get("/x"), range(100)))
+    counts = {}
+    for r in answers:
+        assert r.status == 200
+        counts[instance(r)] = counts.get(instance(r), 0) + 1
+    assert max(counts.values()) <= 5 and len(counts) >= 20
+    assert len({r.header("x-pid") for r in answers}) == len(counts), "each has its own process"
+
+
+def test_a_killed_worker_is_replaced(launch, scripts):
+    s = start(launch, scripts, expect_errors=True)
+    os.kill(int(s.get("/x").header("x-pid")), signal.SIGKILL)
+    r = s.get("/x")
+    assert r.status == 200 and r.header("x-count") == "1"
+
+
+def test_drain_ends_the_loop_after_the_running_request(launch, scripts):
+    s = start(launch, scripts)
+    path = scripts / "sessions/running"
+    with s.connect() as c:
+        c.send(c.format("GET", f"/slow?ms=700&path={path}"))
+        wait_until(path.exists, "the request to run")
+        s.process.send_signal(signal.SIGTERM)
+        assert c.read_response().text == "slow"
+
+
+def test_reload_brings_new_code_and_loses_nothing(launch, workdir):
+    root = workdir / "site"
+    root.mkdir()
+    script = root / "w.php"
+    code = "<?php while (frankenphp_handle_request(function () { header('X-Code: %s'); echo $_GET['n'] ?? ''; }));"
+    script.write_text(code % "old")
+    account.give(root)
+    s = launch(root, workers=1, worker={"script": str(script), "num": 2})
+    assert s.get("/").header("x-code") == "old"
+    with roles.Load(s.address, "/?n=", clients=3) as load:
+        script.write_text(code % "new")
+        s.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "pool www-worker g2 takes over" in s.log_text(), "the new generation", 20)
+        wait_until(lambda: s.get("/").header("x-code") == "new", "the new code", 10)
+        wait_until(lambda: "pool www g2 takes over" in s.log_text(), "the new generation of the other pool", 20)
+    assert set(load.answers) == {200} and not load.mixed and not load.broken
+
+
+# --- boots that fail ------------------------------------------------------------------------------
+
+@pytest.fixture
+def failing(launch, workdir):
+    root = workdir / "site"
+    root.mkdir()
+    (root / "other.php").write_text("<?php echo 'other';")
+    script = root / "w.php"
+    script.write_text("<?php echo 'on the way'; throw new Exception('the database of the test is away');")
+    account.give(root)
+    ini = {"display_errors": "1", "html_errors": "0"}
+    return lambda **options: (launch(root, workers=1, worker={"script": str(script), "num": 2}, ini=ini, expect_errors=True, **options), script)
+
+
+def test_a_boot_that_fails_is_500_soon_and_told_to_the_log_only(failing):
+    s, _ = failing()
+    begin = time.monotonic()
+    r = s.get("/x")
+    assert r.status == 500 and time.monotonic() - begin < 10 and "database" not in r.text and "on the way" not in r.text
+    assert s.get("/other.php").text == "other"
+    assert "ended before it called frankenphp_handle_request()" in s.log_text() and "the database of the test is away" in s.log_text()
+
+
+def test_a_boot_that_fails_is_tried_again(failing):
+    s, script = failing()
+    assert s.get("/x").status == 500
+    script.write_text("<?php while (frankenphp_handle_request(function () { echo 'mended'; }));")
+    wait_until(lambda: s.get("/x").text == "mended", "the next try", 12)
+
+
+def test_a_script_that_takes_no_request_is_a_failure(failing):
+    s, script = failing()
+    script.write_text("<?php echo 'I am a page';")
+    wait_until(lambda: "exit status 0" in s.log_text(), "the message", 12)
+    assert s.get("/x").status == 500
+
+
+def test_a_missing_script_is_said(launch, workdir):
+    root = workdir / "site"
+    root.mkdir()
+    account.give(root)
+    s = launch(root, workers=1, worker={"script": str(root / "none.php"), "num": 1}, expect_errors=True)
+    assert s.get("/x").status == 500
+    assert re.search(r"worker script .*/none\.php cannot be opened: No such file or directory", s.log_text())
