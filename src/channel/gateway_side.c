@@ -430,6 +430,12 @@ static bool any_dirty(struct channel *ch, struct gate *g, struct thread_block *b
     return false;
 }
 
+/* Requests pushed and not released. */
+static uint32_t in_flight(const struct channel *ch, const struct gate *g)
+{
+    return ch->at.slots_per_thread - g->n_free - g->n_pending;
+}
+
 bool channel_gateway_sleep(struct channel *ch, uint32_t thread, uint64_t *ret_max_sleep_ns)
 {
     struct gate *g = gate_of(ch, thread);
@@ -438,7 +444,7 @@ bool channel_gateway_sleep(struct channel *ch, uint32_t thread, uint64_t *ret_ma
 
     /* Signals may be put off only while there is a backlog: more queued than the workers that were
      * just woken will take at once. A single request in flight is always answered at once. */
-    if (g->defer_ns) {
+    if (g->defer_ns && in_flight(ch, g) > ch->geometry.workers) {
         uint64_t queued = g->tail - atomic_load_explicit(&b->queue_head, memory_order_relaxed);
         if (queued > ch->geometry.workers)
             mode = ASLEEP_BOUNDED;
