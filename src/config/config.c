@@ -168,10 +168,11 @@ static void complain_unknown_top(struct loader *l, const struct toml_value *v)
                         "unknown key %.*s outside of any table; did you mean %s in [%s]?",
                         STR_ARG(v->key), key->name, key->section);
     else
-        loader_complain(l, NULL, v->key_line, v->key_column,
-                        "unknown key %.*s; every key belongs to a table: [server], [php], [fastcgi] or "
-                        "[log]",
-                        STR_ARG(v->key));
+        loader_complain(
+            l, NULL, v->key_line, v->key_column,
+            "unknown key %.*s; every key belongs to a table: [server], [php], [fastcgi] or "
+            "[log]",
+            STR_ARG(v->key));
 }
 
 static void set_file(struct loader *l, const struct toml_value *root)
@@ -420,9 +421,9 @@ static void find_upstream(struct loader *l, struct config_pool *pool)
         if (!group || !server)
             return;
         *group = l->c->fastcgi;
-        *server = (struct config_fastcgi_server){
-            .address = pool->fpm_socket, .weight = 1, .connections = group->connections
-        };
+        *server = (struct config_fastcgi_server){ .address = pool->fpm_socket,
+                                                  .weight = 1,
+                                                  .connections = group->connections };
         group->servers = server;
         group->n_servers = 1;
     }
@@ -433,7 +434,8 @@ static void find_upstream(struct loader *l, struct config_pool *pool)
         const char *key = pool->use_fpm ? "use_fpm" : "fallback";
         loader_complain(l, NULL, line_of(l, "php", key), 1,
                         "php.%s = true needs php.fpm_socket = \"/run/php/php8.2-fpm.sock\" or "
-                        "fastcgi.servers: where is PHP-FPM?", key);
+                        "fastcgi.servers: where is PHP-FPM?",
+                        key);
     }
 }
 

@@ -64,8 +64,14 @@ struct config_server {
     bool server_tokens;        /* Server: sapid; default true, without version */
 };
 
-/* [[route]]: what becomes of the requests whose path matches. See src/gateway/route.h for the rules. */
-enum config_match { CONFIG_MATCH_EXACT, CONFIG_MATCH_PREFIX, CONFIG_MATCH_SUFFIX, CONFIG_MATCH_REGEX };
+/* [[route]]: what becomes of the requests whose path matches. See src/gateway/route.h for the
+ * rules. */
+enum config_match {
+    CONFIG_MATCH_EXACT,
+    CONFIG_MATCH_PREFIX,
+    CONFIG_MATCH_SUFFIX,
+    CONFIG_MATCH_REGEX
+};
 enum config_backend {
     CONFIG_BACKEND_PHP,     /* files, scripts and front controller of the pool: the default rules */
     CONFIG_BACKEND_STATIC,  /* files only */
@@ -76,14 +82,14 @@ enum config_backend {
 struct config_route {
     enum config_match match;
     struct str pattern;
-    uint32_t priority;            /* higher first; 0 */
+    uint32_t priority; /* higher first; 0 */
     enum config_backend backend;
-    struct str pool;              /* name; "" is the first pool */
-    struct config_strings try;    /* "$uri", "$uri/", "/index.php", "=404"; empty: no rewriting */
-    struct str redirect;          /* target with variables */
-    uint32_t status;              /* of deny (403) or redirect (302) */
-    uint64_t max_body_size;       /* 0: the server's */
-    uint32_t line;                /* in the file, for check --explain */
+    struct str pool;           /* name; "" is the first pool */
+    struct config_strings try; /* "$uri", "$uri/", "/index.php", "=404"; empty: no rewriting */
+    struct str redirect;       /* target with variables */
+    uint32_t status;           /* of deny (403) or redirect (302) */
+    uint64_t max_body_size;    /* 0: the server's */
+    uint32_t line;             /* in the file, for check --explain */
 };
 
 /* [fastcgi]: php-fpm or any FastCGI responder, one group of servers. */
@@ -139,8 +145,8 @@ struct config_pool {
      * [php] is copied. */
     enum { CONFIG_POOL_CLASSIC, CONFIG_POOL_LOOP } kind;
     /* [worker]; in the pool "www" as written */
-    struct str worker_script; /* absolute; "" = none */
-    int32_t worker_num;       /* CONFIG_AUTO */
+    struct str worker_script;          /* absolute; "" = none */
+    int32_t worker_num;                /* CONFIG_AUTO */
     uint64_t worker_loop_max_requests; /* 0 = never */
     bool worker_watch;
     bool worker_watch_given;
@@ -148,8 +154,8 @@ struct config_pool {
 };
 
 struct config_log {
-    struct str
-        access; /* path, "stdout", "stderr", "off"; default: "stdout" on a terminal, else off */
+    /* Path, "stdout", "stderr", "off"; default: "stdout" on a terminal, else off. */
+    struct str access;
     bool access_given;
     enum { CONFIG_LOG_COMBINED, CONFIG_LOG_JSON } format;
     struct str error; /* path or "stderr" */

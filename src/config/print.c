@@ -287,11 +287,11 @@ void config_print_reference(config_put *put, void *ctx)
             if (str_eq(str_from(config_keys[i].section), str_from(config_sections[s].name)))
                 print_key(&out, &config_keys[i]);
     }
-    print(
-        &out,
-        "## [[route]]\n\nWhat becomes of requests by their path; see [routes.md](routes.md). One "
-        "table for each route, with `match = { exact = \"/path\" }`, `{ prefix = \"/path/\" }`, "
-        "`{ suffix = \".pdf\" }` or `{ regex = \"^/user/([0-9]+)$\" }` (PCRE2) on the decoded path.\n\n");
+    print(&out,
+          "## [[route]]\n\nWhat becomes of requests by their path; see [routes.md](routes.md). One "
+          "table for each route, with `match = { exact = \"/path\" }`, `{ prefix = \"/path/\" }`, "
+          "`{ suffix = \".pdf\" }` or `{ regex = \"^/user/([0-9]+)$\" }` (PCRE2) on the decoded "
+          "path.\n\n");
     for (size_t i = 0; i < config_n_route_keys; i++)
         print_key(&out, &config_route_keys[i]);
 }

@@ -72,14 +72,14 @@ struct upstream_conn {
     struct server *server;
     struct exchange *exchange; /* WITH_REQUEST */
     bool connected, reused, may_read, may_write, hangup;
-    bool probe;      /* connecting decides about the server */
-    bool sent;       /* some of the request */
-    bool cut_short;  /* the server did not take all of the request */
-    bool any_bytes;  /* of an answer */
-    bool head_done;  /* and passed on */
+    bool probe;     /* connecting decides about the server */
+    bool sent;      /* some of the request */
+    bool cut_short; /* the server did not take all of the request */
+    bool any_bytes; /* of an answer */
+    bool head_done; /* and passed on */
     struct buf out, in;
-    struct buf cgi;  /* response head so far */
-    uint64_t ends_ns;  /* request_timeout; UINT64_MAX: none */
+    struct buf cgi;   /* response head so far */
+    uint64_t ends_ns; /* request_timeout; UINT64_MAX: none */
     uint64_t body_at, body_end;
     bool stdin_closed;
     struct fastcgi_reader reader;
@@ -125,7 +125,8 @@ static void resolve(struct server *s, const struct config_listen *address)
     freeaddrinfo(found);
 }
 
-/* What one thread may have of `connections`: the shares of all threads are `connections` together. */
+/* What one thread may have of `connections`: the shares of all threads are `connections` together.
+ */
 static uint32_t share(const struct gateway_thread *t, uint32_t connections)
 {
     uint32_t threads = t->gateway->n_threads;
@@ -216,7 +217,8 @@ static bool has_less(const struct server *a, const struct server *b)
     return left != right ? left < right : a->current > b->current;
 }
 
-/* Smooth weighted round robin: each turn everybody gains its weight, and the chosen pays the sum. */
+/* Smooth weighted round robin: each turn everybody gains its weight, and the chosen pays the sum.
+ */
 static struct server *pick(struct upstream *u, uint64_t now)
 {
     struct server *best = NULL;
@@ -228,9 +230,9 @@ static struct server *pick(struct upstream *u, uint64_t now)
             continue;
         s->current += (int32_t)s->weight;
         sum += (int32_t)s->weight;
-        bool better = !best || (u->config.balance == CONFIG_BALANCE_LEAST
-                                    ? has_less(s, best)
-                                    : s->current > best->current);
+        bool better = !best ||
+                      (u->config.balance == CONFIG_BALANCE_LEAST ? has_less(s, best)
+                                                                 : s->current > best->current);
         if (better)
             best = s;
     }
@@ -239,7 +241,8 @@ static struct server *pick(struct upstream *u, uint64_t now)
     return best;
 }
 
-/* Is there a server to wait for: a full one, one that is being probed, or one that comes back soon? */
+/* Is there a server to wait for: a full one, one that is being probed, or one that comes back soon?
+ */
 static bool worth_waiting(const struct upstream *u, uint64_t now)
 {
     for (uint32_t i = 0; i < u->config.n_servers; i++) {
@@ -312,13 +315,13 @@ static void await(struct upstream_conn *c, uint64_t timeout_ms)
     loop_timer_set(loop, &c->timer, at, on_timeout);
 }
 
-/* Its request needs it no longer, but its child may run on: it holds its place until the server says
- * something, which closing then ends, or closes. Without a limit there is no place to hold. */
+/* Its request needs it no longer, but its child may run on: it holds its place until the server
+ * says something, which closing then ends, or closes. Without a limit there is no place to hold. */
 static void abandon(struct upstream_conn *c)
 {
     c->exchange = NULL;
-    if (!c->connected || !c->server->limit || c->hangup || c->may_read ||
-        buf_length(&c->out) > 0 || !c->stdin_closed) {
+    if (!c->connected || !c->server->limit || c->hangup || c->may_read || buf_length(&c->out) > 0 ||
+        !c->stdin_closed) {
         conn_free(c);
         return;
     }
@@ -609,8 +612,9 @@ static bool deliver(struct upstream_conn *c)
         ssize_t taken = read_events(c, &b, &lines);
         if (taken < 0) {
             buf_fini(&lines);
-            conn_failed(c, 502, taken == -ENOMEM ? "out of memory"
-                                                 : "its answer is not FastCGI or has no CGI head");
+            conn_failed(c, 502,
+                        taken == -ENOMEM ? "out of memory"
+                                         : "its answer is not FastCGI or has no CGI head");
             return false;
         }
         if (b.n)
@@ -901,8 +905,7 @@ static void start(struct upstream *u, struct exchange *x)
     list_push_back(&u->busy, &c->link);
     int r = fill_out(c, x);
     if (r < 0) {
-        log_error("a request to fastcgi server %s was not sent: %s", c->server->text,
-                  strerror(-r));
+        log_error("a request to fastcgi server %s was not sent: %s", c->server->text, strerror(-r));
         conn_free(c);
         give_up(u, x, 503);
         return;

@@ -1,4 +1,5 @@
-/* FastCGI answers: the events do not depend on the cuts, and no record gives more than it announced. */
+/* FastCGI answers: the events do not depend on the cuts, and no record gives more than it
+ * announced. */
 #include <stdlib.h>
 
 #include "http/fastcgi.h"

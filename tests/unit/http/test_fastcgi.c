@@ -1,4 +1,5 @@
-/* FastCGI: what is written, read back by hand; what is read, in every cut against unreadable memory. */
+/* FastCGI: what is written, read back by hand; what is read, in every cut against unreadable
+ * memory. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,28 +81,54 @@ TEST(parameters_of_every_length_come_back)
     free(text);
 }
 
-TEST(long_parameters_are_several_records_and_an_empty_one)
+/* Writes pairs with values of these lengths; every record must end where a pair ends, unless a pair
+ * alone is too long for one. */
+static void expect_records(const size_t *values, size_t n, size_t want_records)
 {
-    static const size_t lengths[] = { 0, 1, FASTCGI_RECORD_MAX - 1, FASTCGI_RECORD_MAX,
-                                      FASTCGI_RECORD_MAX + 1, 3 * FASTCGI_RECORD_MAX };
-    char *text = calloc(3, FASTCGI_RECORD_MAX);
+    struct buf params, out;
+    char *text = calloc(1, 4 * FASTCGI_RECORD_MAX);
+    size_t records = 0, total = 0, size;
 
     CHECK(text);
-    for (size_t i = 0; i < ARRAY_LENGTH(lengths); i++) {
-        struct buf out;
-        size_t total = 0, n;
-        buf_init(&out, 0);
-        EXPECT_INT(fastcgi_put_params(&out, (struct str){ text, lengths[i] }), 0);
-        struct str rest = buf_view(&out);
-        do {
-            n = take_record(&rest, 4).n;
-            total += n;
-        } while (n);
-        EXPECT_INT(total, lengths[i]);
-        EXPECT_INT(rest.n, 0);
-        buf_fini(&out);
-    }
+    buf_init(&params, 0);
+    buf_init(&out, 0);
+    for (size_t i = 0; i < n; i++)
+        EXPECT_INT(fastcgi_put_param(&params, STR("N"), (struct str){ text, values[i] }), 0);
+    EXPECT_INT(fastcgi_put_params(&out, buf_view(&params)), 0);
+    struct str rest = buf_view(&out);
+    do {
+        struct str content = take_record(&rest, 4);
+        size = content.n;
+        total += size;
+        records += size > 0;
+        while (content.n && values[0] < FASTCGI_RECORD_MAX) {
+            size_t pair = take_length(&content);
+            pair += take_length(&content);
+            EXPECT(pair <= content.n);
+            content = str_skip(content, pair);
+        }
+    } while (size);
+    EXPECT_INT(total, buf_length(&params));
+    EXPECT_INT(records, want_records);
+    EXPECT_INT(rest.n, 0);
+    buf_fini(&params);
+    buf_fini(&out);
     free(text);
+}
+
+TEST(a_pair_of_parameters_lies_in_one_record)
+{
+    enum { FULL = FASTCGI_RECORD_MAX - 6 }; /* "N" and two lengths before it */
+
+    expect_records(NULL, 0, 0);
+    expect_records((size_t[]){ 0 }, 1, 1);
+    expect_records((size_t[]){ FULL }, 1, 1);
+    expect_records((size_t[]){ FULL, 0 }, 2, 2);
+    expect_records((size_t[]){ 0, FULL }, 2, 2);
+    expect_records((size_t[]){ 30000, 30000, 30000 }, 3, 2);
+    expect_records((size_t[]){ 60000, 60000, 60000 }, 3, 3);
+    expect_records((size_t[]){ FULL + 1 }, 1, 2);
+    expect_records((size_t[]){ 3 * FASTCGI_RECORD_MAX, 5 }, 2, 5);
 }
 
 TEST(stdin_header_has_the_length)
@@ -205,17 +232,14 @@ TEST(what_is_behind_the_end_is_left)
 TEST(what_is_not_fastcgi_is_refused)
 {
     static const struct str bad[] = {
-        STR("HTTP/1.1 200 OK\r\n"),      /* another protocol */
-        STR("\2\6\0\1\0\0\0\0"),         /* another version */
-        STR("\1\6\0\2\0\0\0\0"),         /* another request */
-        STR("\1\6\1\1\0\0\0\0"),
-        STR("\1\5\0\1\0\0\0\0"),         /* what only we send */
-        STR("\1\4\0\1\0\0\0\0"),
-        STR("\1\1\0\1\0\x08\0\0"),
-        STR("\1\x0b\0\0\0\x08\0\0"),     /* management records, never asked for */
-        STR("\1\3\0\1\0\7\0\0"),         /* an end of another size */
-        STR("\1\3\0\1\0\x09\0\0"),
-        STR("\1\3\0\1\0\0\0\0"),
+        STR("HTTP/1.1 200 OK\r\n"),                           /* another protocol */
+        STR("\2\6\0\1\0\0\0\0"),                              /* another version */
+        STR("\1\6\0\2\0\0\0\0"),                              /* another request */
+        STR("\1\6\1\1\0\0\0\0"),     STR("\1\5\0\1\0\0\0\0"), /* what only we send */
+        STR("\1\4\0\1\0\0\0\0"),     STR("\1\1\0\1\0\x08\0\0"),
+        STR("\1\x0b\0\0\0\x08\0\0"), /* management records, never asked for */
+        STR("\1\3\0\1\0\7\0\0"),     /* an end of another size */
+        STR("\1\3\0\1\0\x09\0\0"),   STR("\1\3\0\1\0\0\0\0"),
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(bad); i++)
@@ -293,10 +317,11 @@ TEST(heads_give_status_and_lines)
 TEST(what_is_no_head_is_refused)
 {
     static const struct str bad[] = {
-        STR("no colon\r\n\r\n"),         STR(": no name\r\n\r\n"), STR("a b: c\r\n\r\n"),
-        STR("A: b\r\n folded\r\n\r\n"),  STR("Status: abc\r\n\r\n"),  STR("Status: 2000\r\n\r\n"),
-        STR("Status: 20\r\n\r\n"),       STR("Status:\r\n\r\n"),      STR("Status: 099\r\n\r\n"),
-        STR("<html>\n\n"),
+        STR("no colon\r\n\r\n"),    STR(": no name\r\n\r\n"),
+        STR("a b: c\r\n\r\n"),      STR("A: b\r\n folded\r\n\r\n"),
+        STR("Status: abc\r\n\r\n"), STR("Status: 2000\r\n\r\n"),
+        STR("Status: 20\r\n\r\n"),  STR("Status:\r\n\r\n"),
+        STR("Status: 099\r\n\r\n"), STR("<html>\n\n"),
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
