@@ -10,6 +10,7 @@
 #ifndef SAPID_PHP_ENGINE_H
 #define SAPID_PHP_ENGINE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,6 +63,9 @@ struct engine_worker {
     bool clear_env;
     const struct engine_loop *loop; /* NULL: classic mode */
 };
+
+/* A worker sends it to the pool process: a new generation is needed. */
+#define ENGINE_SIGNAL_RENEW SIGUSR2
 
 enum engine_exit {                     /* exit status of a worker process */
                    ENGINE_EXIT_OK = 0, /* drained, channel closed, or max_requests reached */

@@ -37,6 +37,7 @@
 enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 10000,
+    RENEW_MIN_MS = 10000,       /* between two wishes for a new generation */
     GATEWAY_PATIENCE_MS = 5000, /* how long a full socket to the gateway may stay full */
     FDS_MAX = 2 + CHANNEL_THREADS_MAX,
 };
@@ -64,6 +65,7 @@ struct pool {
     size_t n_leavers;
     uint32_t incarnations;
     bool draining, gateway_gone;
+    uint64_t renewed_ns;     /* when a new generation was asked for last */
     struct engine_loop loop; /* of a pool that runs a worker script */
 };
 
@@ -443,6 +445,26 @@ static void on_gateway(struct pool *p)
         }
 }
 
+static bool is_worker(const struct pool *p, uint32_t pid)
+{
+    for (uint32_t i = 0; i < p->n_seats; i++)
+        if (p->seats[i].pid && (uint32_t)p->seats[i].pid == pid)
+            return true;
+    return false;
+}
+
+/* A worker script found that opcache waits for a restart. */
+static void renew(struct pool *p)
+{
+    uint64_t now = clock_monotonic_ns();
+
+    if (p->draining || (p->renewed_ns && now - p->renewed_ns < RENEW_MIN_MS * NS_PER_MS))
+        return;
+    p->renewed_ns = now;
+    tell_supervisor(p, CONTROL_RESTART,
+                    "opcache is to be restarted (opcache_reset(), or its memory is full)");
+}
+
 static void on_signals(struct pool *p)
 {
     struct signalfd_siginfo info;
@@ -454,6 +476,8 @@ static void on_signals(struct pool *p)
             p->draining = true;
             signal_workers(p, SIGQUIT);
         }
+        if (info.ssi_signo == ENGINE_SIGNAL_RENEW && is_worker(p, info.ssi_pid))
+            renew(p);
     }
     reap(p);
 }
@@ -489,6 +513,7 @@ static int open_signals(void)
     sigaddset(&set, SIGCHLD);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGQUIT);
+    sigaddset(&set, ENGINE_SIGNAL_RENEW);
     sigaddset(&set, SIGINT); /* Ctrl-C: the supervisor decides */
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);

@@ -307,6 +307,27 @@ def test_reload_brings_new_code_and_loses_nothing(launch, workdir):
     assert set(load.answers) == {200} and not load.mixed and not load.broken
 
 
+# --- opcache --------------------------------------------------------------------------------------
+
+def test_opcache_reset_becomes_a_new_generation(launch, scripts):
+    s = start(launch, scripts, num=2)
+    assert s.get("/reset-opcache").text == "bool(true)\n"
+
+    def renewed():
+        assert s.get("/x").status == 200
+        return "pool www-worker g2 takes over" in s.log_text()
+    wait_until(renewed, "the next generation", 20, 0.05)
+    assert "opcache is to be restarted" in s.log_text()
+    assert s.get("/reset-opcache").text == "bool(true)\n", "opcache of the new generation is in use"
+
+
+def test_every_process_locks_opcache_for_itself(launch, scripts):
+    s = start(launch, scripts, num=3)
+    loops = lambda: {pid for pid in roles.workers(s) if "www-worker" in roles.title(pid)}
+    locked = lambda: {int(line.split()[4]) for line in Path("/proc/locks").read_text().splitlines() if " READ " in line}
+    wait_until(lambda: len(loops()) == 3 and loops() <= locked(), "three read locks")
+
+
 # --- boots that fail ------------------------------------------------------------------------------
 
 @pytest.fixture

@@ -119,6 +119,9 @@ PHP_FUNCTION(frankenphp_request_parse_errors);
 /* session.c: writes and forgets the session of a request, but keeps the application's handlers */
 void session_end(void);
 
+/* opcache.c: a restart of opcache waits for us. Looks once a second, else false. */
+bool opcache_wants_restart(uint64_t now_ns);
+
 /* functions.c */
 extern const zend_function_entry engine_functions[];
 

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -321,6 +322,8 @@ static bool wait_for_request(void)
         loop.over = true;
         return false;
     }
+    if (opcache_wants_restart(request.view.received_ns))
+        kill(getppid(), ENGINE_SIGNAL_RENEW);
     for (;;) {
         int rc = channel_worker_next(loop.channel, UINT64_MAX, &request.view);
         if (rc == -EINTR || rc == -ETIMEDOUT)
