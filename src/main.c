@@ -21,7 +21,8 @@ static int help_main(int argc, char **argv)
          "  sapid serve [--config FILE] [--root DIR] [--listen ADDR]... [--workers N] [--dev]\n"
          "                       serve an application in the foreground (default 127.0.0.1:8080)\n"
          "  sapid check [--config FILE]\n"
-         "                       read the configuration, say what it means or what is wrong\n"
+         "                       read the configuration, say what it means or what is wrong;\n"
+         "                       --explain URL: which file answers a URL, and why\n"
          "  sapid php FILE [ARGS]  run a script as php-cli would, on the engine of the server\n"
          "  sapid doctor         find libphp, php.ini files, limits; say what is wrong and how to "
          "mend it\n"
@@ -39,6 +40,11 @@ static int version_main(int argc, char **argv)
     (void)argv;
     puts("sapid " SAPID_VERSION);
     return 0;
+}
+
+static int check_command(int argc, char **argv)
+{
+    return check_main(argc, argv, gateway_explain);
 }
 
 static int gateway_role(int argc, char **argv)
@@ -59,7 +65,7 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 } commands[] = {
-    { "serve", serve_main }, { "check", check_main },
+    { "serve", serve_main }, { "check", check_command },
     { "php", php_cli_main }, { "doctor", doctor_main },
     { "help", help_main },   { "--help", help_main },
     { "-h", help_main },     { "--version", version_main },

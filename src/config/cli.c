@@ -25,6 +25,7 @@ enum option_kind {
     OPTION_CONFIG,
     OPTION_DEV,
     OPTION_REFERENCE,
+    OPTION_EXPLAIN,
     OPTION_HELP
 };
 
@@ -47,6 +48,7 @@ static const struct option {
     { "-d", OPTION_INI, NULL, "a php.ini setting, such as memory_limit=256M", false },
     { "--dev", OPTION_DEV, NULL, NULL, false },
     { "--reference", OPTION_REFERENCE, NULL, NULL, true },
+    { "--explain", OPTION_EXPLAIN, NULL, "a URL, such as /index.php?a=1", true },
     { "--help", OPTION_HELP, NULL, NULL, false },
     { "-h", OPTION_HELP, NULL, NULL, false },
 };
@@ -76,6 +78,7 @@ static const char check_help[] =
     "Prints every key with its value and where it came from, or every error with its file,\n"
     "line and column. Exit status: 0 the configuration is valid, 1 it is not, 2 wrong usage.\n"
     "\n"
+    "  --explain URL    say which route, pool and file a request for URL would take, and why\n"
     "  --reference      print the reference of all keys (Markdown) and do nothing else\n"
     "  --help           this text\n"
     "  --config, --root, --listen, --workers, --worker, --watch, --user, --group, -d, --dev: as\n"
@@ -202,6 +205,11 @@ static int apply(struct cli_parser *p, const struct option *option, const char *
         p->cli->dev = true;
         break;
     case OPTION_REFERENCE: p->cli->reference = true; break;
+    case OPTION_EXPLAIN:
+        if (p->cli->explain)
+            return fail(p, "--explain is given twice");
+        p->cli->explain = mem_strdup(value);
+        break;
     case OPTION_HELP: p->cli->help = true; break;
     }
     return 0;
@@ -271,6 +279,7 @@ void config_cli_fini(struct config_cli *cli)
     mem_free(cli->overrides);
     mem_free(cli->config_path);
     mem_free(cli->base_dir);
+    mem_free(cli->explain);
     *cli = (struct config_cli){ 0 };
 }
 

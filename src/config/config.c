@@ -71,8 +71,12 @@ void loader_complain(struct loader *l, const struct config_key *key, uint32_t li
     va_start(ap, fmt);
     struct str text = arena_vprintf(arena, fmt, ap);
     va_end(ap);
-    if (text.p && key)
-        text = arena_printf(arena, "%s.%s: %.*s", key->section, key->name, STR_ARG(text));
+    if (text.p && key) {
+        struct str table = str_from(key->section);
+        if (key->part == PART_POOL && l->pool->table.p && str_eq(table, STR("php")))
+            table = l->pool->table;
+        text = arena_printf(arena, "%.*s.%s: %.*s", STR_ARG(table), key->name, STR_ARG(text));
+    }
     if (!text.p) {
         l->out_of_memory = true;
         return;
@@ -90,14 +94,15 @@ void loader_complain(struct loader *l, const struct config_key *key, uint32_t li
     l->errors.v[l->errors.n++] = (struct config_error){ line, column, text };
 }
 
-static void set_from(struct loader *l, const struct config_key *key, const struct toml_value *v,
+void config_set_from(struct loader *l, const struct config_key *key, const struct toml_value *v,
                      enum config_origin_kind origin)
 {
-    struct config_origin *o = &l->c->origins[key - config_keys];
+    struct config_origin *all = key->part == PART_POOL ? l->pool->origins : l->c->origins;
+    struct config_origin *o = &all[key - config_keys];
 
     *o = (struct config_origin){ origin, v->line, v->column };
     if (key->given_offset != NO_GIVEN_FIELD && origin != CONFIG_FROM_DEFAULT) {
-        char *field = config_field(l->c, key);
+        char *field = config_field(l->c, l->pool, key);
         *(bool *)(field - key->offset + key->given_offset) = true;
     }
     config_set(l, key, v);
@@ -106,16 +111,18 @@ static void set_from(struct loader *l, const struct config_key *key, const struc
 /* ---- defaults
  * ------------------------------------------------------------------------------------- */
 
-static void set_defaults(struct loader *l)
+void config_set_defaults(struct loader *l)
 {
     for (size_t i = 0; i < config_n_keys; i++) {
         const struct config_key *key = &config_keys[i];
         struct toml_value *root;
         struct config_error error;
+        if (key->part != PART_POOL && l->pool != &l->c->pools[0])
+            continue;
         struct str line = arena_printf(&l->c->arena, "x = %s", key->fallback);
 
         if (!strcmp(key->fallback, "\"\"")) {
-            *(struct str *)config_field(l->c, key) = STR(""); /* of an address: its text */
+            *(struct str *)config_field(l->c, l->pool, key) = STR(""); /* of an address: its text */
             continue;
         }
         int rc = line.p ? toml_parse(&l->c->arena, line, &root, &error) : -ENOMEM;
@@ -124,28 +131,28 @@ static void set_defaults(struct loader *l)
             return;
         }
         CHECKF(rc == 0, "default of %s.%s: %.*s", key->section, key->name, STR_ARG(error.message));
-        set_from(l, key, toml_get(root, STR("x")), CONFIG_FROM_DEFAULT);
+        config_set_from(l, key, toml_get(root, STR("x")), CONFIG_FROM_DEFAULT);
     }
-    CHECKF(l->errors.n == 0, "default: %.*s", STR_ARG(l->errors.v[0].message));
 }
 
 /* ---- the file
  * ------------------------------------------------------------------------------------- */
 
-static void complain_unknown_key(struct loader *l, struct str section, const struct toml_value *v)
+void config_complain_unknown_key(struct loader *l, struct str table, struct str section,
+                                 const struct toml_value *v)
 {
     const struct config_key *near = config_key_nearest(section, v->key);
 
     if (!near)
         loader_complain(l, NULL, v->key_line, v->key_column, "unknown key %.*s.%.*s",
-                        STR_ARG(section), STR_ARG(v->key));
+                        STR_ARG(table), STR_ARG(v->key));
     else if (str_eq(section, str_from(near->section)))
         loader_complain(l, NULL, v->key_line, v->key_column,
-                        "unknown key %.*s.%.*s; did you mean %s?", STR_ARG(section),
-                        STR_ARG(v->key), near->name);
+                        "unknown key %.*s.%.*s; did you mean %s?", STR_ARG(table), STR_ARG(v->key),
+                        near->name);
     else
         loader_complain(l, NULL, v->key_line, v->key_column,
-                        "unknown key %.*s.%.*s; did you mean %s in [%s]?", STR_ARG(section),
+                        "unknown key %.*s.%.*s; did you mean %s in [%s]?", STR_ARG(table),
                         STR_ARG(v->key), near->name, near->section);
 }
 
@@ -183,6 +190,10 @@ static void set_file(struct loader *l, const struct toml_value *root)
             config_set_routes(l, table);
             continue;
         }
+        if (str_eq(table->key, STR("pool"))) {
+            config_set_pools(l, table);
+            continue;
+        }
         for (size_t i = 0; i < config_n_sections; i++)
             known |= str_eq(table->key, str_from(config_sections[i].name));
         if (!known) {
@@ -198,9 +209,9 @@ static void set_file(struct loader *l, const struct toml_value *root)
         for (const struct toml_value *v = table->first; v; v = v->next) {
             const struct config_key *key = config_key_find(table->key, v->key);
             if (key)
-                set_from(l, key, v, CONFIG_FROM_FILE);
+                config_set_from(l, key, v, CONFIG_FROM_FILE);
             else
-                complain_unknown_key(l, table->key, v);
+                config_complain_unknown_key(l, table->key, table->key, v);
         }
     }
 }
@@ -311,16 +322,16 @@ static void set_overrides(struct loader *l, const char *const *overrides)
         } else if (!key) {
             struct str after = name, section = str_cut(&after, '.');
             struct toml_value unknown = { .key = after };
-            complain_unknown_key(l, section, &unknown);
+            config_complain_unknown_key(l, section, section, &unknown);
         } else {
             struct toml_value *v = override_collected(l, key, pair, rest, lists);
             if (v)
-                set_from(l, key, v, CONFIG_FROM_COMMAND_LINE);
+                config_set_from(l, key, v, CONFIG_FROM_COMMAND_LINE);
         }
     }
     for (size_t i = 0; i < config_n_keys; i++)
         if (lists[i])
-            set_from(l, &config_keys[i], lists[i], CONFIG_FROM_COMMAND_LINE);
+            config_set_from(l, &config_keys[i], lists[i], CONFIG_FROM_COMMAND_LINE);
 }
 
 /* ---- the whole
@@ -400,27 +411,29 @@ static void add_loop(struct loader *l)
     c->n_pools++;
 }
 
-static uint32_t line_of(const struct loader *l, const char *section, const char *name)
+static uint32_t line_of(const struct config_pool *pool, const char *name)
 {
-    const struct config_key *key = config_key_find(str_from(section), str_from(name));
+    const struct config_key *key = config_key_find(STR("php"), str_from(name));
 
-    return l->c->origins[key - config_keys].line;
+    CHECK(key);
+    return pool->origins[key - config_keys].line;
 }
 
 /* The group of servers that the pool's PHP requests may go to. */
 static void find_upstream(struct loader *l, struct config_pool *pool)
 {
-    struct config_fastcgi *group = &l->c->fastcgi;
+    struct config_fastcgi *group = loader_alloc(l, sizeof(*group));
 
+    if (!group)
+        return;
+    *group = l->c->fastcgi;
     for (uint32_t i = 0; i < group->n_servers; i++)
         if (!group->servers[i].connections)
             group->servers[i].connections = group->connections;
     if (pool->fpm_socket.text.n) {
-        group = loader_alloc(l, sizeof(*group));
         struct config_fastcgi_server *server = loader_alloc(l, sizeof(*server));
-        if (!group || !server)
+        if (!server)
             return;
-        *group = l->c->fastcgi;
         *server = (struct config_fastcgi_server){ .address = pool->fpm_socket,
                                                   .weight = 1,
                                                   .connections = group->connections };
@@ -432,10 +445,10 @@ static void find_upstream(struct loader *l, struct config_pool *pool)
     pool->upstream = group->n_servers ? group : NULL;
     if ((pool->use_fpm || pool->fallback) && !pool->upstream) {
         const char *key = pool->use_fpm ? "use_fpm" : "fallback";
-        loader_complain(l, NULL, line_of(l, "php", key), 1,
-                        "php.%s = true needs php.fpm_socket = \"/run/php/php8.2-fpm.sock\" or "
+        loader_complain(l, NULL, line_of(pool, key), 1,
+                        "%.*s.%s = true needs %.*s.fpm_socket = \"/run/php/php8.2-fpm.sock\" or "
                         "fastcgi.servers: where is PHP-FPM?",
-                        key);
+                        STR_ARG(pool->table), key, STR_ARG(pool->table));
     }
 }
 
@@ -444,11 +457,13 @@ static void finish(struct loader *l)
 {
     struct config_pool *pool = &l->c->pools[0];
 
-    if (l->c->dev)
-        apply_dev(l, pool);
     if (!pool->document_root_given)
         pool->document_root = loader_absolute(l, l->base_dir);
-    find_upstream(l, pool);
+    for (uint32_t i = 0; i < l->c->n_pools && !l->out_of_memory; i++) {
+        if (l->c->dev)
+            apply_dev(l, &l->c->pools[i]);
+        find_upstream(l, &l->c->pools[i]);
+    }
     if (pool->worker_script.n && !pool->use_fpm)
         add_loop(l);
 }
@@ -482,8 +497,11 @@ int config_load(struct str file, struct str text, const char *const *overrides, 
     if (l.out_of_memory)
         return -ENOMEM;
     l.c->n_pools = 1;
-    l.c->pools[0].name = STR("www");
-    set_defaults(&l);
+    l.c->pools[0] =
+        (struct config_pool){ .name = STR("www"), .table = STR("php"), .origins = l.c->origins };
+    l.pool = &l.c->pools[0];
+    config_set_defaults(&l);
+    CHECKF(l.errors.n == 0, "default: %.*s", STR_ARG(l.errors.v[0].message));
     if (!l.out_of_memory && parse_file(&l, text) == -ENOMEM)
         l.out_of_memory = true;
     if (!l.out_of_memory)

@@ -84,12 +84,13 @@ struct config_route {
     struct str pattern;
     uint32_t priority; /* higher first; 0 */
     enum config_backend backend;
-    struct str pool;           /* name; "" is the first pool */
-    struct config_strings try; /* "$uri", "$uri/", "/index.php", "=404"; empty: no rewriting */
-    struct str redirect;       /* target with variables */
-    uint32_t status;           /* of deny (403) or redirect (302) */
-    uint64_t max_body_size;    /* 0: the server's */
-    uint32_t line;             /* in the file, for check --explain */
+    struct str pool;             /* name; "" is the first pool */
+    struct config_strings try;   /* "$uri", "$uri/", "/index.php", "=404"; empty: no rewriting */
+    struct str redirect;         /* target with variables */
+    uint32_t status;             /* of deny (403) or redirect (302) */
+    uint64_t max_body_size;      /* 0: the server's */
+    uint64_t request_timeout_ms; /* 0: the pool's */
+    uint32_t line;               /* in the file, for check --explain */
 };
 
 /* [fastcgi]: php-fpm or any FastCGI responder, one group of servers. */
@@ -110,14 +111,20 @@ struct config_fastcgi {
     uint64_t queue_timeout_ms, request_timeout_ms; /* those of the pool */
 };
 
-/* One pool: [php] is the pool "www" (index 0); [pool.NAME] come with their issue. */
+struct config_origin;
+
+/* One pool: [php] is the pool "www" (index 0), [pool.NAME] follow in the order of the file. Each
+ * has the defaults of the keys, not the values of [php]. */
+enum { CONFIG_POOLS_MAX = 32 };
 struct config_pool {
     struct str name;
-    struct str libphp_path;       /* "" = found: libphp.so of the newest installed version */
-    struct str document_root;     /* absolute after config_load (relative to the file or cwd) */
-    bool document_root_given;     /* no detection then */
-    int32_t worker_pool_size;     /* CONFIG_AUTO */
-    uint64_t worker_max_requests; /* 0 = never */
+    struct str table;              /* for messages: "php", "pool.admin" */
+    struct config_origin *origins; /* by index in the key table */
+    struct str libphp_path;        /* "" = found: libphp.so of the newest installed version */
+    struct str document_root;      /* absolute after config_load (relative to the file or cwd) */
+    bool document_root_given;      /* no detection then */
+    int32_t worker_pool_size;      /* CONFIG_AUTO */
+    uint64_t worker_max_requests;  /* 0 = never */
     struct config_pairs ini, admin_ini;
     struct str ini_path, ini_scan_dir; /* "" = PHP-FPM's of that version, else embed's */
     bool ini_path_given, ini_scan_dir_given;
@@ -221,6 +228,7 @@ struct config_cli {
     char *config_path; /* absolute, NULL: no file */
     char *base_dir; /* of relative paths in the file: its folder; without a file the current one */
     char **overrides; /* for config_load, NULL-terminated; relative paths are made absolute */
+    char *explain;    /* check --explain URL; NULL without */
 };
 /* argv[0] is the command's name, "serve" or "check". 0, or -EINVAL with one sentence of what is
  * wrong in `*ret_message` (mem_free). config_cli_fini in either case. */

@@ -78,6 +78,7 @@ struct loader {
     bool out_of_memory;
     const struct toml_value *route_tables; /* what [[route]] was read from */
     void *record; /* where keys of PART_RECORD are stored: one element of a list of tables */
+    struct config_pool *pool; /* whose keys are being set */
 };
 
 /* Adds an error "section.name: ..." (or without key, key NULL). Line 0: the command line. */
@@ -89,8 +90,18 @@ void *loader_alloc(struct loader *l, size_t bytes);
 struct str loader_copy(struct loader *l, struct str s);
 struct str loader_absolute(struct loader *l, struct str path);
 
-/* The field of `key` in the first pool, the server or the log part. */
-void *config_field(struct config *c, const struct config_key *key);
+/* The field of `key` in that pool, the server or the log part. */
+void *config_field(struct config *c, struct config_pool *pool, const struct config_key *key);
+/* pools.c: all of [pool.NAME]. */
+void config_set_pools(struct loader *l, const struct toml_value *table);
+/* Stores a value and where it came from; in `l->pool`, if the key is one of a pool. */
+void config_set_from(struct loader *l, const struct config_key *key, const struct toml_value *v,
+                     enum config_origin_kind origin);
+/* The defaults of all keys; behind the first pool, of those of `l->pool`. */
+void config_set_defaults(struct loader *l);
+/* `table` is what the file calls it, `section` the table whose keys it has. */
+void config_complain_unknown_key(struct loader *l, struct str table, struct str section,
+                                 const struct toml_value *v);
 /* "64M", "30s": the shortest form that reads back as the same value. */
 void config_format_size(uint64_t bytes, char *out, size_t size);
 void config_format_time(uint64_t ms, char *out, size_t size);

@@ -321,12 +321,12 @@ const struct config_key *config_key_find(struct str section, struct str name)
     return NULL;
 }
 
-void *config_field(struct config *c, const struct config_key *key)
+void *config_field(struct config *c, struct config_pool *pool, const struct config_key *key)
 {
     char *part = key->part == PART_SERVER    ? (char *)&c->server
                  : key->part == PART_LOG     ? (char *)&c->log
                  : key->part == PART_FASTCGI ? (char *)&c->fastcgi
-                                             : (char *)&c->pools[0];
+                                             : (char *)pool;
     return part + key->offset;
 }
 

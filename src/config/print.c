@@ -3,8 +3,10 @@
  * configuration that `sapid check` shows.
  */
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "config/config_int.h"
 
@@ -91,9 +93,8 @@ static void print_servers(const struct sink *out, const struct config_fastcgi *g
 }
 
 static void print_value(const struct sink *out, const struct config *c,
-                        const struct config_key *key)
+                        const struct config_key *key, const void *field)
 {
-    const void *field = config_field((struct config *)c, key);
     char text[32];
 
     switch (key->kind) {
@@ -136,16 +137,14 @@ static void print_value(const struct sink *out, const struct config *c,
 
 /* Keys whose default is found at start have nothing that could be loaded again: those lines are
  * comments. */
-static bool is_decided_at_start(const struct config *c, const struct config_key *key)
+static bool is_decided_at_start(const struct config_key *key, const struct config_origin *o)
 {
-    return key->fallback_text && c->origins[key - config_keys].kind == CONFIG_FROM_DEFAULT;
+    return key->fallback_text && o->kind == CONFIG_FROM_DEFAULT;
 }
 
-static const char *origin_text(const struct config *c, const struct config_key *key, char *out,
+static const char *origin_text(const struct config *c, const struct config_origin *o, char *out,
                                size_t size)
 {
-    const struct config_origin *o = &c->origins[key - config_keys];
-
     if (o->kind == CONFIG_FROM_FILE)
         snprintf(out, size, "%.*s:%u", STR_ARG(c->file), o->line);
     else
@@ -160,7 +159,8 @@ static void append_text(void *ctx, const char *text)
 
 /* "key = value", and the origin in a column of its own. */
 static void print_effective_key(const struct sink *out, const struct config *c,
-                                const struct config_key *key)
+                                const struct config_key *key, const void *field,
+                                const struct config_origin *o)
 {
     enum { COLUMN = 44 };
     char *line = NULL, origin[512];
@@ -170,10 +170,59 @@ static void print_effective_key(const struct sink *out, const struct config *c,
     CHECK(memory);
     struct sink to_line = { append_text, memory };
     print(&to_line, "%s = ", key->name);
-    print_value(&to_line, c, key);
+    print_value(&to_line, c, key, field);
     CHECK(fclose(memory) == 0);
-    print(out, "%-*s  # %s\n", COLUMN, line, origin_text(c, key, origin, sizeof(origin)));
+    print(out, "%-*s  # %s\n", COLUMN, line, origin_text(c, o, origin, sizeof(origin)));
     free(line);
+}
+
+/* All keys of a section; of a pool those of [php]. */
+static void print_section(const struct sink *out, const struct config *c, struct config_pool *pool,
+                          const char *section)
+{
+    for (size_t i = 0; i < config_n_keys; i++) {
+        const struct config_key *key = &config_keys[i];
+        const struct config_origin *o = key->part == PART_POOL ? &pool->origins[i] : &c->origins[i];
+        if (strcmp(key->section, section) != 0)
+            continue;
+        if (is_decided_at_start(key, o))
+            print(out, "# %s: %s\n", key->name, key->fallback_text);
+        else
+            print_effective_key(out, c, key, config_field((struct config *)c, pool, key), o);
+    }
+}
+
+/* Nothing of it was written in the file. */
+static bool is_empty(const struct config_key *key, const void *field)
+{
+    switch (key->kind) {
+    case KIND_COUNT32: return *(const uint32_t *)field == 0;
+    case KIND_SIZE:
+    case KIND_TIME: return *(const uint64_t *)field == 0;
+    case KIND_STRING: return ((const struct str *)field)->n == 0;
+    case KIND_STRINGS: return ((const struct config_strings *)field)->n == 0;
+    default: return false;
+    }
+}
+
+static void print_route(const struct sink *out, const struct config *c, struct config_route *r)
+{
+    static const char *const kinds[] = { "exact", "prefix", "suffix", "regex" };
+
+    print(out, "\n[[route]] # %.*s:%" PRIu32 "\nmatch = { %s = ", STR_ARG(c->file), r->line,
+          kinds[r->match]);
+    print_string(out, r->pattern);
+    out->put(out->ctx, " }\n");
+    for (size_t i = 0; i < config_n_route_keys; i++) {
+        const struct config_key *key = &config_route_keys[i];
+        const void *field = (const char *)r + key->offset;
+        bool backend = key->offset == offsetof(struct config_route, backend);
+        if (is_empty(key, field) || (backend && r->backend == CONFIG_BACKEND_REDIRECT))
+            continue;
+        print(out, "%s = ", key->name);
+        print_value(out, c, key, field);
+        out->put(out->ctx, "\n");
+    }
 }
 
 void config_print_effective(const struct config *c, config_put *put, void *ctx)
@@ -182,16 +231,16 @@ void config_print_effective(const struct config *c, config_put *put, void *ctx)
 
     for (size_t s = 0; s < config_n_sections; s++) {
         print(&out, "%s[%s]\n", s ? "\n" : "", config_sections[s].name);
-        for (size_t i = 0; i < config_n_keys; i++) {
-            const struct config_key *key = &config_keys[i];
-            if (!str_eq(str_from(key->section), str_from(config_sections[s].name)))
-                continue;
-            if (is_decided_at_start(c, key))
-                print(&out, "# %s: %s\n", key->name, key->fallback_text);
-            else
-                print_effective_key(&out, c, key);
-        }
+        print_section(&out, c, &c->pools[0], config_sections[s].name);
     }
+    for (uint32_t i = 1; i < c->n_pools; i++) {
+        if (c->pools[i].kind == CONFIG_POOL_LOOP)
+            continue; /* what [worker] says */
+        print(&out, "\n[%.*s]\n", STR_ARG(c->pools[i].table));
+        print_section(&out, c, &c->pools[i], "php");
+    }
+    for (uint32_t i = 0; i < c->n_routes; i++)
+        print_route(&out, c, &c->routes[i]);
 }
 
 /* ---- the reference page
@@ -287,11 +336,16 @@ void config_print_reference(config_put *put, void *ctx)
             if (str_eq(str_from(config_keys[i].section), str_from(config_sections[s].name)))
                 print_key(&out, &config_keys[i]);
     }
-    print(&out,
-          "## [[route]]\n\nWhat becomes of requests by their path; see [routes.md](routes.md). One "
-          "table for each route, with `match = { exact = \"/path\" }`, `{ prefix = \"/path/\" }`, "
-          "`{ suffix = \".pdf\" }` or `{ regex = \"^/user/([0-9]+)$\" }` (PCRE2) on the decoded "
-          "path.\n\n");
+    put(ctx,
+        "## [pool.NAME]\n\nA further pool beside that of `[php]`: a process tree of its own, with its own "
+        "user, php.ini settings, document root, workers and opcache, for the routes that name it. It has the keys "
+        "of `[php]`, and their defaults: nothing is taken over from `[php]`. `document_root` must be given. See "
+        "[pools.md](pools.md).\n\n```toml\n[pool.admin]\ndocument_root = \"/srv/admin\"\nuser = \"admin\"\n```\n\n");
+    print(
+        &out,
+        "## [[route]]\n\nWhat becomes of requests by their path; see [routes.md](routes.md). One table "
+        "for each route, with `match = { exact = \"/path\" }`, `{ prefix = \"/path/\" }`, `{ suffix = "
+        "\".pdf\" }` or `{ regex = \"^/user/([0-9]+)$\" }` (PCRE2) on the decoded path.\n\n");
     for (size_t i = 0; i < config_n_route_keys; i++)
         print_key(&out, &config_route_keys[i]);
 }

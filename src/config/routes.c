@@ -3,6 +3,8 @@
  * which the reference page prints a section; what the values mean is decided in
  * src/gateway/route.c.
  */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
 #include <stddef.h>
 
 #include "config/config_int.h"
@@ -44,6 +46,10 @@ const struct config_key config_route_keys[] = {
     { "route", "max_body_size", KIND_SIZE, ROUTE(max_body_size), .min = 1, .max = UINT64_C(1) << 40,
       .fallback = "0", .fallback_text = "the server's", .example = "\"1G\"",
       .text = "Largest request body on this route." },
+    { "route", "request_timeout", KIND_TIME, ROUTE(request_timeout_ms), .max = 86400000,
+      .fallback = "0", .fallback_text = "the pool's", .example = "\"10m\"",
+      .text = "How long a PHP request of this route may run, instead of the `request_timeout` of "
+              "its pool; shorter or longer. Then its worker is killed and it is answered 504." },
 };
 const size_t config_n_route_keys = ARRAY_LENGTH(config_route_keys);
 
@@ -72,6 +78,23 @@ static void complain_unknown(struct loader *l, const struct toml_value *v)
                     near ? "?" : "");
 }
 
+/* The gateway compiles it again; here it is for the error message. */
+static void check_regex(struct loader *l, const struct toml_value *v)
+{
+    PCRE2_UCHAR text[200];
+    PCRE2_SIZE at;
+    int error;
+    pcre2_code *code = pcre2_compile((PCRE2_SPTR)v->string.p, v->string.n, 0, &error, &at, NULL);
+
+    if (!code) {
+        pcre2_get_error_message(error, text, sizeof(text));
+        loader_complain(l, NULL, v->line, v->column,
+                        "route.match.regex: \"%.*s\": %s at character %zu", STR_ARG(v->string),
+                        (const char *)text, (size_t)at + 1);
+    }
+    pcre2_code_free(code);
+}
+
 /* match = { prefix = "/uploads/" } */
 static void set_match(struct loader *l, struct config_route *r, const struct toml_value *v)
 {
@@ -96,6 +119,8 @@ static void set_match(struct loader *l, struct config_route *r, const struct tom
             loader_complain(l, NULL, m->line, m->column,
                             "route.match.%s: expected a path that begins with /, found \"%.*s\"",
                             kinds[i], STR_ARG(r->pattern));
+        else if (r->match == CONFIG_MATCH_REGEX)
+            check_regex(l, m);
         return;
     }
     loader_complain(l, NULL, m->key_line, m->key_column,

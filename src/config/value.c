@@ -649,7 +649,7 @@ static void set_choice(struct loader *l, const struct config_key *key, const str
 void config_set(struct loader *l, const struct config_key *key, const struct toml_value *v)
 {
     void *field = key->part == PART_RECORD ? (char *)l->record + key->offset
-                                           : config_field(l->c, key);
+                                           : config_field(l->c, l->pool, key);
 
     switch (key->kind) {
     case KIND_BOOLEAN:

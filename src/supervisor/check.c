@@ -55,6 +55,8 @@ static void print_decisions(const struct plan *p)
     printf("\n# Decided from this on this machine:\n");
     for (uint32_t i = 0; i < p->config->n_pools; i++) {
         const struct pool_plan *pool = &p->pools[i];
+        if (p->config->n_pools > 1)
+            printf("#\n# pool %.*s:\n", STR_ARG(p->config->pools[i].name));
         if (pool->detected)
             printf("# document root: %s\n", pool->detected);
         else
@@ -68,46 +70,59 @@ static void print_decisions(const struct plan *p)
                pool->workers_why, pool->workers_why[0] ? ")" : "");
         print_user("PHP", &pool->user);
     }
+    if (p->config->n_pools > 1)
+        printf("#\n");
     print_user("gateway", &p->gateway_user);
     printf("# gateway threads: %u%s\n", p->threads,
            server->gateway_threads == CONFIG_AUTO ? " (auto)" : "");
 }
 
+static unsigned check_file(struct str table, const char *key, struct str path, int mode)
+{
+    if (path.n == 0 || access(path.p, mode) == 0)
+        return 0;
+    char *line =
+        mem_printf("%.*s.%s: %.*s: %s", STR_ARG(table), key, STR_ARG(path), strerror(errno));
+    say_line(line);
+    mem_free(line);
+    return 1;
+}
+
 /* Files that a role would look for only after the start. Returns how many are missing. */
 static unsigned check_files(const struct config *c)
 {
-    const struct config_pool *pool = &c->pools[0];
-    const struct {
-        const char *key;
-        struct str path;
-        int mode;
-    } files[] = {
-        { "php.libphp_path", pool->use_fpm ? STR("") : pool->libphp_path, R_OK },
-        { "php.ini_path", pool->use_fpm ? STR("") : pool->ini_path, R_OK },
-        { "server.spool_dir", c->server.spool_dir, X_OK },
-    };
-    unsigned missing = 0;
+    unsigned missing = check_file(STR("server"), "spool_dir", c->server.spool_dir, X_OK);
 
-    for (size_t i = 0; i < ARRAY_LENGTH(files); i++) {
-        if (files[i].path.n == 0 || access(files[i].path.p, files[i].mode) == 0)
+    for (uint32_t i = 0; i < c->n_pools; i++) {
+        const struct config_pool *pool = &c->pools[i];
+        if (pool->use_fpm || pool->kind == CONFIG_POOL_LOOP)
             continue;
-        char *line =
-            mem_printf("%s: %.*s: %s", files[i].key, STR_ARG(files[i].path), strerror(errno));
-        say_line(line);
-        mem_free(line);
-        missing++;
+        missing += check_file(pool->table, "libphp_path", pool->libphp_path, R_OK);
+        missing += check_file(pool->table, "ini_path", pool->ini_path, R_OK);
     }
     return missing;
 }
 
-static int check(const struct config_cli *cli)
+static int explain_url(const struct plan *p, const char *url, check_explain *explain)
+{
+    const char *roots[CONFIG_POOLS_MAX + 1];
+
+    CHECK(p->config->n_pools <= ARRAY_LENGTH(roots));
+    for (uint32_t i = 0; i < p->config->n_pools; i++)
+        roots[i] = p->pools[i].document_root;
+    return explain(p->config, roots, url, stdout);
+}
+
+static int check(const struct config_cli *cli, check_explain *explain)
 {
     struct plan *plan;
 
     if (plan_new(cli, say_line, &plan) < 0)
         return 1;
     int status = check_files(plan->config) ? 1 : 0;
-    if (status == 0) {
+    if (status == 0 && cli->explain) {
+        status = explain_url(plan, cli->explain, explain);
+    } else if (status == 0) {
         if (cli->config_path)
             printf("# %s is valid. What it means, with the defaults and the command line:\n\n",
                    cli->config_path);
@@ -120,7 +135,7 @@ static int check(const struct config_cli *cli)
     return status;
 }
 
-int check_main(int argc, char **argv)
+int check_main(int argc, char **argv, check_explain *explain)
 {
     struct config_cli cli;
     char *message;
@@ -134,7 +149,7 @@ int check_main(int argc, char **argv)
     } else if (cli.reference) {
         config_print_reference(put_stdout, NULL);
     } else {
-        status = check(&cli);
+        status = check(&cli, explain);
     }
     mem_free(message);
     config_cli_fini(&cli);

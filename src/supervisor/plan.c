@@ -70,9 +70,9 @@ static int resolve_root(const struct config_pool *c, struct pool_plan *p, char *
     char *resolved = realpath(p->document_root, NULL);
     if (!resolved) {
         snprintf(message, size,
-                 "document root %s: %s; name an existing folder with --root or "
-                 "php.document_root",
-                 p->document_root, strerror(errno));
+                 "document root %s: %s; name an existing folder with %s%.*s.document_root",
+                 p->document_root, strerror(errno),
+                 str_eq(c->table, STR("php")) ? "--root or " : "", STR_ARG(c->table));
         return -EINVAL;
     }
     mem_free(p->document_root);
@@ -109,6 +109,27 @@ static void copy_overrides(struct plan *p, const struct config_cli *cli)
     p->overrides[n] = mem_printf("server.gateway_threads=%u", p->threads);
 }
 
+/* "nobody" when all pools' files are everybody's, else the user of the first pool whose files are
+ * not. */
+static int decide_gateway_user(struct plan *p, char *message, size_t size)
+{
+    const struct config *c = p->config;
+
+    for (uint32_t i = 0; i < c->n_pools; i++) {
+        const struct pool_plan *pool = &p->pools[i];
+        if (user_choose_gateway(&c->server, pool->document_root, &pool->user, &p->gateway_user,
+                                message, size) < 0)
+            return -EINVAL;
+        if (p->gateway_user.uid == pool->user.uid)
+            break;
+    }
+    for (uint32_t i = 0; i < c->n_pools; i++)
+        if (check_readable(&p->gateway_user, "the gateway", p->pools[i].document_root, message,
+                           size) < 0)
+            return -EINVAL;
+    return 0;
+}
+
 static int decide(struct plan *p, const struct config_cli *cli, char *message, size_t size)
 {
     const struct config *c = p->config;
@@ -129,18 +150,14 @@ static int decide(struct plan *p, const struct config_cli *cli, char *message, s
         pool->workers =
             sizing_workers(&c->pools[i], &machine, pool->workers_why, sizeof(pool->workers_why));
         if (pool->workers < 1 || pool->workers > CHANNEL_WORKERS_MAX) {
-            snprintf(message, size, "php.worker_pool_size: expected 1 to %d, found %u",
-                     CHANNEL_WORKERS_MAX, pool->workers);
+            snprintf(message, size, "%.*s.worker_pool_size: expected 1 to %d, found %u",
+                     STR_ARG(c->pools[i].table), CHANNEL_WORKERS_MAX, pool->workers);
             return -EINVAL;
         }
         sizing_geometry(c, &c->pools[i], pool->workers, p->threads, &pool->geometry);
     }
     copy_overrides(p, cli);
-    if (user_choose_gateway(&c->server, p->pools[0].document_root, &p->pools[0].user,
-                            &p->gateway_user, message, size) < 0)
-        return -EINVAL;
-    return check_readable(&p->gateway_user, "the gateway", p->pools[0].document_root, message,
-                          size);
+    return decide_gateway_user(p, message, size);
 }
 
 int plan_new(const struct config_cli *cli, void (*say)(const char *line), struct plan **ret)
@@ -246,13 +263,23 @@ static bool same_limits(const struct config_server *a, const struct config_serve
            a->max_request_line == b->max_request_line && a->max_spool_size == b->max_spool_size;
 }
 
+bool plan_same_pools(const struct plan *a, const struct plan *b)
+{
+    if (a->config->n_pools != b->config->n_pools)
+        return false;
+    for (uint32_t i = 0; i < a->config->n_pools; i++)
+        if (!str_eq(a->config->pools[i].name, b->config->pools[i].name))
+            return false;
+    return true;
+}
+
 const char *plan_server_difference(const struct plan *a, const struct plan *b)
 {
     const struct config_server *x = &a->config->server, *y = &b->config->server;
     const struct config_log *l = &a->config->log, *m = &b->config->log;
 
-    if (a->config->n_pools != b->config->n_pools)
-        return "[pool.NAME] (number of pools)";
+    if (!plan_same_pools(a, b))
+        return "the list of [pool.NAME]";
     if (!same_listen(x, y))
         return "server.listen";
     if (a->threads != b->threads)

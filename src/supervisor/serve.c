@@ -48,8 +48,9 @@ static void explain_users(const struct supervisor *s)
         else if (u->uid == 0)
             log_warn(
                 "pool %s runs PHP as ROOT, because %s: any flaw of the application is the whole "
-                "machine's; set user = \"www-data\" in [php]",
-                s->pools[i].name, u->why[0] ? u->why : "it was asked for");
+                "machine's; set user = \"www-data\" in [%.*s]",
+                s->pools[i].name, u->why[0] ? u->why : "it was asked for",
+                STR_ARG(s->plan->config->pools[i].table));
     }
     if (gw->change)
         log_notice("the gateway runs as user %s (%s)", gw->name[0] ? gw->name : "without a name",
@@ -127,7 +128,7 @@ void supervisor_reload(struct supervisor *s)
     if (difference)
         log_warn("reload: %s has changed, which takes effect only when the server is restarted",
                  difference);
-    if (s->plan->threads != plan->threads || s->plan->config->n_pools != plan->config->n_pools) {
+    if (s->plan->threads != plan->threads || !plan_same_pools(s->plan, plan)) {
         /* channels are shaped for the gateway that runs */
         log_error("reload refused: restart the server for this change");
         plan_unref(plan);

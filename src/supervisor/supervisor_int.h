@@ -102,6 +102,8 @@ struct plan *plan_ref(struct plan *p);
 void plan_unref(struct plan *p); /* NULL is fine */
 /* Sealed boot memfd for a role. Descriptor or -errno. */
 MUST_USE int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation);
+/* The same pools in the same places. */
+bool plan_same_pools(const struct plan *a, const struct plan *b);
 /* First [server] or [log] key that differs and needs a restart of the server; NULL: none. */
 const char *plan_server_difference(const struct plan *a, const struct plan *b);
 

@@ -106,13 +106,15 @@ int user_choose_pool(const struct config_pool *p, const char *document_root, str
                      char *message, size_t message_size)
 {
     struct stat st;
+    char table[64];
 
+    snprintf(table, sizeof(table), "%.*s", STR_ARG(p->table));
     if (geteuid() != 0) {
         set_self(ret);
-        return refuse_other(ret, "php", p->user, message, message_size);
+        return refuse_other(ret, table, p->user, message, message_size);
     }
     if (p->user.n)
-        return set_named(ret, "php", p->user, p->group, message, message_size);
+        return set_named(ret, table, p->user, p->group, message, message_size);
     if (stat(document_root, &st) < 0) {
         snprintf(message, message_size, "document root %s: %s", document_root, strerror(errno));
         return -EINVAL;
