@@ -1,0 +1,41 @@
+<?php
+
+namespace Sapid\Runtime;
+
+use Symfony\Component\HttpFoundation\Request;
+use Symfony\Component\HttpKernel\HttpKernelInterface;
+use Symfony\Component\HttpKernel\TerminableInterface;
+
+/**
+ * Serves a Symfony kernel, in worker mode and outside of it. The kernel stays booted; it resets its services
+ * itself before the next request.
+ */
+final class KernelRunner
+{
+    /** @param int $max requests after which the script ends and starts afresh, 0: none */
+    public function __construct(private HttpKernelInterface $kernel, private int $max = 0)
+    {
+    }
+
+    public function run(): int
+    {
+        $request = $response = null;
+
+        return Worker::run(
+            function () use (&$request, &$response): void {
+                $_SERVER['APP_RUNTIME_MODE'] = Worker::isAvailable() ? 'web=1&worker=1' : 'web=1';
+                $response = null;
+                $request = Request::createFromGlobals();
+                $response = $this->kernel->handle($request);
+                $response->send();
+            },
+            function () use (&$request, &$response): void {
+                if ($this->kernel instanceof TerminableInterface && $response) {
+                    $this->kernel->terminate($request, $response);
+                }
+                $request = $response = null;
+            },
+            $this->max,
+        );
+    }
+}
