@@ -232,12 +232,14 @@ static int queue_pack(struct channel *ch, struct gate *g)
     unsigned shift = ch->at.queue_shift;
     uint64_t mask = (UINT64_C(1) << shift) - 1, end = g->tail;
 
-    for (;;) {
+    /* The bound is against a hostile head; an honest one only moves on. */
+    for (uint64_t tries = 0; tries <= 4 * mask; tries++) {
         uint64_t h = atomic_load_explicit(&b->queue_head, memory_order_acquire);
-        if (h == end)
-            break;
-        if (g->tail - h > mask + 1 || end - h > mask + 1)
+        if (g->tail - h > mask + 1)
             return -EPROTO;
+        g->head_seen = h;
+        if (h - end <= mask + 1) /* round; workers may have gone on into the second turn */
+            break;
         uint64_t cell = atomic_load_explicit(&cells[h & mask], memory_order_relaxed);
         struct channel_ticket t = { cell_slot(cell), cell_seq(cell) };
         /* Failing means that a worker moved it on. */
@@ -251,8 +253,7 @@ static int queue_pack(struct channel *ch, struct gate *g)
         g->tail++;
         g->unwoken++;
     }
-    g->head_seen = end;
-    return g->tail - end > mask ? -EPROTO : 0;
+    return g->tail - g->head_seen > mask ? -EPROTO : 0;
 }
 
 static int queue_make_room(struct channel *ch, struct gate *g)

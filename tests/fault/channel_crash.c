@@ -514,6 +514,25 @@ static void disturb(void)
     }
 }
 
+/* Clients that go at once, more than the queue has cells: while no worker comes by, the dead cells
+ * are cleared away by the gateway (and a worker may come by just then). */
+static void storm(void)
+{
+    for (int i = 0; i < 5 * SLOTS_MAX && world.n_out < world.geometry.slots; i++) {
+        uint32_t id = world.next_id;
+        if (!push())
+            return;
+        for (uint32_t slot = 0; slot < world.geometry.slots; slot++) {
+            struct client *c = &world.clients[slot];
+            struct channel_ticket t = { slot, c->seq };
+            if (c->out && c->id == id && channel_cancel(world.ch, 0, t)) {
+                world.canceled++;
+                leave(c);
+            }
+        }
+    }
+}
+
 /* With one worker nobody else makes good what it misses; with several they race. */
 static void test_random(uint32_t workers, unsigned seconds, uint64_t seed)
 {
@@ -540,6 +559,8 @@ static void test_random(uint32_t workers, unsigned seconds, uint64_t seed)
         bool calm = now >= end || now / (30 * NS_PER_MS) % 2;
         if (dice() % 8 == 0)
             disturb();
+        if (dice() % 16 == 0 && now < end)
+            storm();
         if (now >= next_kill && !calm) {
             kill(world.pid[dice() % workers], SIGKILL);
             next_kill = now + dice() % (4 * NS_PER_MS);

@@ -15,7 +15,7 @@
  * answer is ANSWER records, each published at once: the smallest ring and the most publishing. What
  * only one process can see is joined to the step before or after it.
  *
- * Parameters (-D): WORKERS, REQUESTS, SLOTS, DEATHS, RESPAWN (dead workers are replaced), GATEWAY_DIES,
+ * Parameters (-D): WORKERS, REQUESTS, SLOTS, CELLS, DEATHS, RESPAWN (dead workers are replaced), GATEWAY_DIES,
  * CANCELS. BREAK_* leave one thing out; the check must then fail (check.sh proves that it does).
  */
 #ifndef WORKERS
@@ -43,7 +43,9 @@
 #define ANSWER 2
 #endif
 #define RING 1
-#define CELLS (2 * SLOTS)
+#ifndef CELLS
+#define CELLS (2 * SLOTS) /* more than SLOTS */
+#endif
 #define NONE 255
 
 mtype = { FREE, QUEUED, RUNNING, DONE };
@@ -190,6 +192,13 @@ came_home:
 #define ANY_SLOT (SLOT_READY(0) || SLOT_READY(1))
 #endif
 
+/* All that stood in the queue went through; workers may have gone on into the second turn. */
+#ifdef BREAK_PACK
+#define PACKED (h == round)
+#else
+#define PACKED (h >= round)
+#endif
+
 /* The slot's entry in the gateway's memory. */
 typedef use_t { bool out, pending, orphaned; byte seq, part, by }
 
@@ -198,6 +207,9 @@ proctype gateway()
     use_t use[SLOTS];
     byte tail, w, i, unwoken, gate_head[WORKERS], incarnations[WORKERS], cancels;
     bool found, dying;
+#if CANCELS
+    byte h, round;
+#endif
 
     do
     :: w < WORKERS -> /* channel_worker_grant */
@@ -208,6 +220,13 @@ proctype gateway()
 turn:
     do /* channel_push: nobody sees the slot before its cell */
     :: pushed < REQUESTS && ANY_SLOT ->
+#if CANCELS
+        if
+        :: tail - head < CELLS
+        :: else -> round = tail; goto pack
+        fi;
+packed:
+#endif
         G(atomic {
             i = 0;
             do
@@ -217,7 +236,7 @@ turn:
             use[i].out = true; use[i].pending = false; use[i].orphaned = false;
             use[i].seq = pushed + 1; use[i].part = 0; use[i].by = NONE;
             slot[i].state = QUEUED; slot[i].seq = pushed + 1; slot[i].owner = 0; slot[i].incarnation = 0;
-            assert(tail - head < CELLS); /* CANCELS are too few for queue_pack, which is not modelled */
+            assert(tail - head < CELLS);
             cell_slot[tail % CELLS] = i; cell_seq[tail % CELLS] = pushed + 1;
             cell_lap[tail % CELLS] = tail / CELLS + 1;
             tail++; unwoken++; pushed++; i = 0
@@ -360,6 +379,31 @@ drained:
     G(atomic { incarnations[w]++; grant[w] = incarnations[w]; WAKE_WORKER(w) });
 #endif
     goto recovered;
+
+#if CANCELS
+pack: /* queue_pack: one ticket from the head to the tail, if it is still queued */
+    G(h = head);
+    if
+    :: PACKED -> h = 0; round = 0; goto packed
+    :: else
+    fi;
+    G(atomic { if :: head == h -> assert(h < tail); head = h + 1 :: else -> goto pack fi });
+    w = cell_slot[h % CELLS];
+    G(atomic {
+        if
+        :: use[w].out && use[w].seq == cell_seq[h % CELLS] && slot[w].state == QUEUED &&
+           slot[w].seq == use[w].seq -> w = 0
+        :: else -> w = 0; goto pack
+        fi
+    });
+    G(atomic {
+        assert(tail - head < CELLS);
+        cell_slot[tail % CELLS] = cell_slot[h % CELLS]; cell_seq[tail % CELLS] = cell_seq[h % CELLS];
+        cell_lap[tail % CELLS] = tail / CELLS + 1;
+        tail++; unwoken++
+    });
+    goto pack;
+#endif
 
 #if GATEWAY_DIES
 dead:

@@ -58,12 +58,14 @@ holds safety -DWORKERS=2 -DREQUESTS=2 -DDEATHS=0 -DGATEWAY_DIES=1
 holds safety -DWORKERS=1 -DREQUESTS=2 -DDEATHS=1 -DGATEWAY_DIES=1
 holds safety -DWORKERS=1 -DREQUESTS=3 -DDEATHS=1 -DCANCELS=1
 holds safety -DWORKERS=2 -DREQUESTS=2 -DDEATHS=0 -DCANCELS=1
+holds safety -DWORKERS=1 -DREQUESTS=4 -DDEATHS=1 -DCANCELS=2 -DCELLS=3 # the queue is packed
 holds progress -DWORKERS=2 -DREQUESTS=1 -DDEATHS=1 -DSLOTS=1
 holds progress -DWORKERS=1 -DREQUESTS=2 -DDEATHS=2 -DCANCELS=1
 if [ "${1:-}" = long ]; then
     holds safety -DWORKERS=2 -DREQUESTS=3 -DDEATHS=1 -DSLOTS=1
     holds safety -DWORKERS=2 -DREQUESTS=3 -DDEATHS=0 -DCANCELS=1
     holds safety -DWORKERS=2 -DREQUESTS=2 -DDEATHS=1 -DCANCELS=1
+    holds safety -DWORKERS=2 -DREQUESTS=4 -DDEATHS=0 -DCANCELS=2 -DCELLS=3
     holds progress -DWORKERS=2 -DREQUESTS=2 -DDEATHS=1
 fi
 
@@ -72,6 +74,7 @@ breaks safety -DDEATHS=0 -DBREAK_SLEEP_LOOK    # the gateway sleeps without look
 breaks safety -DDEATHS=0 -DBREAK_SPACE_LOOK    # a blocked worker does not look at the head again
 breaks safety -DDEATHS=0 -DBREAK_SPACE_WAKE    # the gateway does not wake a blocked worker
 breaks safety -DRESPAWN=0 -DSLOTS=1 -DBREAK_RECOVERY_WAKE # a wake-up is not passed on
+breaks safety -DWORKERS=1 -DREQUESTS=4 -DDEATHS=0 -DCANCELS=2 -DCELLS=3 -DBREAK_PACK # turns on
 breaks progress -DREQUESTS=1 -DSLOTS=1 -DBREAK_HELP       # only the claimer moves the head
 
 [ $failures = 0 ] || { echo "$failures checks failed"; exit 1; }
