@@ -73,12 +73,49 @@ int fastcgi_put_param(struct buf *params, struct str name, struct str value)
     return r;
 }
 
+static size_t take_length(struct str s, size_t *at)
+{
+    const unsigned char *p = (const unsigned char *)s.p + *at;
+
+    if (p[0] < 128) {
+        *at += 1;
+        return p[0];
+    }
+    *at += 4;
+    return (size_t)(p[0] & 127) << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+}
+
+/* Bytes of the first record of what is left: as many whole pairs as fit. `*cut` is what is left of a
+ * pair that is longer than a record and goes out in pieces. */
+static size_t record_of_params(struct str params, size_t *cut)
+{
+    size_t whole = 0, at = 0;
+
+    while (*cut == 0 && whole < params.n) {
+        size_t n = take_length(params, &at);
+        n += take_length(params, &at);
+        at += n;
+        if (at > FASTCGI_RECORD_MAX) {
+            if (whole == 0)
+                *cut = at;
+            break;
+        }
+        whole = at;
+    }
+    if (*cut == 0)
+        return whole;
+    size_t piece = *cut < FASTCGI_RECORD_MAX ? *cut : FASTCGI_RECORD_MAX;
+    *cut -= piece;
+    return piece;
+}
+
 int fastcgi_put_params(struct buf *out, struct str params)
 {
     char header[FASTCGI_HEADER_BYTES];
+    size_t cut = 0;
 
     do {
-        struct str part = str_take(params, FASTCGI_RECORD_MAX);
+        struct str part = str_take(params, record_of_params(params, &cut));
         params = str_skip(params, part.n);
         put_header(header, PARAMS, (uint32_t)part.n, 0);
         int r = buf_append(out, header, sizeof(header));

@@ -20,7 +20,7 @@ from lib.process import Process, accepts, descendants, wait_until
 from lib.roles import (Load, alive, descriptors, gateway, gateways, pools, status_field, title, workers)
 from lib.sapid import binary
 
-pytestmark = pytest.mark.sapid_only
+pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
 ECHO = "<?php echo $_GET['n'];"
 PID = "<?php echo getmypid();"

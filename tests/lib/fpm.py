@@ -7,13 +7,15 @@ from lib.process import Process, accepts
 
 
 class Fpm:
-    def __init__(self, site, folder: Path):
-        self.socket_path = folder / "fpm.sock"
-        self.error_log = folder / "fpm-error.log"
+    def __init__(self, site, folder: Path, name: str = "fpm"):
+        self.socket_path = folder / f"{name}.sock"
+        self.status_path = folder / f"{name}-status.sock"   # the status page has a process of its own
+        self.error_log = folder / f"{name}-error.log"
         run_as = account.web()
         lines = ["[global]", f"error_log = {self.error_log}", "daemonize = no", "[www]",
                  f"listen = {self.socket_path}", "listen.mode = 0666", "pm = static",
-                 f"pm.max_children = {site.workers}", "catch_workers_output = yes",
+                 f"pm.max_children = {site.workers}", "pm.status_path = /status",
+                 f"pm.status_listen = {self.status_path}", "catch_workers_output = yes",
                  "decorate_workers_output = no"]
         if account.is_root():
             lines += [f"user = {run_as.name}", f"group = {run_as.group}"]
@@ -23,14 +25,19 @@ class Fpm:
             lines.append(f"request_terminate_timeout = {site.php['request_timeout']}")
         lines += [f'env[{k}] = "{v}"' for k, v in site.env.items()]
         lines += [f'php_admin_value[{k}] = "{v}"' for k, v in site.php.get("admin_ini", {}).items()]
-        config = folder / "fpm.conf"
+        config = folder / f"{name}.conf"
         config.write_text("\n".join(lines) + "\n")
         argv = [f"/usr/sbin/php-fpm{phpini.version()}", "--nodaemonize", "-y", config,
                 "-c", phpini.ini_file()]
         for k, v in site.ini.items():
             argv += ["-d", f"{k}={v}"]
-        self.process = Process(argv, folder / "fpm.log", cwd=str(folder),
-                               env={"PHP_INI_SCAN_DIR": str(phpini.make_scan_dir(folder))})
+        self._start = lambda: Process(argv, folder / f"{name}.log", cwd=str(folder),
+                                      env={"PHP_INI_SCAN_DIR": str(phpini.make_scan_dir(folder))})
+        self.start()
+
+    def start(self) -> None:
+        """Also again, after the process has ended."""
+        self.process = self._start()
         self.process.wait_until(lambda: accepts(self.socket_path), "its socket")
 
     def log_text(self) -> str:
