@@ -58,6 +58,7 @@ enum http_error {
     HTTP_VERSION_UNSUPPORTED, /* 505: HTTP/2 or 3 in a request line, HTTP/0.9 */
     HTTP_EXPECTATION_FAILED,  /* 417 */
     HTTP_BAD_PROXY_PROTOCOL,  /* close without an answer */
+    HTTP_BAD_STATUS_LINE,     /* of a response; 502 where it is to be passed on */
 };
 int http_error_status(enum http_error e);
 const char *http_error_text(enum http_error e); /* one English sentence: what was expected */
@@ -129,6 +130,36 @@ void http1_body_init(struct http1_body *b, const struct http_request *r, uint64_
  * answer. Where the input is cut makes no difference to what is delivered. */
 MUST_USE int http1_body_next(struct http1_body *b, struct str in, struct str *ret_data,
                              size_t *ret_used);
+
+/* What frames a response; the other fields are checked for form and not kept. */
+struct http_response {
+    uint16_t status; /* 100..999 */
+    uint8_t minor;   /* 0 or 1 */
+    bool keep_alive;
+    bool chunked;
+    int64_t content_length; /* -1: no Content-Length */
+};
+
+/* Zero it before each head. */
+struct http1_response_parser {
+    struct http_response r; /* private, as all of it */
+    uint32_t line;          /* offset of the line in progress */
+    uint32_t scanned;       /* bytes in which its end was looked for */
+    uint32_t lines;         /* complete header lines */
+    bool close, keep;       /* said by Connection */
+};
+
+/* Parses one response head at the start of `in`, for a client that asked for no transfer coding.
+ * Returns the bytes it takes (> 0), 0 when more are needed, or -(enum http_error). `in` starts at
+ * the same byte in every call for one head. Of the limits the two of headers count; the status line
+ * is part of headers_bytes. What cannot become HTTP is an error at its first wrong byte. A response
+ * with status 1xx other than 101 is followed by another head (RFC 9110 15.2). */
+MUST_USE int http1_parse_response(struct http1_response_parser *p, struct str in,
+                                  const struct http_limits *limits, struct http_response *ret);
+/* The body of that response (RFC 9112 6.3), for http1_body_next. `to_head`: it answers HEAD.
+ * Returns true when the body ends with the connection only; http1_body_next never returns 1 then.
+ */
+bool http1_body_init_response(struct http1_body *b, const struct http_response *r, bool to_head);
 
 /* Case-insensitive look-up; the first one, p == NULL when there is none. */
 struct str http_find_header(const struct http_request *r, struct str name);

@@ -46,6 +46,22 @@ void http1_body_init(struct http1_body *b, const struct http_request *r, uint64_
     }
 }
 
+bool http1_body_init_response(struct http1_body *b, const struct http_response *r, bool to_head)
+{
+    bool none = to_head || r->status < 200 || r->status == 204 || r->status == 304;
+
+    *b = (struct http1_body){ .max = INT64_MAX, .state = DONE };
+    if (none || (!r->chunked && r->content_length == 0))
+        return false;
+    if (r->chunked) {
+        b->state = SIZE;
+        return false;
+    }
+    b->state = COUNTED;
+    b->left = r->content_length < 0 ? UINT64_MAX : (uint64_t)r->content_length;
+    return r->content_length < 0;
+}
+
 /* The chunk-size line is over. */
 static int end_size_line(struct http1_body *b)
 {

@@ -96,6 +96,7 @@ static const struct {
     [HTTP_VERSION_UNSUPPORTED] = { 505, "expected HTTP/1.1 or HTTP/1.0" },
     [HTTP_EXPECTATION_FAILED] = { 417, "expected no Expect other than 100-continue" },
     [HTTP_BAD_PROXY_PROTOCOL] = { 400, "expected a PROXY protocol header, version 1 or 2" },
+    [HTTP_BAD_STATUS_LINE] = { 502, "expected a status line: HTTP/1.1, three digits, a reason" },
 };
 
 int http_error_status(enum http_error e)
