@@ -250,6 +250,7 @@ int supervisor_start(struct supervisor *s)
     for (uint32_t i = 0; i < s->n_pools; i++)
         pool_init(&s->pools[i], s, i, s->plan->config->pools[i].name);
     explain(s);
+    watcher_start(s);
     gateway_start(&s->gateway);
     for (uint32_t i = 0; i < s->n_pools && s->phase == SUPERVISOR_STARTING; i++)
         pool_renew(&s->pools[i], s->plan);
@@ -272,6 +273,7 @@ void supervisor_fini(struct supervisor *s)
     listeners_close(&s->listeners);
     logs_close();
     if (s->loop) {
+        watcher_stop(s);
         for (uint32_t i = 0; i < s->n_pools; i++)
             pool_fini(&s->pools[i]);
         gateway_fini(&s->gateway);

@@ -13,6 +13,7 @@
  *   gateway.c     the gateway process and its restart
  *   logs.c        error log and access log files, their rotation
  *   stop.c        draining and ending everything
+ *   watch.c       changed files restart worker scripts
  *   notify.c      sd_notify
  */
 #ifndef SAPID_SUPERVISOR_INT_H
@@ -292,6 +293,7 @@ struct supervisor {
     struct pool *pools;
     uint32_t n_pools;
     struct list roles;
+    struct watcher *watcher; /* NULL: no files are watched */
     struct rlimit nofile_before;
     bool on_terminal;
     bool reloading;          /* the service manager was told so */
@@ -320,6 +322,11 @@ void supervisor_stop(struct supervisor *s, bool drain);
 void supervisor_drained(struct supervisor *s);
 /* A role has ended; when it was the last one of a stopping server, the loop ends. */
 void supervisor_role_ended(struct supervisor *s);
+
+/* --- watch.c --------------------------------------------------------------------------------- */
+/* Where [worker] watch asks for it: from now on a changed file renews the worker script's pool. */
+void watcher_start(struct supervisor *s);
+void watcher_stop(struct supervisor *s);
 
 /* --- notify.c -------------------------------------------------------------------------------- */
 /* One sd_notify(3) datagram to $NOTIFY_SOCKET, silently nothing without it. */

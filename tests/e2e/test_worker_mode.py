@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import account, roles
-from lib.httpclient import multipart
+from lib import account, roles, sapid
+from lib.httpclient import Connection, multipart
 from lib.process import wait_until
 
 pytestmark = pytest.mark.sapid_only
@@ -372,3 +372,79 @@ def test_a_missing_script_is_said(launch, workdir):
     s = launch(root, workers=1, worker={"script": str(root / "none.php"), "num": 1}, expect_errors=True)
     assert s.get("/x").status == 500
     assert re.search(r"worker script .*/none\.php cannot be opened: No such file or directory", s.log_text())
+
+
+# --- development ----------------------------------------------------------------------------------
+
+def dev(launch, workdir, *, code="<?php require __DIR__ . '/../src/hello.php'; "
+        "while (frankenphp_handle_request(function () { header('X-Text: ' . hello()); echo $_GET['n'] ?? ''; }));"):
+    root = workdir / "project"
+    for name in ("public", "src", "var/cache", "vendor/composer", "vendor/other"):
+        (root / name).mkdir(parents=True)
+    (root / "composer.json").write_text("{}")
+    (root / "src/hello.php").write_text("<?php function hello() { return 'one'; }")
+    (root / "public/index.php").write_text(code)
+    account.give(root)
+    s = launch(root / "public", workers=1, worker={"script": str(root / "public/index.php"), "num": 2, "watch": True},
+               ini={"opcache.revalidate_freq": "0"}, expect_errors=True)
+    return s, root
+
+
+def generations(server) -> int:
+    return server.log_text().count("has changed: the worker script starts afresh")
+
+
+def test_watch_restarts_the_script(launch, workdir):
+    s, root = dev(launch, workdir)
+    assert s.get("/").header("x-text") == "one"
+    with roles.Load(s.address, "/?n=", clients=2) as load:
+        (root / "src/hello.php").write_text("<?php function hello() { return 'two'; }")
+        wait_until(lambda: s.get("/").header("x-text") == "two", "the changed code", 10)
+    assert set(load.answers) == {200} and not load.mixed and not load.broken
+
+
+def test_watch_sees_new_folders_and_gathers_changes(launch, workdir):
+    s, root = dev(launch, workdir)
+    s.get("/")
+    (root / "src/more/deep").mkdir(parents=True)
+    for i in range(50):
+        (root / f"src/more/deep/f{i}.php").write_text("<?php")
+    wait_until(lambda: generations(s) >= 1, "the restart", 10)
+    wait_until(lambda: "g2 takes over" in s.log_text(), "the new generation", 10)
+    assert generations(s) <= 2
+
+
+def test_watch_ignores_what_the_application_writes(launch, workdir):
+    s, root = dev(launch, workdir)
+    s.get("/")
+    for path in ("var/cache/a.php", "vendor/other/b.php", ".git-file.php~", "src/x.swp", "public/picture.png"):
+        (root / path).write_text("x")
+    (root / "vendor/composer/installed.php").write_text("<?php")
+    wait_until(lambda: generations(s) >= 1, "the restart for Composer", 10)
+    assert "vendor/composer/installed.php has changed" in s.log_text() and generations(s) == 1
+
+
+def test_boot_errors_are_in_the_browser_with_dev(workdir, launch):
+    from lib.process import Process, accepts
+    from lib import ports
+    root = workdir / "project"
+    root.mkdir()
+    script = root / "w.php"
+    script.write_text("<?php throw new Exception('what the developer must see');")
+    account.give(root)
+    port = ports.free_port()
+    p = Process([str(sapid.binary()), "serve", "--root", str(root), "--worker", str(script), "--workers", "1", "--dev", "--listen",
+                 f"127.0.0.1:{port}"], workdir / "log", cwd=str(root), name="sapid")
+    try:
+        p.wait_until(lambda: accepts(("127.0.0.1", port)), "the port")
+        with Connection(("127.0.0.1", port)) as c:
+            r = c.request("GET", "/x")
+            assert r.status == 500 and "what the developer must see" in r.text
+        script.write_text("<?php while (frankenphp_handle_request(function () { echo 'mended'; }));")
+
+        def mended():
+            with Connection(("127.0.0.1", port)) as c:
+                return c.request("GET", "/x").text == "mended"
+        wait_until(mended, "the watch to see the change", 10)
+    finally:
+        assert p.stop() == 0
