@@ -133,10 +133,10 @@ enum channel_state channel_ticket_state(const struct channel *ch, struct channel
                                         uint32_t *ret_worker);
 
 /* Sleep protocol of a gateway thread around its poll: */
-/* Deferred signals: while more requests are queued than there are workers, a worker whose recent
- * requests were short may hold back its signal for up to `responses` responses; the thread then
- * sleeps no longer than `bound_ns`. Either 0: off (the default; CHANNEL_DEFER_* are what the
- * figures were made with). */
+/* Deferred signals: while answers come and more requests are queued than there are workers, a
+ * worker whose recent requests were short may hold back its signal for up to `responses` responses;
+ * the thread then sleeps no longer than `bound_ns`. Either 0: off (the default; CHANNEL_DEFER_* are
+ * what the figures were made with). */
 enum { CHANNEL_DEFER_NS = 200000, CHANNEL_DEFER_RESPONSES = 16 };
 void channel_defer(struct channel *ch, uint32_t thread, uint64_t bound_ns, uint32_t responses);
 /* True: something is ready, do not block. False: asleep is declared, block, and a worker will write
@@ -167,10 +167,13 @@ struct channel_piece {
     size_t bytes;
 };
 
-/* Next worker whose ring may have news for this thread, -1 when none. Clears its mark: what was
- * published before is not marked again, so go on with peek and consume until peek returns 0 or the
- * client is slow (and come back by yourself when it is not). */
+/* Next worker whose ring may have news for this thread; -1 after one pass over all of them (what
+ * was marked meanwhile comes in the next pass, and channel_gateway_sleep knows of it). Clears the
+ * mark: what was published before is not marked again, so go on with peek and consume until peek
+ * returns 0 or the client is slow (and come back by yourself when it is not). */
 int channel_next_dirty(struct channel *ch, uint32_t thread);
+/* Lets the next pass return that worker again: to leave a long response for now. */
+void channel_mark(struct channel *ch, uint32_t thread, uint32_t worker);
 /* Looks at up to `max` published pieces of that ring without consuming. Returns how many; -EPROTO
  * when the worker wrote nonsense (kill it: the pool process does on request). Only pieces of
  * tickets this thread has RUNNING with that worker are delivered; others are dropped and counted.

@@ -52,10 +52,13 @@ struct gate {
     uint32_t unwoken;         /* pushed since the last channel_wake */
     uint32_t n_free, n_pending;
     uint64_t defer_ns;
-    uint64_t dirty[BITMAP_WORDS];
-    struct reader **readers;  /* by worker, made when first needed */
-    struct slot_use *uses;    /* by slot - first_slot */
-    uint32_t *free, *pending; /* stacks of slot - first_slot: the hottest on top */
+    bool answered;  /* a response ended since the last sleep was declared */
+    uint64_t marks; /* of word next_word - 1: taken, not yet returned by channel_next_dirty */
+    uint32_t next_word;
+    uint64_t marked[BITMAP_WORDS]; /* marks the thread set itself */
+    struct reader **readers;       /* by worker, made when first needed */
+    struct slot_use *uses;         /* by slot - first_slot */
+    uint32_t *free, *pending;      /* stacks of slot - first_slot: the hottest on top */
 };
 
 static struct gate *gate_new(struct channel *ch, uint32_t thread)
@@ -406,7 +409,7 @@ void channel_abort(struct channel *ch, uint32_t thread, struct channel_ticket t)
     if (channel_ticket_state(ch, t, &worker) != CHANNEL_RUNNING)
         return;
     /* What a slow client left in the ring is to be looked at again: it need not be kept for it. */
-    g->dirty[worker / 64] |= UINT64_C(1) << worker % 64;
+    channel_mark(ch, thread, worker);
     /* (abort): partner is the fence in wait_for_space. */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&ring_at(ch, worker, thread)->waiting, memory_order_relaxed))
@@ -423,12 +426,13 @@ void channel_defer(struct channel *ch, uint32_t thread, uint64_t bound_ns, uint3
                           memory_order_relaxed);
 }
 
-static bool any_dirty(struct channel *ch, struct gate *g, struct thread_block *b)
+static bool any_dirty(const struct channel *ch, const struct gate *g, struct thread_block *b)
 {
+    uint64_t any = g->marks;
+
     for (unsigned i = 0; i < (ch->geometry.workers + 63) / 64; i++)
-        if (g->dirty[i] || atomic_load_explicit(&b->dirty[i], memory_order_seq_cst))
-            return true;
-    return false;
+        any |= g->marked[i] | atomic_load_explicit(&b->dirty[i], memory_order_seq_cst);
+    return any != 0;
 }
 
 /* Requests pushed and not released. */
@@ -444,12 +448,14 @@ bool channel_gateway_sleep(struct channel *ch, uint32_t thread, uint64_t *ret_ma
     enum sleep_mode mode = ASLEEP;
 
     /* Signals may be put off only while there is a backlog: more queued than the workers that were
-     * just woken will take at once. A single request in flight is always answered at once. */
-    if (g->defer_ns && in_flight(ch, g) > ch->geometry.workers) {
+     * just woken will take at once. A single request in flight is always answered at once. And only
+     * while answers come: else a backlog behind slow scripts would wake us 5,000 times a second. */
+    if (g->defer_ns && g->answered && in_flight(ch, g) > ch->geometry.workers) {
         uint64_t queued = g->tail - atomic_load_explicit(&b->queue_head, memory_order_relaxed);
         if (queued > ch->geometry.workers)
             mode = ASLEEP_BOUNDED;
     }
+    g->answered = false;
     /* (sleep): partner is the dirty bit in publish; both sides are sequentially consistent. */
     atomic_store_explicit(&b->sleeping, mode, memory_order_seq_cst);
     STEP();
@@ -471,23 +477,45 @@ void channel_gateway_awake(struct channel *ch, uint32_t thread)
 }
 
 /* --- responses -------------------------------------------------------------------------------- */
+void channel_mark(struct channel *ch, uint32_t thread, uint32_t worker)
+{
+    struct gate *g = gate_of(ch, thread);
+
+    CHECK(worker < ch->geometry.workers);
+    g->marked[worker / 64] |= UINT64_C(1) << worker % 64;
+}
+
+/* Takes the marks of a word: each word once a pass, so that workers who write all the time do not
+ * keep the thread from its other work. */
+static uint64_t take_marks(struct gate *g, struct thread_block *b, unsigned word)
+{
+    uint64_t marks = g->marked[word];
+
+    g->marked[word] = 0;
+    if (atomic_load_explicit(&b->dirty[word], memory_order_relaxed))
+        /* Acquire: partner is the release of the bit in publish; the tail behind it is seen. */
+        marks |= atomic_exchange_explicit(&b->dirty[word], 0, memory_order_acquire);
+    return marks;
+}
+
 int channel_next_dirty(struct channel *ch, uint32_t thread)
 {
     struct gate *g = gate_of(ch, thread);
     struct thread_block *b = thread_at(ch, thread);
 
-    for (unsigned i = 0; i < (ch->geometry.workers + 63) / 64; i++) {
-        if (!g->dirty[i] && atomic_load_explicit(&b->dirty[i], memory_order_relaxed))
-            /* Acquire: partner is the release of the bit in publish; the tail behind it is seen. */
-            g->dirty[i] = atomic_exchange_explicit(&b->dirty[i], 0, memory_order_acquire);
-        while (g->dirty[i]) {
-            uint32_t worker = i * 64 + (uint32_t)__builtin_ctzll(g->dirty[i]);
-            g->dirty[i] &= g->dirty[i] - 1;
+    for (;;) {
+        while (g->marks) {
+            uint32_t worker = (g->next_word - 1) * 64 + (uint32_t)__builtin_ctzll(g->marks);
+            g->marks &= g->marks - 1;
             if (worker < ch->geometry.workers)
                 return (int)worker;
         }
+        if (g->next_word == (ch->geometry.workers + 63) / 64) {
+            g->next_word = 0;
+            return -1;
+        }
+        g->marks = take_marks(g, b, g->next_word++);
     }
-    return -1;
 }
 
 /* Is the record's ticket one this thread has running with that worker? Remembers the answer. */
@@ -631,7 +659,7 @@ void channel_consume(struct channel *ch, uint32_t thread, uint32_t worker, int p
         rd->head += p->span;
         struct slot_use *u = use_of(ch, g, (struct channel_ticket){ p->slot, p->seq });
         if (p->type == CHANNEL_END && u)
-            u->finished = true;
+            u->finished = g->answered = true;
     }
     rd->n -= (uint32_t)pieces;
     if (rd->n && pieces)

@@ -329,7 +329,9 @@ drink: /* one record of ring w, if it has one */
         i = 0; gate_head[w]++; ring_head[w] = gate_head[w]
     });
 #ifndef BREAK_SPACE_WAKE
-    G(atomic { if :: waiting[w] -> waiting[w] = false; WAKE_WORKER(w) :: else fi }); /* ring_release */
+    G(atomic { if :: !waiting[w] -> goto drink :: else fi }); /* ring_release */
+    G(waiting[w] = false);
+    G(atomic { WAKE_WORKER(w) });
 #endif
     goto drink;
 drained:

@@ -1009,10 +1009,11 @@ TEST(signals_are_deferred_only_with_a_backlog_and_never_kept)
     struct channel_worker *w = worker_new(&b, 0, 1);
     struct channel_request r;
     struct channel_counters c;
+    struct channel_ticket t;
     uint64_t most = 0;
 
     channel_defer(b.ch, 0, CHANNEL_DEFER_NS, 4);
-    push(&b, 0, "/");
+    t = push(&b, 0, "/");
     EXPECT(!channel_gateway_sleep(b.ch, 0, &most));
     EXPECT_INT((int64_t)most, -1); /* one request: no bound, and answered at once */
     EXPECT_INT(channel_worker_next(w, 0, &r), 0);
@@ -1020,8 +1021,11 @@ TEST(signals_are_deferred_only_with_a_backlog_and_never_kept)
     channel_count(b.ch, &c);
     EXPECT_INT(c.signals, 1);
     EXPECT_INT(channel_next_dirty(b.ch, 0), 0);
+    EXPECT_INT(channel_next_dirty(b.ch, 0), -1);
+    take_answer(&b, 0, 0, t);
 
-    for (int i = 0; i < 10; i++)
+    t = push(&b, 0, "/");
+    for (int i = 1; i < 10; i++)
         push(&b, 0, "/");
     EXPECT(!channel_gateway_sleep(b.ch, 0, &most));
     EXPECT_INT(most, CHANNEL_DEFER_NS);
@@ -1036,9 +1040,12 @@ TEST(signals_are_deferred_only_with_a_backlog_and_never_kept)
     channel_count(b.ch, &c);
     EXPECT_INT(c.signals, 2);
 
-    channel_gateway_sleep(b.ch, 0, &most);
+    EXPECT(channel_gateway_sleep(b.ch, 0, &most)); /* there is something to look at */
     EXPECT_INT(channel_next_dirty(b.ch, 0), 0);
+    EXPECT_INT(channel_next_dirty(b.ch, 0), -1);
+    take_answer(&b, 0, 0, t);
     EXPECT(!channel_gateway_sleep(b.ch, 0, &most));
+    EXPECT_INT(most, CHANNEL_DEFER_NS);
     EXPECT_INT(channel_worker_next(w, 0, &r), 0);
     answer(w); /* put off */
     EXPECT_INT(channel_worker_next(w, 0, &r), 0);
@@ -1046,6 +1053,47 @@ TEST(signals_are_deferred_only_with_a_backlog_and_never_kept)
     EXPECT_INT(respond(w, CHANNEL_FLUSH, ""), 0); /* asked for: not put off */
     channel_count(b.ch, &c);
     EXPECT_INT(c.signals, 3);
+    EXPECT_INT(respond(w, CHANNEL_END, ""), 0);
+    channel_worker_done(w);
+
+    /* Nothing was taken since: slow scripts, no reason to wake up all the time. */
+    EXPECT_INT(channel_next_dirty(b.ch, 0), 0);
+    EXPECT_INT(channel_next_dirty(b.ch, 0), -1);
+    EXPECT(!channel_gateway_sleep(b.ch, 0, &most));
+    EXPECT_INT((int64_t)most, -1);
+}
+
+TEST(one_pass_returns_a_worker_once)
+{
+    struct bench b = bench_new(130, 1, 8, 4096);
+    static const uint32_t indices[] = { 0, 63, 64, 129 };
+    struct channel_worker *w[4];
+    struct channel_request r;
+    uint64_t most;
+
+    for (int i = 0; i < 4; i++)
+        w[i] = worker_new(&b, indices[i], 1);
+    for (int i = 0; i < 4; i++) {
+        push(&b, 0, "/");
+        EXPECT_INT(channel_worker_next(w[i], 0, &r), 0);
+        EXPECT_INT(respond(w[i], CHANNEL_HEAD, ""), 0);
+        EXPECT_INT(respond(w[i], CHANNEL_FLUSH, ""), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        EXPECT_INT(channel_next_dirty(b.ch, 0), indices[i]);
+        EXPECT_INT(respond(w[i], CHANNEL_FLUSH, ""), 0); /* it goes on meanwhile */
+    }
+    EXPECT_INT(channel_next_dirty(b.ch, 0), -1);
+    EXPECT(channel_gateway_sleep(b.ch, 0, &most));
+    for (int i = 0; i < 4; i++)
+        EXPECT_INT(channel_next_dirty(b.ch, 0), indices[i]);
+    EXPECT_INT(channel_next_dirty(b.ch, 0), -1);
+    EXPECT(!channel_gateway_sleep(b.ch, 0, &most));
+    channel_gateway_awake(b.ch, 0);
+    channel_mark(b.ch, 0, 64);
+    EXPECT(channel_gateway_sleep(b.ch, 0, &most));
+    EXPECT_INT(channel_next_dirty(b.ch, 0), 64);
+    EXPECT_INT(channel_next_dirty(b.ch, 0), -1);
 }
 
 /* --- hostile memory --------------------------------------------------------------------------- */
