@@ -328,6 +328,54 @@ def test_every_process_locks_opcache_for_itself(launch, scripts):
     wait_until(lambda: len(loops()) == 3 and loops() <= locked(), "three read locks")
 
 
+# --- what a request leaves behind -----------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def leaky(launch_module, scripts):
+    s = start(launch_module, scripts, "leaks.php", worker={"report_leaks": True})
+    for _ in range(2):   # what every first request brings
+        assert s.get("/clean").text == "done"
+    return s
+
+
+@pytest.mark.parametrize("what,said", [
+    ("static", "static Cache::$rows array(0) -> array(1); static Cache::$hits 0 -> 1"),
+    ("function", "static variable $seen of remembers() 0 -> 1"),
+    ("global", "global $log array(0) -> array(1)"),
+    ("new-global", "global $fresh is new: 1"),
+    ("ini", 'ini precision is new: "7"'),
+    ("handler", "error handler unset -> Closure"),
+    ("constant", "constant MADE_BY_A_REQUEST is new"),
+    ("class", "class Evaluated is new"),
+    ("object", "objects of Bag is new: 1"),
+    ("resource", "resources of type stream"),
+    ("memory", "memory +"),
+    ("shutdown", "shutdown functions"),
+])
+def test_report_leaks_names_what_and_where(leaky, what, said):
+    assert leaky.get(f"/{what}?x=1").text == "done"
+    line = wait_until(lambda: re.search(rf"GET /{what} left behind: (.*)", leaky.log_text()), "the report")
+    assert said in line[1]
+
+
+def test_report_leaks_counts_and_stays_quiet(leaky):
+    for _ in range(9):
+        leaky.get("/static?again")
+    leaky.get("/clean")
+    text = leaky.log_text()
+    lines = [line for line in text.splitlines() if "GET /static left behind" in line and "$hits" in line]
+    assert 2 <= len(lines) <= 4 and "for the 8th time" in lines[-1] or "for the 8th time" in text
+
+
+@pytest.mark.parametrize("what", ["clean", "cycle"])
+def test_report_leaks_finds_nothing_where_nothing_is(leaky, what):
+    leaky.get(f"/{what}")
+    before = leaky.log_text().count(f"GET /{what} left behind")
+    for _ in range(4):
+        leaky.get(f"/{what}")
+    assert leaky.log_text().count(f"GET /{what} left behind") == before
+
+
 # --- boots that fail ------------------------------------------------------------------------------
 
 @pytest.fixture

@@ -381,6 +381,8 @@ PHP_FUNCTION(frankenphp_handle_request)
     }
     if (!wait_for_request())
         RETURN_FALSE;
+    if (loop.worker->loop->report_leaks)
+        leaks_before();
     if (!start_request())
         zend_bailout();
     ZVAL_UNDEF(&result);
@@ -395,6 +397,8 @@ PHP_FUNCTION(frankenphp_handle_request)
     }
     if (!end_request())
         zend_bailout();
+    if (loop.worker->loop->report_leaks)
+        leaks_after();
     RETURN_TRUE;
 }
 
