@@ -51,7 +51,10 @@ bool respond_has_room(struct exchange *x)
 {
     struct gateway *g = x->conn->thread->gateway;
 
-    if (buf_length(&x->out.memory) < OUT_MEMORY_MAX || x->conn->thread->take_all)
+    if (x->conn->thread->take_all)
+        return true;
+    /* Once there is a file, all goes there: its room counts, however little is left in memory. */
+    if (x->out.spool_fd < 0 && buf_length(&x->out.memory) < OUT_MEMORY_MAX)
         return true;
     if (x->out.spool_fd >= 0)
         return atomic_load_explicit(&g->spooled_bytes, memory_order_relaxed) + 2 * OUT_MEMORY_MAX <

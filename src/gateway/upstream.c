@@ -73,6 +73,7 @@ struct upstream_conn {
     struct exchange *exchange; /* WITH_REQUEST */
     bool connected, reused, may_read, may_write, hangup;
     bool probe;     /* connecting decides about the server */
+    bool kept;      /* the server was asked to keep it open */
     bool sent;      /* some of the request */
     bool cut_short; /* the server did not take all of the request */
     bool any_bytes; /* of an answer */
@@ -582,14 +583,15 @@ static void conn_end_request(struct upstream_conn *c)
 {
     struct upstream *u = c->upstream;
     struct exchange *x = c->exchange;
-    bool keep = u->config.keep_alive && u->refs > 0 && c->server->limit && !c->hangup &&
-                !c->cut_short && c->stdin_closed && buf_length(&c->out) == 0 &&
-                buf_length(&c->in) == 0 && c->reader.padding_left == 0;
+    bool keep = c->kept && u->refs > 0 && !c->hangup && !c->cut_short && c->stdin_closed &&
+                buf_length(&c->out) == 0 && buf_length(&c->in) == 0 && c->reader.padding_left == 0;
 
     detach(x);
     c->exchange = NULL;
-    if (!keep) {
+    if (!keep && c->kept) {
         conn_free(c);
+    } else if (!keep) {
+        abandon(c); /* its child is free when it has closed */
     } else {
         list_remove(&c->link);
         c->state = IDLE;
@@ -754,7 +756,8 @@ static int fill_out(struct upstream_conn *c, struct exchange *x)
                      c->upstream->config.request_timeout_ms * NS_PER_MS;
     c->body_at = 0;
     c->body_end = body ? x->body_bytes : 0;
-    int r = fastcgi_put_begin(&c->out, c->upstream->config.keep_alive && c->server->limit);
+    c->kept = c->upstream->config.keep_alive && c->server->limit;
+    int r = fastcgi_put_begin(&c->out, c->kept);
     if (r == 0)
         r = fastcgi_put_params(&c->out, buf_view(&x->upstream->params));
     return r < 0 ? r : refill(c);

@@ -119,6 +119,7 @@ class FakeServer:
         self.connections = self.requests = self.now = self.most = 0
         self.problems: list[str] = []
         self.lock = threading.Lock()
+        self.local = threading.local()
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         os.chmod(path, 0o666)
@@ -132,6 +133,7 @@ class FakeServer:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
+            self.local.free = False
             with self.lock:
                 self.connections += 1
                 self.now += 1
@@ -144,7 +146,7 @@ class FakeServer:
             except AssertionError as e:
                 self.problems.append(str(e))
             with self.lock:
-                self.now -= 1
+                self.now -= not self.local.free
 
     def _serve(self, connection: socket.socket) -> None:
         reader = Reader(connection)
@@ -155,8 +157,14 @@ class FakeServer:
             reply = self.serve(params, body, connection)
             if reply is None:
                 return
+            last = not keep or not self.keep
+            if last:
+                # All but free: whoever gets the answer may count on this child.
+                with self.lock:
+                    self.now -= 1
+                self.local.free = True
             connection.sendall(reply)
-            if not keep or not self.keep:
+            if last:
                 return
 
     def close(self) -> None:
