@@ -106,6 +106,7 @@ int backend_push(struct backend *b, struct exchange *x, const struct channel_req
     if (result < 0)
         return result;
     b->inflight[x->ticket.slot] = x;
+    atomic_store_explicit(&b->pool->limits_ms[x->ticket.slot], x->limit_ms, memory_order_relaxed);
     b->n_inflight++;
     x->backend = b;
     return 0;

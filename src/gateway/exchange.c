@@ -100,6 +100,7 @@ static void act(struct exchange *x, struct route route)
     struct gateway_thread *t = x->conn->thread;
 
     x->conn->state = CONN_WAIT;
+    x->limit_ms = route.rule ? (uint32_t)route.rule->request_timeout_ms : 0;
     switch (route.verdict) {
     case VERDICT_STATUS: respond_status(x, route.status, route.extra); break;
     case VERDICT_STATIC: respond_static(x, route.files, t->match.file); break;

@@ -243,6 +243,7 @@ static void free_link(struct pool_link *link)
     mem_free(link->document_root);
     mem_free(link->eventfds);
     mem_free(link->worker_sockets);
+    mem_free(link->limits_ms);
     mem_free(link->incarnations);
     mem_free(link->recovering);
     overdue_forget(link);
@@ -376,6 +377,7 @@ static int open_channel(struct pool_link *link, const int *fds)
     if (geometry->threads != threads)
         return -EPROTO;
     link->worker_sockets = mem_alloc(geometry->workers * sizeof(int));
+    link->limits_ms = mem_zalloc(geometry->slots * sizeof(link->limits_ms[0]));
     link->incarnations = mem_zalloc(geometry->workers * sizeof(uint32_t));
     link->recovering = mem_zalloc(geometry->workers * sizeof(uint32_t));
     link->announced = mem_zalloc(geometry->workers * sizeof(bool));

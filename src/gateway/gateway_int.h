@@ -107,7 +107,9 @@ struct pool_link {
     struct str loop_name;
     struct channel *channel; /* NULL: no process, its PHP requests go to FastCGI servers */
     int *eventfds;
-    int *worker_sockets;    /* by worker index, -1 none */
+    int *worker_sockets; /* by worker index, -1 none */
+    _Atomic uint32_t
+        *limits_ms;         /* by slot: request_timeout of the request's route, 0: the pool's */
     uint32_t *incarnations; /* announced by WORKER_START */
     uint32_t *recovering;   /* threads that have yet to recover this worker's predecessor */
     bool *announced;        /* a successor waits for that recovery */
@@ -179,7 +181,8 @@ struct exchange {
     struct buf body; /* BODY_MEMORY */
     int body_fd;     /* BODY_SPOOL */
     uint64_t body_bytes;
-    int early_status; /* answer to give once the body was discarded */
+    int early_status;  /* answer to give once the body was discarded */
+    uint32_t limit_ms; /* request_timeout of its route, 0: the pool's */
 
     /* answer */
     int status;

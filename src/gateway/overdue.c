@@ -1,7 +1,7 @@
 /*
  * request_timeout: the wall-clock limit of a running request, as PHP-FPM's
  * request_terminate_timeout. A worker beyond it is killed by its pool process and its request is
- * answered 504.
+ * answered 504. A [[route]] may have a limit of its own, shorter or longer than its pool's.
  *
  * Nothing is paid per request: when a worker began is in the channel anyway, so a timer of the
  * first thread looks at all workers of a generation a few times within the limit. That finds
@@ -14,19 +14,40 @@
 
 enum { LOOKS_PER_LIMIT = 8, LOOK_MS_MIN = 20, LOOK_MS_MAX = 1000 };
 
-static uint64_t limit_ns(const struct pool_link *link)
+/* The route's limit when the request in that slot came by one that has its own, else the pool's. */
+static uint64_t limit_ns(const struct pool_link *link, uint32_t slot)
 {
-    return link->config->pools[link->pool].request_timeout_ms * NS_PER_MS;
+    uint64_t ms = link->config->pools[link->pool].request_timeout_ms;
+
+    if (slot < channel_geometry(link->channel)->slots) {
+        uint32_t own = atomic_load_explicit(&link->limits_ms[slot], memory_order_relaxed);
+        ms = own ? own : ms;
+    }
+    return ms * NS_PER_MS;
+}
+
+/* The shortest limit that a request of this generation may have; 0: none has one. */
+static uint64_t shortest_ms(const struct pool_link *link)
+{
+    uint64_t shortest = link->config->pools[link->pool].request_timeout_ms;
+
+    for (uint32_t i = 0; i < link->config->n_routes; i++) {
+        uint64_t ms = link->config->routes[i].request_timeout_ms;
+        if (ms && (shortest == 0 || ms < shortest))
+            shortest = ms;
+    }
+    return shortest;
 }
 
 bool overdue_worker(const struct pool_link *link, uint32_t worker)
 {
     struct channel_worker_info info;
-    uint64_t limit = limit_ns(link), now = clock_monotonic_ns();
+    uint64_t now = clock_monotonic_ns();
 
+    channel_worker_look(link->channel, worker, &info);
+    uint64_t limit = limit_ns(link, info.ticket.slot);
     if (limit == 0)
         return false;
-    channel_worker_look(link->channel, worker, &info);
     /* since_ns is the worker's own word: one in the future is no reason for anything */
     return info.state == CHANNEL_WORKER_BUSY && now > info.since_ns && now - info.since_ns >= limit;
 }
@@ -63,7 +84,7 @@ static void on_look(struct loop_timer *timer)
 
 static void set_timer(struct pool_link *link)
 {
-    uint64_t ms = link->config->pools[link->pool].request_timeout_ms / LOOKS_PER_LIMIT;
+    uint64_t ms = shortest_ms(link) / LOOKS_PER_LIMIT;
 
     ms = ms < LOOK_MS_MIN ? LOOK_MS_MIN : ms > LOOK_MS_MAX ? LOOK_MS_MAX : ms;
     loop_timer_set(link->gateway->threads[0].loop, &link->overdue,
@@ -72,7 +93,7 @@ static void set_timer(struct pool_link *link)
 
 void overdue_watch(struct pool_link *link)
 {
-    if (limit_ns(link) > 0)
+    if (shortest_ms(link) > 0)
         set_timer(link);
 }
 

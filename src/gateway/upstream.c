@@ -751,9 +751,9 @@ static int fill_out(struct upstream_conn *c, struct exchange *x)
     c->reader = (struct fastcgi_reader){ 0 };
     c->cgi.head = c->cgi.tail = 0;
     c->ends_ns = UINT64_MAX;
-    if (c->upstream->config.request_timeout_ms)
-        c->ends_ns = loop_now_ns(c->upstream->thread->loop) +
-                     c->upstream->config.request_timeout_ms * NS_PER_MS;
+    uint64_t limit_ms = x->limit_ms ? x->limit_ms : c->upstream->config.request_timeout_ms;
+    if (limit_ms)
+        c->ends_ns = loop_now_ns(c->upstream->thread->loop) + limit_ms * NS_PER_MS;
     c->body_at = 0;
     c->body_end = body ? x->body_bytes : 0;
     c->kept = c->upstream->config.keep_alive && c->server->limit;
