@@ -212,7 +212,7 @@ static int advance_head(struct conn *c)
         .request_line_bytes = (uint32_t)s->max_request_line,
         .headers_bytes = (uint32_t)s->max_header_size,
         .headers_count = s->max_header_count,
-        .body_bytes = s->max_body_size,
+        .body_bytes = UINT64_MAX, /* the route decides */
     };
 
     if (buf_length(&c->in) == 0)

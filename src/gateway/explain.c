@@ -121,7 +121,7 @@ static char *make_head(struct stage *s, struct str url)
     rest = str_take(rest, strcspn(rest.p, "#"));
     s->conn.trusted = https;
     return mem_printf("GET %s%.*s HTTP/1.1\r\nHost: %.*s\r\n%s\r\n",
-                      rest.n && rest.p[0] != '?' ? "" : "/", STR_ARG(rest), STR_ARG(host),
+                      rest.n && rest.p[0] == '/' ? "" : "/", STR_ARG(rest), STR_ARG(host),
                       https ? "X-Forwarded-Proto: https\r\n" : "");
 }
 
@@ -220,9 +220,8 @@ static void say_answer(struct stage *s, const struct route *route)
     switch (route->verdict) {
     case VERDICT_STATUS:
         if (route->extra.n && str_has_prefix(route->extra, STR("Location: "))) {
-            struct str target = str_skip(route->extra, 10);
-            fprintf(s->out, "answer: %d, redirect to %.*s\n", route->status,
-                    STR_ARG(str_cut(&target, '\r')));
+            struct str rest = str_skip(route->extra, 10), target = str_cut(&rest, '\r');
+            fprintf(s->out, "answer: %d, redirect to %.*s\n", route->status, STR_ARG(target));
         } else {
             fprintf(s->out, "answer: %d, because %s\n", route->status, why_status(s, route));
         }

@@ -76,14 +76,17 @@ class Sapid(Server):
             tables["worker"] = dict(site.worker)
         if site.log:
             tables["log"] = dict(site.log)
+        for name, keys in site.pools.items():
+            tables[f"pool.{name}"] = dict(keys)
         # SAPID_TEST_SETTINGS='{"php": {"worker_max_requests": 3}}' runs every test under other settings.
         for table, keys in json.loads(os.environ.get("SAPID_TEST_SETTINGS", "{}")).items():
             tables.setdefault(table, {}).update(keys)
         return tables
 
     def _routes(self) -> str:
-        return "".join(f"[[route]]\nmatch = {{ prefix = {toml.value(prefix)} }}\nbackend = \"deny\"\nstatus = 404\n\n"
-                       for prefix in self.site.internal)
+        internal = [{"match": {"prefix": prefix}, "backend": "deny", "status": 404} for prefix in self.site.internal]
+        return "".join("[[route]]\n" + "".join(f"{k} = {toml.value(v)}\n" for k, v in route.items()) + "\n"
+                       for route in [*internal, *self.site.routes])
 
     def log_text(self) -> str:
         return self.process.log() + (self.fpm.log_text() if self.fpm else "")

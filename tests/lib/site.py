@@ -23,6 +23,8 @@ class Site:
     hosts: tuple[str, ...] = ("127.0.0.1",)                  # one listener each
     unix_socket: bool = False                                # and one on a unix socket
     internal: tuple[str, ...] = ()                           # URL prefixes that must not be served
+    routes: list[dict] = field(default_factory=list)         # [[route]] tables; sapid only
+    pools: dict[str, dict] = field(default_factory=dict)     # [pool.NAME] tables; sapid only
 
 
 class Server:
