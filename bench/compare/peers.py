@@ -416,6 +416,33 @@ pm.max_children = {self.processes_of_php}
             first_line([f"/usr/sbin/php-fpm{PHP_VERSION}", "-v"])
 
 
+class SapidFpm(NginxFpm):
+    """sapid in nginx's place before the same php-fpm: as many kept connections as it has children."""
+
+    name = "sapid-fpm"
+
+    def commands(self):
+        socket_path = os.path.join(self.work, "fpm.sock")
+        config = self.write("sapid.toml", f"""\
+[server]
+listen = ["127.0.0.1:{self.port}"]
+spool_dir = "{self.environment()['TMPDIR']}"
+[php]
+document_root = "{self.docroot}"
+use_fpm = true
+fpm_socket = "{socket_path}"
+[fastcgi]
+connections = {self.processes_of_php}
+[log]
+access = "off"
+""")
+        return [self.fpm_command(socket_path), [Sapid.program, "serve", "--config", config]]
+
+    def versions(self):
+        return first_line([Sapid.program, "--version"]) + "; " + \
+            first_line([f"/usr/sbin/php-fpm{PHP_VERSION}", "-v"])
+
+
 class NginxFpmKeepalive(NginxFpm):
     """The same with kept FastCGI connections. An FPM child serves only its own connection then, so with
     fewer children than connections all but the first few clients would starve: conn_bound."""
@@ -512,4 +539,4 @@ Action php-per-request /cgi-bin/php"""
             first_line([f"/usr/bin/php-cgi{PHP_VERSION}", "-v"])
 
 
-ALL = {cls.name: cls for cls in (Sapid, NginxFpm, NginxFpmKeepalive, Apache, PhpCgi)}
+ALL = {cls.name: cls for cls in (Sapid, SapidFpm, NginxFpm, NginxFpmKeepalive, Apache, PhpCgi)}
