@@ -156,30 +156,40 @@ void config_complain_unknown_key(struct loader *l, struct str table, struct str 
                         STR_ARG(v->key), near->name, near->section);
 }
 
+/* "[server], [php], ..., [pool.NAME] and [[route]]" */
+static struct str known_tables(struct loader *l)
+{
+    struct str text = STR("");
+
+    for (size_t i = 0; i < config_n_sections && text.p; i++)
+        text = arena_printf(&l->c->arena, "%.*s[%s], ", STR_ARG(text), config_sections[i].name);
+    text = arena_printf(&l->c->arena, "%.*s[pool.NAME] and [[route]]", STR_ARG(text));
+    if (!text.p)
+        l->out_of_memory = true;
+    return text;
+}
+
 static void complain_unknown_top(struct loader *l, const struct toml_value *v)
 {
     const struct config_section *section = config_section_nearest(v->key);
     const struct config_key *key = config_key_nearest(STR_NONE, v->key);
     bool table = v->type == TOML_TABLE || (v->type == TOML_ARRAY && v->origin == TOML_BY_HEADER);
+    struct str tables = known_tables(l);
 
     if (table && section)
         loader_complain(l, NULL, v->key_line, v->key_column,
                         "unknown table [%.*s]; did you mean [%s]?", STR_ARG(v->key), section->name);
     else if (table)
-        loader_complain(l, NULL, v->key_line, v->key_column,
-                        "unknown table [%.*s]; known are [server], [php], [fastcgi], [worker] and "
-                        "[log]",
-                        STR_ARG(v->key));
+        loader_complain(l, NULL, v->key_line, v->key_column, "unknown table [%.*s]; known are %.*s",
+                        STR_ARG(v->key), STR_ARG(tables));
     else if (key)
         loader_complain(l, NULL, v->key_line, v->key_column,
                         "unknown key %.*s outside of any table; did you mean %s in [%s]?",
                         STR_ARG(v->key), key->name, key->section);
     else
-        loader_complain(
-            l, NULL, v->key_line, v->key_column,
-            "unknown key %.*s; every key belongs to a table: [server], [php], [fastcgi] or "
-            "[log]",
-            STR_ARG(v->key));
+        loader_complain(l, NULL, v->key_line, v->key_column,
+                        "unknown key %.*s; every key belongs to a table: %.*s", STR_ARG(v->key),
+                        STR_ARG(tables));
 }
 
 static void set_file(struct loader *l, const struct toml_value *root)

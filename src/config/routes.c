@@ -133,7 +133,8 @@ static bool is_redirect_status(uint32_t status)
     return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
-static void check_route(struct loader *l, struct config_route *r, const struct toml_value *table)
+static void check_route(struct loader *l, struct config_route *r, const struct config_pool *pool,
+                        const struct toml_value *table)
 {
     uint32_t line = table->line, column = table->column;
 
@@ -166,9 +167,10 @@ static void check_route(struct loader *l, struct config_route *r, const struct t
         loader_complain(l, NULL, line, column,
                         "route.status: only deny and redirect have a status of their own");
     }
-    if (r->backend == CONFIG_BACKEND_FASTCGI && l->c->fastcgi.n_servers == 0)
+    if (r->backend == CONFIG_BACKEND_FASTCGI && !pool->upstream)
         loader_complain(l, NULL, line, column,
-                        "route.backend: \"fastcgi\" needs servers in [fastcgi]");
+                        "route.backend: \"fastcgi\" needs servers in [fastcgi], or %.*s.fpm_socket",
+                        STR_ARG(pool->table));
 }
 
 static void set_route(struct loader *l, struct config_route *r, const struct toml_value *table)
@@ -212,6 +214,17 @@ void config_set_routes(struct loader *l, const struct toml_value *list)
     l->route_tables = list;
 }
 
+/* The pool of that name, the first one for ""; NULL: there is none. */
+static const struct config_pool *find_pool(const struct loader *l, struct str name)
+{
+    if (name.n == 0)
+        return &l->c->pools[0];
+    for (uint32_t i = 0; i < l->c->n_pools; i++)
+        if (str_eq(name, l->c->pools[i].name))
+            return &l->c->pools[i];
+    return NULL;
+}
+
 /* When all of the file is known: what a route refers to must be there. */
 void config_check_routes(struct loader *l)
 {
@@ -221,12 +234,11 @@ void config_check_routes(struct loader *l)
         if (t->type != TOML_TABLE)
             continue;
         struct config_route *r = &l->c->routes[i++];
-        bool known = r->pool.n == 0;
-        for (uint32_t p = 0; p < l->c->n_pools; p++)
-            known |= str_eq(r->pool, l->c->pools[p].name);
-        if (!known)
-            loader_complain(l, NULL, t->line, t->column, "route.pool: there is no pool \"%.*s\"",
-                            STR_ARG(r->pool));
-        check_route(l, r, t);
+        const struct config_pool *pool = find_pool(l, r->pool);
+        if (!pool)
+            loader_complain(l, NULL, t->line, t->column,
+                            "route.pool: there is no pool \"%.*s\"; it would be [pool.%.*s]",
+                            STR_ARG(r->pool), STR_ARG(r->pool));
+        check_route(l, r, pool ? pool : &l->c->pools[0], t);
     }
 }

@@ -13,9 +13,9 @@
  */
 int gateway_main(void);
 
-/* `sapid check --explain`: routes a GET of `url` ("/path?query" or with scheme and host) as the gateway
- * would and says which route, pool and file take it, and why. `document_roots`: by pool, symlinks
- * resolved. 0; 1 when the URL cannot be a request or a document root cannot be opened. */
+/* `sapid check --explain`: routes a GET of `url` ("/path?query" or with scheme and host) as the
+ * gateway would and says which route, pool and file take it, and why. `document_roots`: by pool,
+ * symlinks resolved. 0; 1 when the URL cannot be a request or a document root cannot be opened. */
 int gateway_explain(const struct config *c, const char *const *document_roots, const char *url,
                     FILE *out);
 

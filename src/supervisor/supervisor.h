@@ -13,7 +13,8 @@
 /* `sapid serve ...`: runs in the foreground until told to end. Returns the exit status. */
 int serve_main(int argc, char **argv);
 /* What `check --explain` asks of the gateway's room, which this one does not know: says what would
- * become of a GET of `url` and why. `document_roots`: by pool, resolved. Returns the exit status. */
+ * become of a GET of `url` and why. `document_roots`: by pool, resolved. Returns the exit status.
+ */
 typedef int check_explain(const struct config *c, const char *const *document_roots,
                           const char *url, FILE *out);
 /* `sapid check ...` */

@@ -241,8 +241,8 @@ TEST(unknown_keys_name_the_nearest_known_one)
     expect_error("[php]\nqwertyuiop = 1\n", "sapid.toml:2:1: unknown key php.qwertyuiop");
     expect_error("[sevrer]\n", "sapid.toml:1:2: unknown table [sevrer]; did you mean [server]?");
     expect_error("[vhost]\n",
-                 "sapid.toml:1:2: unknown table [vhost]; known are [server], [php], [fastcgi], "
-                 "[worker] and [log]");
+                 "sapid.toml:1:2: unknown table [vhost]; known are [server], [php], [worker], "
+                 "[fastcgi], [log], [pool.NAME] and [[route]]");
     expect_error("[[route]]\nmatch = { prefix = '/a' }\nbackedn = 'deny'\n",
                  "sapid.toml:3:1: unknown key route.backedn; did you mean backend?");
     expect_error("listen = ['8080']\n",
@@ -256,7 +256,6 @@ TEST(unknown_keys_name_the_nearest_known_one)
 TEST(keys_of_later_features_are_not_accepted)
 {
     static const char *const files[] = {
-        "[pool.a]\n",
         "[admin]\n",
         "[php]\nslow_log_after = '3s'\n",
     };
@@ -298,13 +297,78 @@ TEST(a_route_that_says_too_little_or_too_much_is_an_error)
                  "sapid.toml:2:20: route.match.prefix: expected a path that begins with /, found "
                  "\"a\"");
     expect_error("[[route]]\nmatch = { prefix = '/a' }\nbackend = 'fastcgi'\n",
-                 "sapid.toml:1:3: route.backend: \"fastcgi\" needs servers in [fastcgi]");
+                 "sapid.toml:1:3: route.backend: \"fastcgi\" needs servers in [fastcgi], or "
+                 "php.fpm_socket");
     expect_error("[[route]]\nmatch = { prefix = '/a' }\npool = 'b'\n",
-                 "sapid.toml:1:3: route.pool: there is no pool \"b\"");
+                 "sapid.toml:1:3: route.pool: there is no pool \"b\"; it would be [pool.b]");
+    expect_error("[[route]]\nmatch = { regex = '^/(a' }\nbackend = 'deny'\n",
+                 "sapid.toml:2:19: route.match.regex: \"^/(a\": missing closing parenthesis at "
+                 "character 5");
     expect_error("[[route]]\nmatch = { prefix = '/a' }\nbackend = 'deny'\nredirect = '/b'\n",
                  "sapid.toml:1:3: route: either backend or redirect, not both");
     expect_error("[[route]]\nmatch = { prefix = '/a' }\nstatus = 404\n",
                  "sapid.toml:1:3: route.status: only deny and redirect have a status of their own");
+}
+
+TEST(pools_have_the_keys_and_defaults_of_php_but_not_its_values)
+{
+    load_ok("[pool.b]\ndocument_root = 'b'\nuser = 'games'\nini = { memory_limit = '1M' }\n"
+            "[php]\nuser = 'www-data'\nqueue_size = 7\nenv = { SECRET = 'x' }\nini = { a = '1' }\n"
+            "[pool.a]\ndocument_root = '/a'\nfpm_socket = '/run/a.sock'\nuse_fpm = true\n"
+            "[worker]\nscript = '/w.php'\n"
+            "[[route]]\nmatch = { prefix = '/a' }\npool = 'a'\nbackend = 'fastcgi'\n",
+            NULL);
+    EXPECT_INT(c->n_pools, 4);
+    EXPECT_TEXT(c->pools[0].name, "www");
+    EXPECT_TEXT(c->pools[0].user, "www-data");
+    EXPECT_INT(c->pools[0].queue_size, 7);
+    EXPECT_TEXT(c->pools[1].name, "b");
+    EXPECT_TEXT(c->pools[1].table, "pool.b");
+    EXPECT_TEXT(c->pools[1].document_root, "/srv/app/b");
+    EXPECT_TEXT(c->pools[1].user, "games");
+    EXPECT_INT(c->pools[1].queue_size, 1024);
+    EXPECT_INT(c->pools[1].env.n, 0);
+    EXPECT_INT(c->pools[1].ini.n, 1);
+    EXPECT_TEXT(c->pools[1].front_controller, "index.php");
+    EXPECT_INT(c->pools[1].worker_script.n, 0);
+    EXPECT(c->pools[1].upstream == NULL);
+    EXPECT_TEXT(c->pools[2].name, "a");
+    EXPECT_INT(c->pools[2].upstream->n_servers, 1);
+    EXPECT_TEXT(c->pools[3].name, "www-worker");
+    config_free(c);
+}
+
+TEST(what_is_wrong_in_a_pool_is_said_with_its_name)
+{
+    expect_error("[pool.a]\n", "sapid.toml:1:7: pool.a.document_root is missing: it is looked for "
+                               "only for [php]");
+    expect_error("[pool.a]\ndocument_root = '/a'\nqueue_size = 'x'\n",
+                 "sapid.toml:3:14: pool.a.queue_size: expected a whole number, found \"x\"");
+    expect_error("[pool.a]\ndocument_root = '/a'\nusr = 'x'\n",
+                 "sapid.toml:3:1: unknown key pool.a.usr; did you mean user?");
+    expect_error("[pool.a]\ndocument_root = '/a'\nuse_fpm = true\n",
+                 "sapid.toml:3:1: pool.a.use_fpm = true needs pool.a.fpm_socket = "
+                 "\"/run/php/php8.2-fpm.sock\" or fastcgi.servers: where is PHP-FPM?");
+    expect_error("[pool.www]\ndocument_root = '/a'\n",
+                 "sapid.toml:1:7: [pool.www]: the name belongs to [php]; choose another one");
+    expect_error("[pool.\"A b\"]\ndocument_root = '/a'\n",
+                 "sapid.toml:1:7: [pool.A b]: expected a name of 1 to 24 letters a to z, digits, - "
+                 "and _");
+    expect_error("pool = 1\n", "sapid.toml:1:8: pool: expected tables, [pool.NAME] each, found an "
+                               "integer");
+    expect_error("[pool]\na = 1\n", "sapid.toml:2:5: pool.a: expected a table, found an integer");
+}
+
+TEST(there_is_a_limit_of_pools)
+{
+    char text[4096];
+    size_t n = 0;
+
+    for (int i = 0; i < CONFIG_POOLS_MAX; i++)
+        n += (size_t)snprintf(text + n, sizeof(text) - n, "[pool.p%d]\ndocument_root = '/a'\n", i);
+    EXPECT_INT(load(text, NULL), -EINVAL);
+    EXPECT_INT(errors.n, 1);
+    config_free(c);
 }
 
 TEST(fastcgi_servers_are_addresses_or_tables)
