@@ -26,6 +26,7 @@ static int help_main(int argc, char **argv)
          "  sapid php FILE [ARGS]  run a script as php-cli would, on the engine of the server\n"
          "  sapid doctor         find libphp, php.ini files, limits; say what is wrong and how to "
          "mend it\n"
+         "  sapid bench URL      load a server and measure how it answers\n"
          "  sapid --version      print the version\n"
          "\n"
          "Without a file, `serve` finds the document root by itself: public/, web/ or the folder "
@@ -65,12 +66,19 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 } commands[] = {
-    { "serve", serve_main }, { "check", check_command },
-    { "php", php_cli_main }, { "doctor", doctor_main },
-    { "help", help_main },   { "--help", help_main },
-    { "-h", help_main },     { "--version", version_main },
-    { "-V", version_main },  { "@gateway", gateway_role },
-    { "@pool", pool_role },  { "@lifecycle", php_lifecycle_main },
+    { "serve", serve_main },
+    { "check", check_command },
+    { "php", php_cli_main },
+    { "doctor", doctor_main },
+    { "bench", bench_main },
+    { "help", help_main },
+    { "--help", help_main },
+    { "-h", help_main },
+    { "--version", version_main },
+    { "-V", version_main },
+    { "@gateway", gateway_role },
+    { "@pool", pool_role },
+    { "@lifecycle", php_lifecycle_main },
 };
 
 int main(int argc, char **argv)

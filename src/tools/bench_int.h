@@ -1,0 +1,212 @@
+/*
+ * `sapid bench`, between its files: what is asked for (bench_options.c), one connection
+ * (bench_conn.c), one thread with its schedule (bench_thread.c), what came out (bench_result.c) and
+ * its report for the browser (bench_html.c).
+ *
+ * Vocabulary. A request is due at its intended start: in an open loop at a time of the schedule,
+ * in a closed loop when its connection is free. Latency counts from there to the last byte of the
+ * answer, so a server that stalls is charged for all who would have come meanwhile (no coordinated
+ * omission). The window is the time that counts: it begins after the warm-up. A request belongs to
+ * it by its intended start.
+ */
+#ifndef SAPID_TOOLS_BENCH_INT_H
+#define SAPID_TOOLS_BENCH_INT_H
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "base/buf.h"
+#include "base/hist.h"
+#include "base/list.h"
+#include "base/sha256.h"
+#include "http/http.h"
+#include "loop/loop.h"
+
+/* --- what is asked for ------------------------------------------------------------------------ */
+
+enum bench_format { BENCH_TEXT, BENCH_KEY_VALUE, BENCH_JSON };
+
+/* One request, ready to be sent. */
+struct bench_target {
+    char *url, *method;
+    struct buf bytes; /* head and body */
+    bool to_head;     /* HEAD: no body is answered */
+    double share;     /* of all requests; they add up to 1 */
+};
+
+struct bench_options {
+    struct bench_target *targets;
+    size_t n_targets;
+    struct sockaddr_storage address; /* of all of them */
+    socklen_t address_bytes;
+    char *authority; /* as in the URLs */
+    char *unix_path; /* NULL: TCP */
+
+    double rps;   /* 0: closed loop */
+    bool poisson; /* exponential gaps instead of equal ones */
+    uint32_t threads, connections;
+    uint64_t duration_ns, warmup_ns, timeout_ns; /* duration 0: until `requests` are done */
+    uint64_t requests;                           /* 0: until the duration is over */
+    bool no_keepalive;
+
+    uint16_t expect_status; /* 0: anything below 400 */
+    int64_t expect_bytes;   /* -1: any */
+    bool expect_digest;
+    uint8_t digest[SHA256_BYTES];
+    char *expect_text; /* NULL: any */
+    size_t text_bytes;
+    uint32_t *text_borders; /* failure function of Knuth, Morris and Pratt */
+
+    enum bench_format format;
+    char *html_path;
+    bool help;
+};
+
+/* 0, or -EINVAL with a message (mem_free). */
+MUST_USE int bench_options_parse(int argc, char **argv, struct bench_options *o,
+                                 char **ret_message);
+void bench_options_fini(struct bench_options *o);
+extern const char bench_help[];
+
+/* --- what came out ---------------------------------------------------------------------------- */
+
+enum bench_error {
+    BENCH_OK,
+    BENCH_CONNECT,
+    BENCH_READ, /* reset, closed too early, or not HTTP */
+    BENCH_WRITE,
+    BENCH_STATUS,
+    BENCH_TIMEOUT,
+    BENCH_BODY,
+    BENCH_OUTCOMES,
+};
+
+enum { BENCH_SLICES = 256, BENCH_SLICE_NS = 100000000 };
+
+/* One stretch of time, for the plots. */
+struct bench_slice {
+    uint64_t done, errors;
+    uint64_t latency_ns, max_ns; /* sum and maximum of the correct answers */
+};
+
+/* Fixed memory for any length of run: when the slices are used up, neighbours are joined. */
+struct bench_timeline {
+    uint64_t slice_ns;
+    struct bench_slice slices[BENCH_SLICES];
+};
+
+/* Of one thread, then of all. Only the window is in here. */
+struct bench_result {
+    struct hist latency;               /* ns, of correct answers */
+    uint64_t outcomes[BENCH_OUTCOMES]; /* requests */
+    uint64_t statuses[1000];           /* of complete answers, right or wrong */
+    uint64_t bytes;                    /* received */
+    uint64_t ok_in_time;               /* correct answers before the window's end */
+    uint64_t waited;                   /* open loop: no connection was free when it was due */
+    struct hist lag;                   /* ns a thread was late although a connection was free */
+    uint64_t elapsed_ns;               /* the window */
+    double busiest;                    /* CPU share of the thread that worked most, 0..1 */
+    bool gave_up;                      /* nothing answered for too long */
+    bool interrupted;
+    struct bench_timeline timeline;
+};
+
+void bench_timeline_note(struct bench_timeline *t, uint64_t at_ns, enum bench_error outcome,
+                         uint64_t latency_ns);
+void bench_result_init(struct bench_result *r);
+void bench_result_merge(struct bench_result *into, struct bench_result *from);
+uint64_t bench_result_total(const struct bench_result *r);
+uint64_t bench_result_errors(const struct bench_result *r);
+/* Percent of the requests that were answered correctly. */
+double bench_result_success(const struct bench_result *r);
+double bench_result_rps(const struct bench_result *r);
+const char *bench_error_name(enum bench_error e);
+void bench_result_print(const struct bench_options *o, const struct bench_result *r, FILE *out);
+/* 0 or -errno. */
+MUST_USE int bench_html_write(const struct bench_options *o, const struct bench_result *r,
+                              const char *path);
+
+enum { BENCH_PERCENTILES = 7 };
+extern const struct bench_percentile {
+    const char *name;
+    double percent;
+} bench_percentiles[BENCH_PERCENTILES];
+
+/* Advice on how far the figures can be trusted. Writes at most `max` messages (mem_free), returns
+ * how many. */
+enum { BENCH_WARNINGS_MAX = 8 };
+size_t bench_result_warn(const struct bench_options *o, const struct bench_result *r,
+                         char *ret[BENCH_WARNINGS_MAX]);
+
+/* --- one thread ------------------------------------------------------------------------------- */
+
+enum { BENCH_READ_BYTES = 64 << 10 };
+
+struct bench_thread {
+    const struct bench_options *options;
+    struct loop *loop;
+    struct loop_timer due, tick;
+    struct bench_conn *conns;
+    uint32_t n_conns, in_flight;
+    struct list free_conns;
+    uint64_t begin_ns, window_ns, end_ns; /* begin of the warm-up, window, its end or UINT64_MAX */
+    uint64_t now_ns;                      /* of the event in progress */
+    uint64_t next_ns;                     /* open loop: the next intended start */
+    double gap_ns, next_exact;            /* mean gap; next_ns - begin_ns without rounding */
+    uint64_t starved_ns;                  /* until then no connection was free */
+    uint64_t left;                        /* requests yet to start in the window */
+    uint64_t random;
+    uint64_t answered_ns, done_ns; /* of the last answer, right or wrong; of the last request */
+    uint64_t errors;
+    _Atomic uint64_t seen_ok, seen_errors; /* relaxed; for the progress line */
+    const _Atomic bool *stop;              /* relaxed; looked at every tick */
+    bool stopped;
+    struct bench_result *result;
+    char *scratch; /* BENCH_READ_BYTES */
+};
+
+/* 0 or -errno. Thread `index` of options->threads; called before the threads run. */
+MUST_USE int bench_thread_init(struct bench_thread *t, const struct bench_options *o,
+                               uint32_t index, uint64_t begin_ns, const _Atomic bool *stop);
+/* Runs the schedule of one thread to its end; the result is complete then. */
+void bench_thread_run(struct bench_thread *t);
+void bench_thread_fini(struct bench_thread *t);
+
+/* --- one connection --------------------------------------------------------------------------- */
+
+enum bench_state { BENCH_FREE, BENCH_RESTING, BENCH_CONNECTING, BENCH_HEAD, BENCH_IN_BODY };
+
+struct bench_conn {
+    struct loop_watch watch;
+    struct loop_timer timer; /* time limit of a request, or the pause after a failed one */
+    struct bench_thread *thread;
+    struct list link; /* in free_conns */
+    const struct bench_target *target;
+    uint64_t intended_ns;
+    enum bench_state state;
+    bool open, to_the_end;
+    size_t sent;
+    struct buf held; /* a head that came in pieces */
+    struct http1_response_parser parser;
+    struct http_response response;
+    struct http1_body body;
+    struct sha256 sha256;
+    size_t text_at; /* bytes of expect_text that match here; all of them: found */
+};
+
+void bench_conn_init(struct bench_conn *c, struct bench_thread *t);
+/* The request goes out, on a fresh connection if there is none. Ends in bench_thread_done. */
+void bench_conn_start(struct bench_conn *c, const struct bench_target *target,
+                      uint64_t intended_ns);
+void bench_conn_close(struct bench_conn *c);
+/* Closed and out of use until then; bench_thread_rested follows. */
+void bench_conn_rest(struct bench_conn *c, uint64_t until_ns);
+
+/* The request is over, the connection free again. Starts nothing: the caller ends with a pump. */
+void bench_thread_done(struct bench_thread *t, struct bench_conn *c, enum bench_error outcome);
+void bench_thread_rested(struct bench_thread *t, struct bench_conn *c);
+/* Starts what is due on the connections that are free. */
+void bench_thread_pump(struct bench_thread *t);
+
+#endif

@@ -1,0 +1,661 @@
+/*
+ * What `sapid bench` is asked for: the command line, a file of URLs, and the requests made of them.
+ * Each request is built once, and read back by the server's own strict parser: a header or URL that
+ * no server should accept is refused here, with a reason, and not counted as 100 % errors later.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/mem.h"
+#include "tools/bench_int.h"
+
+enum {
+    THREADS_MAX = 256,
+    CONNECTIONS_MAX = 1000000,
+    FILE_BYTES_MAX = 64 << 20,
+    PROBE_SECONDS = 1,
+};
+
+const char bench_help[] =
+    "sapid bench URL [OPTIONS]: load a server and measure how it answers\n"
+    "\n"
+    "  --url URL            the same as URL; http://HOST[:PORT]/PATH\n"
+    "  --urls FILE          one URL a line, each as [WEIGHT] [METHOD] URL\n"
+    "  --unix PATH          connect to this socket; the URL still gives Host and path\n"
+    "load:\n"
+    "  --rps N              start N requests a second, whatever the server does (open loop);\n"
+    "                       without this each connection asks again when it has its answer\n"
+    "  --poisson            random gaps, as of independent visitors (with --rps)\n"
+    "  --concurrency N      connections (10)\n"
+    "  --threads N          threads (1)\n"
+    "  --duration TIME      how long to measure (10s); 500ms, 30s, 5m, 1h\n"
+    "  --requests N         stop after N requests\n"
+    "  --warmup TIME        load without measuring first (0)\n"
+    "  --timeout TIME       limit of a request, from its intended start (10s)\n"
+    "  --no-keepalive       a new connection for every request\n"
+    "request:\n"
+    "  --method NAME        GET, or POST with a body\n"
+    "  --header TEXT        \"Name: value\"; repeatable\n"
+    "  --body TEXT, --body-file FILE\n"
+    "answer:\n"
+    "  --expect-status N    the only right status (else any below 400)\n"
+    "  --expect-length N, --expect-sha256 HEX, --expect-text TEXT\n"
+    "                       what the body must be, or contain\n"
+    "report:\n"
+    "  --format FORMAT      text, kv (key=value) or json (text)\n"
+    "  --html FILE          also write a report with plots\n"
+    "  --help\n"
+    "Exit status: 0 every request was answered correctly, 1 not, 2 wrong usage.\n";
+
+/* What only the reading of the command line needs. */
+struct request_line {
+    char *url, *urls_path, *method;
+    struct buf headers; /* lines with CR LF */
+    char *body;
+    size_t body_bytes;
+    bool has_body, own_host;
+    bool duration_given;
+};
+
+/* --- values ----------------------------------------------------------------------------------- */
+
+static bool parse_number(const char *text, double max, double *ret)
+{
+    char *end;
+    if ((text[0] < '0' || text[0] > '9') && text[0] != '.')
+        return false; /* no sign, no space, no "inf" */
+    double value = strtod(text, &end);
+    if (*end || !(value > 0) || value > max)
+        return false;
+    *ret = value;
+    return true;
+}
+
+/* "1.5s", "500ms", "2m", "1h"; a bare number is seconds. */
+static bool parse_time(const char *text, uint64_t *ret)
+{
+    static const struct {
+        const char *name;
+        double ns;
+    } units[] = { { "ms", 1e6 }, { "s", 1e9 }, { "m", 60e9 }, { "h", 3600e9 }, { "", 1e9 } };
+    size_t n = strspn(text, "0123456789.");
+    char number[32];
+
+    if (n == 0 || n >= sizeof(number))
+        return false;
+    memcpy(number, text, n);
+    number[n] = '\0';
+    for (size_t i = 0; i < ARRAY_LENGTH(units); i++) {
+        if (strcmp(text + n, units[i].name) != 0)
+            continue;
+        char *end;
+        double value = strtod(number, &end) * units[i].ns;
+        if (*end || !(value >= 0) || value > 30 * 24 * 3600e9)
+            return false;
+        *ret = (uint64_t)value;
+        return true;
+    }
+    return false;
+}
+
+static int hex_digit(char c)
+{
+    const char *digits = "0123456789abcdef";
+    const char *at = c ? strchr(digits, ascii_lower(c)) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+static bool parse_digest(const char *text, uint8_t ret[SHA256_BYTES])
+{
+    if (strlen(text) != (size_t)2 * SHA256_BYTES)
+        return false;
+    for (size_t i = 0; i < SHA256_BYTES; i++) {
+        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return false;
+        ret[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+/* Where to go on in the text when the next byte does not fit (Knuth, Morris, Pratt). */
+static void set_expected_text(struct bench_options *o, const char *text)
+{
+    mem_free(o->expect_text);
+    mem_free(o->text_borders);
+    o->expect_text = mem_strdup(text);
+    o->text_bytes = strlen(text);
+    o->text_borders = mem_zalloc((o->text_bytes + 1) * sizeof(o->text_borders[0]));
+    for (size_t i = 1, k = 0; i < o->text_bytes; i++) {
+        while (k && text[i] != text[k])
+            k = o->text_borders[k - 1];
+        k += text[i] == text[k];
+        o->text_borders[i] = (uint32_t)k;
+    }
+}
+
+static int read_file(const char *path, char **ret, size_t *ret_n, char **ret_message)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int rc = fd < 0 ? -errno : fd_read_all(fd, FILE_BYTES_MAX, ret, ret_n);
+    fd_close(&fd);
+    if (rc < 0) {
+        *ret_message = mem_printf("%s: %s", path, strerror(-rc));
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* --- the command line ------------------------------------------------------------------------- */
+
+static void replace(char **at, const char *text)
+{
+    mem_free(*at);
+    *at = mem_strdup(text);
+}
+
+static bool add_header(struct request_line *l, const char *text)
+{
+    struct str line = str_from(text), name = line;
+    ptrdiff_t colon = str_find(line, ':');
+
+    if (colon <= 0)
+        return false;
+    name.n = (size_t)colon;
+    l->own_host |= str_eq_nocase(name, STR("Host"));
+    return buf_printf(&l->headers, "%s\r\n", text) == 0;
+}
+
+enum option {
+    URL,
+    URLS,
+    UNIX,
+    RPS,
+    POISSON,
+    CONCURRENCY,
+    THREADS,
+    DURATION,
+    REQUESTS,
+    WARMUP,
+    TIMEOUT,
+    NO_KEEPALIVE,
+    METHOD,
+    HEADER,
+    BODY,
+    BODY_FILE,
+    EXPECT_STATUS,
+    EXPECT_LENGTH,
+    EXPECT_SHA256,
+    EXPECT_TEXT,
+    FORMAT,
+    HTML,
+    HELP,
+};
+
+static const struct {
+    const char *name, *expects; /* expects NULL: takes no value */
+} known[] = {
+    [URL] = { "--url", "a URL" },
+    [URLS] = { "--urls", "a file" },
+    [UNIX] = { "--unix", "the path of a socket" },
+    [RPS] = { "--rps", "a number above 0" },
+    [POISSON] = { "--poisson", NULL },
+    [CONCURRENCY] = { "--concurrency", "a whole number from 1 to 1000000" },
+    [THREADS] = { "--threads", "a whole number from 1 to 256" },
+    [DURATION] = { "--duration", "a time above 0 such as 30s, 500ms or 5m" },
+    [REQUESTS] = { "--requests", "a whole number above 0" },
+    [WARMUP] = { "--warmup", "a time such as 5s" },
+    [TIMEOUT] = { "--timeout", "a time above 0 such as 10s" },
+    [NO_KEEPALIVE] = { "--no-keepalive", NULL },
+    [METHOD] = { "--method", "a method such as GET" },
+    [HEADER] = { "--header", "\"Name: value\"" },
+    [BODY] = { "--body", "a text" },
+    [BODY_FILE] = { "--body-file", "a file" },
+    [EXPECT_STATUS] = { "--expect-status", "a status from 100 to 999" },
+    [EXPECT_LENGTH] = { "--expect-length", "a number of bytes" },
+    [EXPECT_SHA256] = { "--expect-sha256", "64 hexadecimal digits" },
+    [EXPECT_TEXT] = { "--expect-text", "a text that is not empty" },
+    [FORMAT] = { "--format", "text, kv or json" },
+    [HTML] = { "--html", "a file" },
+    [HELP] = { "--help", NULL },
+};
+
+static bool set_count(const char *value, uint64_t max, uint64_t *ret)
+{
+    return str_to_u64(str_from(value), max, ret) && *ret > 0;
+}
+
+static bool set_format(struct bench_options *o, const char *value)
+{
+    static const char *const names[] = {
+        [BENCH_TEXT] = "text", [BENCH_KEY_VALUE] = "kv", [BENCH_JSON] = "json"
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
+        if (strcmp(value, names[i]) == 0) {
+            o->format = (enum bench_format)i;
+            return true;
+        }
+    return false;
+}
+
+/* Options of the request and the answer. False when the value is not what `known` says. */
+static bool set_request_option(struct bench_options *o, struct request_line *l, enum option option,
+                               const char *value)
+{
+    uint64_t n = 0;
+    bool ok = true;
+
+    switch (option) {
+    case URL: replace(&l->url, value); break;
+    case URLS: replace(&l->urls_path, value); break;
+    case METHOD: replace(&l->method, value); break;
+    case HEADER: return add_header(l, value);
+    case BODY:
+        replace(&l->body, value);
+        l->body_bytes = strlen(value);
+        l->has_body = true;
+        break;
+    case EXPECT_STATUS:
+        ok = str_to_u64(str_from(value), 999, &n) && n >= 100;
+        o->expect_status = (uint16_t)n;
+        break;
+    case EXPECT_LENGTH:
+        ok = str_to_u64(str_from(value), INT64_MAX, &n);
+        o->expect_bytes = (int64_t)n;
+        break;
+    case EXPECT_SHA256:
+        ok = parse_digest(value, o->digest);
+        o->expect_digest = true;
+        break;
+    case EXPECT_TEXT:
+        ok = *value != '\0';
+        set_expected_text(o, value);
+        break;
+    default: CHECKF(false, "option %d", (int)option);
+    }
+    return ok;
+}
+
+/* Options of the load and the report, then the others. */
+static bool set_option(struct bench_options *o, struct request_line *l, enum option option,
+                       const char *value)
+{
+    uint64_t n = 0;
+    bool ok = true;
+
+    switch (option) {
+    case UNIX: replace(&o->unix_path, value); return *value != '\0';
+    case RPS: return parse_number(value, 1e7, &o->rps);
+    case POISSON: o->poisson = true; break;
+    case CONCURRENCY:
+        ok = set_count(value, CONNECTIONS_MAX, &n);
+        o->connections = (uint32_t)n;
+        break;
+    case THREADS:
+        ok = set_count(value, THREADS_MAX, &n);
+        o->threads = (uint32_t)n;
+        break;
+    case DURATION:
+        l->duration_given = true;
+        return parse_time(value, &o->duration_ns) && o->duration_ns > 0;
+    case REQUESTS: return set_count(value, UINT64_MAX / 2, &o->requests);
+    case WARMUP: return parse_time(value, &o->warmup_ns);
+    case TIMEOUT: return parse_time(value, &o->timeout_ns) && o->timeout_ns > 0;
+    case NO_KEEPALIVE: o->no_keepalive = true; break;
+    case FORMAT: return set_format(o, value);
+    case HTML: replace(&o->html_path, value); break;
+    case HELP: o->help = true; break;
+    default: return set_request_option(o, l, option, value);
+    }
+    return ok;
+}
+
+/* Takes the argument at argv[*at], and its value. */
+static int take_argument(int argc, char **argv, int *at, struct bench_options *o,
+                         struct request_line *l, char **ret_message)
+{
+    const char *arg = argv[*at];
+    size_t n = strcspn(arg, "=");
+
+    if (arg[0] != '-') {
+        if (l->url) {
+            *ret_message = mem_printf(
+                "expected one URL, found %s and %s; --urls FILE takes several", l->url, arg);
+            return -EINVAL;
+        }
+        replace(&l->url, arg);
+        return 0;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(known); i++) {
+        if (strlen(known[i].name) != n || strncmp(arg, known[i].name, n) != 0)
+            continue;
+        const char *value = arg[n] ? arg + n + 1 : NULL;
+        if (known[i].expects && !value && *at + 1 < argc)
+            value = argv[++*at];
+        if (known[i].expects && !value)
+            *ret_message = mem_printf("%s needs a value: %s", known[i].name, known[i].expects);
+        else if (!known[i].expects && value)
+            *ret_message = mem_printf("%s takes no value, found \"%s\"", known[i].name, value);
+        else if ((enum option)i == BODY_FILE) {
+            mem_free(l->body);
+            l->body = NULL;
+            l->has_body = true;
+            return read_file(value, &l->body, &l->body_bytes, ret_message);
+        } else if (set_option(o, l, (enum option)i, value))
+            return 0;
+        else
+            *ret_message =
+                mem_printf("%s: expected %s, found \"%s\"", known[i].name, known[i].expects, value);
+        return -EINVAL;
+    }
+    *ret_message = mem_printf("unknown option %s; `sapid bench --help` lists them", arg);
+    return -EINVAL;
+}
+
+/* --- the requests ----------------------------------------------------------------------------- */
+
+/* "http://authority/path" into its parts. */
+static int split_url(struct str url, struct str *ret_authority, struct str *ret_target,
+                     char **ret_message)
+{
+    if (str_eq_nocase(str_take(url, 8), STR("https://"))) {
+        *ret_message = mem_printf("%.*s: https:// is not supported yet; use http://, or measure "
+                                  "TLS with another tool",
+                                  STR_ARG(url));
+        return -EINVAL;
+    }
+    if (!str_eq_nocase(str_take(url, 7), STR("http://"))) {
+        *ret_message =
+            mem_printf("expected a URL such as http://127.0.0.1:8080/, found %.*s", STR_ARG(url));
+        return -EINVAL;
+    }
+    struct str rest = str_skip(url, 7);
+    rest = str_cut(&rest, '#'); /* a fragment is not for the server */
+    size_t n = 0;
+    while (n < rest.n && rest.p[n] != '/' && rest.p[n] != '?')
+        n++;
+    *ret_authority = str_take(rest, n);
+    *ret_target = str_skip(rest, n);
+    return 0;
+}
+
+static int check_request(const struct bench_target *t, char **ret_message)
+{
+    static const struct http_limits generous = { .request_line_bytes = 64 << 10,
+                                                 .headers_bytes = 1 << 20,
+                                                 .headers_count = HTTP_HEADERS_MAX,
+                                                 .body_bytes = FILE_BYTES_MAX };
+    struct http1_parser p = { .scanned = 0 };
+    struct http_request *r = mem_alloc(sizeof(*r));
+    struct str head = buf_view(&t->bytes);
+    int rc = http1_parse_request(&p, head, &generous, r);
+    bool right = rc > 0 && !r->chunked && r->form == HTTP_ORIGIN_FORM &&
+                 head.n - (size_t)rc == (size_t)(r->content_length > 0 ? r->content_length : 0);
+
+    mem_free(r);
+    if (right)
+        return 0;
+    *ret_message = mem_printf("%s: this is no valid request: %s", t->url,
+                              rc < 0 ? http_error_text((enum http_error) - rc)
+                                     : "the length of the body must be left to sapid bench");
+    return -EINVAL;
+}
+
+/* The bytes of a request. */
+static int build_request(const struct bench_options *o, const struct request_line *l,
+                         struct bench_target *t, struct str authority, struct str target)
+{
+    struct buf *b = &t->bytes;
+    struct str method = str_from(t->method);
+    bool takes_body = str_eq(method, STR("POST")) || str_eq(method, STR("PUT")) ||
+                      str_eq(method, STR("PATCH"));
+    const char *slash = target.n == 0 || target.p[0] != '/' ? "/" : "";
+    int rc = buf_printf(b, "%s %s%.*s HTTP/1.1\r\n", t->method, slash, (int)target.n,
+                        target.n ? target.p : "");
+
+    if (rc == 0 && !l->own_host)
+        rc = buf_printf(b, "Host: %.*s\r\n", STR_ARG(authority));
+    if (rc == 0 && o->no_keepalive)
+        rc = buf_printf(b, "Connection: close\r\n");
+    if (rc == 0)
+        rc = buf_append(b, l->headers.base, buf_length(&l->headers));
+    if (rc == 0 && (l->has_body || takes_body))
+        rc = buf_printf(b, "Content-Length: %zu\r\n", l->body_bytes);
+    if (rc == 0)
+        rc = buf_append(b, "\r\n", 2);
+    if (rc == 0)
+        rc = buf_append(b, l->body, l->body_bytes);
+    t->to_head = str_eq(method, STR("HEAD"));
+    return rc;
+}
+
+static int add_target(struct bench_options *o, const struct request_line *l, struct str url,
+                      struct str method, double weight, char **ret_message)
+{
+    struct str authority, target;
+
+    if (split_url(url, &authority, &target, ret_message) < 0)
+        return -EINVAL;
+    if (o->authority && !str_eq_nocase(str_from(o->authority), authority)) {
+        *ret_message = mem_printf("expected URLs of one server, found %s and %.*s", o->authority,
+                                  STR_ARG(authority));
+        return -EINVAL;
+    }
+    if (!o->authority)
+        o->authority = mem_strndup(authority);
+    o->targets = mem_realloc(o->targets, (o->n_targets + 1) * sizeof(o->targets[0]));
+    struct bench_target *t = &o->targets[o->n_targets++];
+    *t = (struct bench_target){ .url = mem_strndup(url), .share = weight };
+    if (method.n)
+        t->method = mem_strndup(method);
+    else
+        t->method = mem_strdup(l->method ? l->method : l->has_body ? "POST" : "GET");
+    buf_init(&t->bytes, 0);
+    if (build_request(o, l, t, authority, target) < 0) {
+        *ret_message = mem_strdup("out of memory");
+        return -EINVAL;
+    }
+    return check_request(t, ret_message);
+}
+
+/* "[WEIGHT] [METHOD] URL" */
+static int add_line(struct bench_options *o, const struct request_line *l, struct str line,
+                    char **ret_message)
+{
+    struct str rest = str_trim(line), words[3];
+    size_t n = 0;
+    double weight = 1;
+
+    while (rest.n && n < ARRAY_LENGTH(words)) {
+        words[n++] = str_cut(&rest, ' ');
+        rest = str_trim(rest);
+    }
+    if (n == 0 || words[0].p[0] == '#')
+        return 0;
+    size_t first = 0;
+    if (n > 1 && words[0].p[0] >= '0' && words[0].p[0] <= '9') {
+        char *text = mem_strndup(words[0]);
+        bool valid = parse_number(text, 1e9, &weight);
+        mem_free(text);
+        first = valid ? 1 : 0;
+    }
+    if (rest.n || n - first > 2) {
+        *ret_message = mem_strdup("expected [WEIGHT] [METHOD] URL");
+        return -EINVAL;
+    }
+    struct str method = n - first == 2 ? words[first] : STR_NONE;
+    return add_target(o, l, words[n - 1], method, weight, ret_message);
+}
+
+static int add_file(struct bench_options *o, const struct request_line *l, char **ret_message)
+{
+    char *text, *why;
+    size_t n, number = 1;
+    int rc = 0;
+
+    if (read_file(l->urls_path, &text, &n, ret_message) < 0)
+        return -EINVAL;
+    for (struct str rest = { text, n }; rest.p && rc == 0; number++) {
+        struct str line = str_cut(&rest, '\n');
+        if (str_has_suffix(line, STR("\r")))
+            line.n--;
+        rc = add_line(o, l, line, &why);
+        if (rc < 0) {
+            *ret_message = mem_printf("%s:%zu: %s", l->urls_path, number, why);
+            mem_free(why);
+        }
+    }
+    mem_free(text);
+    if (rc == 0 && o->n_targets == 0) {
+        *ret_message = mem_printf("%s: expected a URL a line, found none", l->urls_path);
+        return -EINVAL;
+    }
+    return rc;
+}
+
+/* --- the address ------------------------------------------------------------------------------ */
+
+static bool accepts_connections(const struct addrinfo *a)
+{
+    struct timeval limit = { .tv_sec = PROBE_SECONDS };
+    int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return false;
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+    bool ok = connect(fd, a->ai_addr, a->ai_addrlen) == 0;
+    close(fd);
+    return ok;
+}
+
+/* Of several addresses of a name the first that accepts, as browsers do: localhost is two. */
+static int resolve(struct bench_options *o, char **ret_message)
+{
+    struct str rest = str_from(o->authority), host;
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
+
+    if (str_has_prefix(rest, STR("["))) {
+        host = str_cut(&rest, ']');
+        host = str_skip(host, 1);
+        rest = str_skip(rest, 1);
+    } else {
+        host = str_cut(&rest, ':');
+    }
+    char *name = mem_strndup(host), *port = rest.n ? mem_strndup(rest) : mem_strdup("80");
+    int rc = getaddrinfo(name, port, &hints, &list);
+    if (rc)
+        *ret_message = mem_printf("%s: cannot find the address of this server: %s", o->authority,
+                                  gai_strerror(rc));
+    mem_free(name);
+    mem_free(port);
+    if (rc)
+        return -EINVAL;
+    const struct addrinfo *chosen = list;
+    for (const struct addrinfo *a = list; list->ai_next && a; a = a->ai_next)
+        if (accepts_connections(a)) {
+            chosen = a;
+            break;
+        }
+    memcpy(&o->address, chosen->ai_addr, chosen->ai_addrlen);
+    o->address_bytes = chosen->ai_addrlen;
+    freeaddrinfo(list);
+    return 0;
+}
+
+static int use_unix_socket(struct bench_options *o, char **ret_message)
+{
+    struct sockaddr_un *un = (struct sockaddr_un *)&o->address;
+    size_t n = strlen(o->unix_path);
+
+    if (n >= sizeof(un->sun_path)) {
+        *ret_message = mem_printf("--unix: expected a path of at most %zu bytes, found %zu",
+                                  sizeof(un->sun_path) - 1, n);
+        return -EINVAL;
+    }
+    un->sun_family = AF_UNIX;
+    memcpy(un->sun_path, o->unix_path, n + 1);
+    o->address_bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1);
+    return 0;
+}
+
+/* --- together --------------------------------------------------------------------------------- */
+
+static int check_together(const struct bench_options *o, const struct request_line *l,
+                          char **ret_message)
+{
+    if (!l->url == !l->urls_path)
+        *ret_message = mem_strdup("expected a URL such as http://127.0.0.1:8080/, or --urls FILE; "
+                                  "`sapid bench --help` has more");
+    else if (o->poisson && o->rps <= 0)
+        *ret_message = mem_strdup("--poisson needs --rps: the mean of its rate");
+    else if (o->threads > o->connections)
+        *ret_message = mem_printf("expected a connection for each thread at least, found "
+                                  "--threads %u and --concurrency %u",
+                                  o->threads, o->connections);
+    else
+        return 0;
+    return -EINVAL;
+}
+
+static int finish(struct bench_options *o, const struct request_line *l, char **ret_message)
+{
+    double sum = 0;
+
+    if (check_together(o, l, ret_message) < 0)
+        return -EINVAL;
+    if (o->requests && !l->duration_given)
+        o->duration_ns = 0;
+    int rc = l->urls_path ? add_file(o, l, ret_message)
+                          : add_target(o, l, str_from(l->url), STR_NONE, 1, ret_message);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < o->n_targets; i++)
+        sum += o->targets[i].share;
+    for (size_t i = 0; i < o->n_targets; i++)
+        o->targets[i].share /= sum;
+    return o->unix_path ? use_unix_socket(o, ret_message) : resolve(o, ret_message);
+}
+
+int bench_options_parse(int argc, char **argv, struct bench_options *o, char **ret_message)
+{
+    struct request_line line = { .url = NULL };
+    int rc = 0;
+
+    *o = (struct bench_options){ .threads = 1,
+                                 .connections = 10,
+                                 .duration_ns = 10 * NS_PER_S,
+                                 .timeout_ns = 10 * NS_PER_S,
+                                 .expect_bytes = -1 };
+    buf_init(&line.headers, 0);
+    for (int i = 1; i < argc && rc == 0 && !o->help; i++)
+        rc = take_argument(argc, argv, &i, o, &line, ret_message);
+    if (rc == 0 && !o->help)
+        rc = finish(o, &line, ret_message);
+    mem_free(line.url);
+    mem_free(line.urls_path);
+    mem_free(line.method);
+    mem_free(line.body);
+    buf_fini(&line.headers);
+    return rc;
+}
+
+void bench_options_fini(struct bench_options *o)
+{
+    for (size_t i = 0; i < o->n_targets; i++) {
+        mem_free(o->targets[i].url);
+        mem_free(o->targets[i].method);
+        buf_fini(&o->targets[i].bytes);
+    }
+    mem_free(o->targets);
+    mem_free(o->authority);
+    mem_free(o->unix_path);
+    mem_free(o->expect_text);
+    mem_free(o->text_borders);
+    mem_free(o->html_path);
+}
