@@ -450,8 +450,6 @@ static void find_upstream(struct loader *l, struct config_pool *pool)
         group->servers = server;
         group->n_servers = 1;
     }
-    group->queue_timeout_ms = pool->queue_timeout_ms;
-    group->request_timeout_ms = pool->request_timeout_ms;
     pool->upstream = group->n_servers ? group : NULL;
     if ((pool->use_fpm || pool->fallback) && !pool->upstream) {
         const char *key = pool->use_fpm ? "use_fpm" : "fallback";

@@ -108,7 +108,6 @@ struct config_fastcgi {
     bool keep_alive;
     uint32_t max_fails, queue_size;
     uint64_t connect_timeout_ms, response_timeout_ms, idle_timeout_ms, backoff_ms, max_backoff_ms;
-    uint64_t queue_timeout_ms, request_timeout_ms; /* those of the pool */
 };
 
 struct config_origin;

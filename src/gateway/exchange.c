@@ -485,7 +485,8 @@ static void push_upstream(struct exchange *x, struct backend *b)
     struct described d;
 
     if (make_request(x, b, &d))
-        upstream_push(b->upstream, x, &d.request, x->conn->thread->pairs);
+        upstream_push(b->upstream, x, &b->pool->config->pools[b->pool->pool], &d.request,
+                      x->conn->thread->pairs);
 }
 
 static void push(struct exchange *x, struct backend *b)

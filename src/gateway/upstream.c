@@ -12,6 +12,7 @@
 
 #include "base/mem.h"
 #include "http/fastcgi.h"
+#include "version.h"
 
 enum {
     UPSTREAM_MAGIC = 0x55505347,
@@ -92,6 +93,7 @@ struct upstream_request {
     struct upstream *upstream;
     struct upstream_conn *conn; /* NULL: queued */
     uint32_t connects, losses;
+    uint64_t queue_timeout_ms, request_timeout_ms; /* of the pool; 0: none */
 };
 
 static void start(struct upstream *u, struct exchange *x);
@@ -145,9 +147,7 @@ static bool same_group(const struct upstream *u, const struct config_fastcgi *c)
         mine->queue_size != c->queue_size || mine->connect_timeout_ms != c->connect_timeout_ms ||
         mine->response_timeout_ms != c->response_timeout_ms ||
         mine->idle_timeout_ms != c->idle_timeout_ms || mine->backoff_ms != c->backoff_ms ||
-        mine->max_backoff_ms != c->max_backoff_ms ||
-        mine->queue_timeout_ms != c->queue_timeout_ms ||
-        mine->request_timeout_ms != c->request_timeout_ms)
+        mine->max_backoff_ms != c->max_backoff_ms)
         return false;
     for (uint32_t i = 0; i < c->n_servers; i++) {
         const struct config_fastcgi_server *s = &c->servers[i];
@@ -675,15 +675,15 @@ static void go_on(struct upstream_conn *c)
 {
     int r = send_request(c);
 
-    if (r < 0) {
-        /* A server may answer and close without reading all: what it said comes first. */
-        c->cut_short = c->stdin_closed = true;
+    if (r == -EPIPE || r == -ECONNRESET) {
+        /* A server may answer and close without reading all: what it said comes first, and is
+         * there although no event may have told of it yet. */
+        c->cut_short = c->stdin_closed = c->may_read = true;
         c->may_write = false;
         c->out.head = c->out.tail = 0;
-        if (!c->may_read) {
-            conn_failed(c, 502, strerror(-r));
-            return;
-        }
+    } else if (r < 0) {
+        conn_failed(c, 502, strerror(-r));
+        return;
     }
     if (!c->exchange->stalled)
         receive(c);
@@ -751,7 +751,7 @@ static int fill_out(struct upstream_conn *c, struct exchange *x)
     c->reader = (struct fastcgi_reader){ 0 };
     c->cgi.head = c->cgi.tail = 0;
     c->ends_ns = UINT64_MAX;
-    uint64_t limit_ms = x->limit_ms ? x->limit_ms : c->upstream->config.request_timeout_ms;
+    uint64_t limit_ms = x->limit_ms ? x->limit_ms : x->upstream->request_timeout_ms;
     if (limit_ms)
         c->ends_ns = loop_now_ns(c->upstream->thread->loop) + limit_ms * NS_PER_MS;
     c->body_at = 0;
@@ -857,7 +857,7 @@ static void wait_in_queue(struct upstream *u, struct exchange *x, uint64_t now)
     u->count.waited++;
     list_push_back(&u->queue, &x->link);
     u->n_queue++;
-    conn_deadline(x->conn, u->config.queue_timeout_ms);
+    conn_deadline(x->conn, x->upstream->queue_timeout_ms);
     set_retry(u, now);
 }
 
@@ -1014,7 +1014,7 @@ static int put_params(struct buf *params, const struct channel_request *r,
         { STR("SERVER_PROTOCOL"), r->protocol },
         { STR("REQUEST_SCHEME"), https ? STR("https") : STR("http") },
         { STR("GATEWAY_INTERFACE"), STR("CGI/1.1") },
-        { STR("SERVER_SOFTWARE"), STR("sapid") },
+        { STR("SERVER_SOFTWARE"), STR("sapid/" SAPID_VERSION " (nginx-compatible)") },
         { STR("REMOTE_ADDR"), r->remote_addr },
         { STR("REMOTE_PORT"), str_from(remote_port) },
         { STR("SERVER_ADDR"), r->server_addr },
@@ -1041,8 +1041,8 @@ static int put_params(struct buf *params, const struct channel_request *r,
 
 /* --- the gateway's side ---------------------------------------------------------------------- */
 
-void upstream_push(struct upstream *u, struct exchange *x, const struct channel_request *r,
-                   const struct channel_pair *headers)
+void upstream_push(struct upstream *u, struct exchange *x, const struct config_pool *pool,
+                   const struct channel_request *r, const struct channel_pair *headers)
 {
     struct upstream_request *q = mem_try_zalloc(sizeof(*q));
 
@@ -1055,6 +1055,8 @@ void upstream_push(struct upstream *u, struct exchange *x, const struct channel_
     }
     buf_init(&q->params, 0);
     q->upstream = u;
+    q->queue_timeout_ms = pool->queue_timeout_ms;
+    q->request_timeout_ms = pool->request_timeout_ms;
     x->upstream = q;
     if (put_params(&q->params, r, headers) < 0)
         give_up(u, x, 503);

@@ -28,10 +28,10 @@ struct upstream;
 struct upstream *upstream_get(struct gateway_thread *t, const struct config_fastcgi *config);
 /* Without references it finishes its requests and goes. NULL is fine. */
 void upstream_put(struct upstream *u);
-/* Takes the request over: answers it in any case, 502, 503 and 504 included. Never at once: the
- * exchange is still there when this returns. */
-void upstream_push(struct upstream *u, struct exchange *x, const struct channel_request *r,
-                   const struct channel_pair *headers);
+/* `pool` gives queue_timeout and request_timeout. Takes the request over: answers it in any case,
+ * 502, 503 and 504 included. Never at once: the exchange is still there when this returns. */
+void upstream_push(struct upstream *u, struct exchange *x, const struct config_pool *pool,
+                   const struct channel_request *r, const struct channel_pair *headers);
 /* The client is gone, or the exchange ends. */
 void upstream_forget(struct exchange *x);
 /* Still waiting for a connection: out of the queue. False: it was sent. */

@@ -123,6 +123,8 @@ static int decide_gateway_user(struct plan *p, char *message, size_t size)
         if (p->gateway_user.uid == pool->user.uid)
             break;
     }
+    if (fastcgi_check(c, p->threads, &p->gateway_user, message, size) < 0)
+        return -EINVAL;
     for (uint32_t i = 0; i < c->n_pools; i++)
         if (check_readable(&p->gateway_user, "the gateway", p->pools[i].document_root, message,
                            size) < 0)

@@ -6,6 +6,7 @@
  *   plan.c        a configuration as accepted: typed form, users, sizes; immutable, counted
  *   sizing.c      how many workers, how large a channel, descriptor limits
  *   users.c       who runs what when started as root
+ *   fastcgi.c     what must be right before FastCGI servers are used
  *   listen.c      the listening sockets, bound once, given to every gateway
  *   role.c        one child process and its control socket: start, send, receive, end
  *   link.c        one channel between one pool process and one gateway
@@ -55,6 +56,12 @@ MUST_USE int user_choose_gateway(const struct config_server *s, const char *docu
 MUST_USE int user_can_read(const struct user *u, const char *dir, char *ret_refused, size_t size);
 /* In a child: gives up uid, gid and groups for good. 0 or -errno. */
 MUST_USE int user_become(const struct user *u);
+
+/* --- fastcgi.c ------------------------------------------------------------------------------- */
+/* Makes the gateway the owner of a socket it could not connect to otherwise, when no user was named.
+ * 0, or -EINVAL with `message` that says what to do. */
+MUST_USE int fastcgi_check(const struct config *c, uint32_t threads, struct user *gateway,
+                           char *message, size_t message_size);
 
 /* --- sizing.c -------------------------------------------------------------------------------- */
 struct machine {
