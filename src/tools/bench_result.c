@@ -161,7 +161,7 @@ size_t bench_result_warn(const struct bench_options *o, const struct bench_resul
         ret[n++] = mem_strdup("gave up: no answer for twice the time limit of a request");
     if (r->interrupted)
         ret[n++] = mem_strdup("interrupted: requests on their way are not counted");
-    if (mean > 0 && p99 > 5 * mean)
+    if (mean > 0 && p99 > 10 * mean)
         ret[n++] = mem_printf("p99 is %.1f times the mean: a few requests are much slower than the "
                               "others",
                               p99 / mean);
