@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -15,6 +16,7 @@ from lib.fastcgi import END, STDERR, STDOUT, FakeServer, answer, end, fpm_status
 from lib.fpm import Fpm
 from lib.process import pss_bytes, wait_until
 from lib.roles import gateway, gateways, pools
+from lib.sapid import binary
 from lib.site import Site
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
@@ -590,3 +592,35 @@ def test_killed_workers_are_no_crashes(launch, root, fpm):
     engine = server.get("/hello.php").text
     assert server.get("/die.php", method="POST").status == 502
     assert server.get("/hello.php").text == engine
+
+
+# --- what is checked before the start ----------------------------------------------------------------------------------------
+
+def run_check(launch, root, text):
+    config = launch.folder / "check.toml"
+    config.write_text(f'[php]\ndocument_root = "{root}"\nuse_fpm = true\n' + text)
+    done = subprocess.run([str(binary()), "check", "--config", str(config)], capture_output=True, text=True, timeout=20)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_check_names_too_few_connections_and_unknown_names(launch, root):
+    status, said = run_check(launch, root, '[fastcgi]\nservers = ["127.0.0.1:9"]\nconnections = 2\n'
+                                           '[server]\ngateway_threads = 3\n')
+    assert status == 1 and "connections = 2 is less than the 3 gateway threads" in said
+    status, said = run_check(launch, root, '[fastcgi]\nservers = ["nobody-knows.invalid:9000"]\n')
+    assert status == 1 and "FastCGI server nobody-knows.invalid:9000: nobody-knows.invalid: " in said
+    status, said = run_check(launch, root, '[fastcgi]\nservers = ["unix:/not/there.sock"]\n')
+    assert status == 0, said
+
+
+@pytest.mark.as_root
+def test_gateway_becomes_who_may_connect(launch, root, fake):
+    upstream = fake(lambda params, body, connection: answer(b"ok"))
+    os.chmod(upstream.path, 0o660)
+    user = account.web()
+    os.chown(upstream.path, user.uid, user.gid)
+    status, said = run_check(launch, root, f'fpm_socket = "{upstream.path}"\n')
+    assert status == 0 and f"gateway: user {user.name} " in said and "it may connect to" in said
+    status, said = run_check(launch, root, f'fpm_socket = "{upstream.path}"\n[server]\nuser = "nobody"\n')
+    assert status == 1 and "cannot connect to the FastCGI server" in said
+    assert serve(launch, root, upstream).get("/hello.php").text == "ok"
