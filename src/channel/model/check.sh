@@ -1,10 +1,15 @@
 #!/bin/sh
 # Checks channel.pml exhaustively with spin: `check.sh` the set for every test run (about a minute),
 # `check.sh long` larger ones (some minutes, 4 GB). Then breaks the protocol in each way the model knows
-# and demands that the check notices. Needs Debian's spin and gcc.
+# and demands that the check notices. Needs Debian's spin and gcc. The last line is
+# "N passed, N failed".
 set -u
-model=$(cd "$(dirname "$0")" && pwd)/channel.pml
-command -v spin >/dev/null || { echo "check.sh: spin is not installed: apt-get install spin" >&2; exit 77; }
+model=$(dirname "$(readlink -f "$0")")/channel.pml
+if ! command -v spin >/dev/null; then
+    echo "FAIL spin is not installed: apt-get install spin"
+    echo "0 passed, 1 failed"
+    exit 1
+fi
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
