@@ -11,7 +11,8 @@
  *   supervisor -> gateway   LISTENER (fd; worker = gateway thread it is for, text = its URL),
  *                           POOL_ADD (channel fd, socket to the pool process, n eventfds, and last
  *                           the boot memfd of that generation: its configuration and document root;
- *                           text = document root), POOL_ACTIVATE, POOL_REMOVE, LISTEN, DRAIN,
+ *                           text = document root; of a pool with use_fpm only
+ *                           the memfd), POOL_ACTIVATE, POOL_REMOVE, LISTEN, DRAIN,
  *                           REOPEN_LOGS (fd: the new error log, when that is a file)
  *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED, DRAINED
  *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP

@@ -406,6 +406,7 @@ static void add_loop(struct loader *l)
     struct config_pool *www = &pools[0], *loop = &pools[c->n_pools];
     *loop = *www;
     loop->kind = CONFIG_POOL_LOOP;
+    loop->fallback = false; /* PHP-FPM cannot run a loop */
     loop->name = arena_printf(&c->arena, "%.*s-worker", STR_ARG(www->name));
     if (!loop->name.p)
         l->out_of_memory = true;
