@@ -49,8 +49,8 @@ def app(launch_module, mariadb):
 @pytest.fixture(scope="module")
 def server(launch_module, app):
     return launch_module(app.root / "public", workers=2, worker={"script": str(app.root / "public/worker.php"), "num": 3},
-                         env={**app.env, "FRANKENPHP_LOOP_MAX": "400"}, ini={"upload_max_filesize": "8M", "post_max_size": "9M"},
-                         server={"max_body_size": "10M"})
+                         env={**app.env, "FRANKENPHP_LOOP_MAX": "400"},
+                         ini={"upload_max_filesize": "8M", "post_max_size": "9M"}, server={"max_body_size": "10M"})
 
 
 @pytest.fixture
@@ -73,13 +73,14 @@ def plain(text: str) -> str:
     return re.sub(r'(_token\]" value=")[^"]*', r"\1", text)
 
 
-@pytest.mark.parametrize("target", ["/", "/?page=2", "/product/9", "/product/new", "/api/products/9", "/no/such/route", "/teapot", "/boom",
-                                    "/echo/a%20b?x=1", "/cached", "/stream", "/upload"])
+@pytest.mark.parametrize("target", ["/", "/?page=2", "/product/9", "/product/new", "/api/products/9", "/no/such/route",
+                                    "/teapot", "/boom", "/echo/a%20b?x=1", "/cached", "/stream", "/upload"])
 def test_answers_are_php_fpms(launch_module, app, server, target):
     fpm = _fpm(launch_module, app)
     ours, theirs = server.get(target), fpm.get(target)
     assert ours.status == theirs.status
-    assert ours.header("content-type") == theirs.header("content-type") and ours.header("cache-control") == theirs.header("cache-control")
+    for name in ("content-type", "cache-control"):
+        assert ours.header(name) == theirs.header(name)
     assert plain(ours.text).replace(str(server.port), "PORT") == plain(theirs.text).replace(str(fpm.port), "PORT")
 
 
@@ -88,7 +89,8 @@ _servers = {}
 
 def _fpm(launch, app):
     if launch not in _servers:
-        _servers[launch] = launch(app.root / "public", kind="fpm", workers=2, env=app.env, front_controller="index.php", expect_errors=True)
+        _servers[launch] = launch(app.root / "public", kind="fpm", workers=2, env=app.env, front_controller="index.php",
+                                  expect_errors=True)
     return _servers[launch]
 
 
@@ -110,7 +112,8 @@ class Visitor:
 
     def invalid(self):
         page = self.user.get("/product/new")
-        r = form(page, field="product[name]").set("product[name]", "").set("product[price]", "-1").submit(self.user, page, "product[save]")
+        f = form(page, field="product[name]").set("product[name]", "").set("product[price]", "-1")
+        r = f.submit(self.user, page, "product[save]")
         assert r.status == 422 and "A product needs a name." in r.text
         return 2
 
@@ -136,7 +139,8 @@ class Visitor:
     def upload(self):
         picture = png(20 + self.number, 20 + self.random.randint(0, 50))
         page = self.user.get("/upload")
-        done = form(page, field="form[file]").submit(self.user, page, "form[send]", files=[("form[file]", "p.png", picture, "image/png")])
+        done = form(page, field="form[file]").submit(self.user, page, "form[send]",
+                                                     files=[("form[file]", "p.png", picture, "image/png")])
         assert done.body == picture
         return 3
 

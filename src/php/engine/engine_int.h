@@ -119,7 +119,7 @@ PHP_FUNCTION(frankenphp_request_parse_errors);
 /* session.c: writes and forgets the session of a request, but keeps the application's handlers */
 void session_end(void);
 
-/* leaks.c: lists the state that outlives a request, before it and after it, and logs what differs */
+/* leaks.c: lists the state that outlives a request, before and after it, and logs what differs */
 void leaks_before(void);
 void leaks_after(void);
 
