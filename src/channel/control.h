@@ -68,7 +68,8 @@ struct control_message {
     uint32_t generation;
     uint32_t worker, incarnation;
     int32_t pid;
-    int32_t status;               /* WORKER_DEAD: wait status; LISTENER: index; */
+    int32_t status;               /* WORKER_DEAD: wait status; LISTENER: index; CHANNEL: 1 when
+                                     another generation of the pool serves meanwhile */
     uint32_t requests;            /* WORKER_DEAD: requests it had finished */
     struct channel_ticket ticket; /* BODY_WANTED, BODY, WORKER_DEAD (its running request, if any) */
     uint32_t text_bytes;

@@ -64,8 +64,10 @@ struct engine_worker {
     const struct engine_loop *loop; /* NULL: classic mode */
 };
 
-/* A worker sends it to the pool process: a new generation is needed. */
+/* A worker sends these to the pool process. RENEW: a new generation is needed. BOOTED: the worker
+ * script has asked for its first request (see engine_loop.booted), or ended before. */
 #define ENGINE_SIGNAL_RENEW SIGUSR2
+#define ENGINE_SIGNAL_BOOTED SIGUSR1
 
 enum engine_exit {                     /* exit status of a worker process */
                    ENGINE_EXIT_OK = 0, /* drained, channel closed, or max_requests reached */

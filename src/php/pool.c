@@ -38,6 +38,8 @@ enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 10000,
     RENEW_MIN_MS = 10000,       /* between two wishes for a new generation */
+    BOOT_FIRST_MS = 10000,      /* how long a server that starts waits for its worker script */
+    BOOT_NEXT_MS = 60000,       /* and a reload, while the old generation serves */
     GATEWAY_PATIENCE_MS = 5000, /* how long a full socket to the gateway may stay full */
     FDS_MAX = 2 + CHANNEL_THREADS_MAX,
 };
@@ -67,6 +69,10 @@ struct pool {
     bool draining, gateway_gone;
     uint64_t renewed_ns;     /* when a new generation was asked for last */
     struct engine_loop loop; /* of a pool that runs a worker script */
+    bool boots;    /* its first worker runs the script for the first time; READY waits for that */
+    bool replaces; /* another generation serves meanwhile */
+    uint64_t boot_until_ns;
+    char ready_text[2048];
 };
 
 /* --- messages --------------------------------------------------------------------------------- */
@@ -210,7 +216,8 @@ static void start_missing(struct pool *p)
 
     if (p->draining || p->gateway_gone || !p->channel)
         return;
-    for (uint32_t i = 0; i < p->n_seats; i++)
+    uint32_t n = p->boots ? 1 : p->n_seats;
+    for (uint32_t i = 0; i < n; i++)
         if (p->seats[i].pid == 0 && p->seats[i].not_before_ns <= now)
             start_worker(p, i);
 }
@@ -221,7 +228,9 @@ static int next_timeout_ms(const struct pool *p)
 
     if (p->draining || p->gateway_gone || !p->channel)
         return -1;
-    for (uint32_t i = 0; i < p->n_seats; i++)
+    if (p->boots)
+        nearest = p->boot_until_ns;
+    for (uint32_t i = 0; i < p->n_seats && !p->boots; i++)
         if (p->seats[i].pid == 0 && p->seats[i].not_before_ns < nearest)
             nearest = p->seats[i].not_before_ns;
     if (nearest == UINT64_MAX)
@@ -407,6 +416,10 @@ static void on_supervisor(struct pool *p)
         rc = adopt_channel(p, fds, n_fds);
         if (rc < 0)
             log_error("the supervisor's channel cannot be used: %s", strerror(-rc));
+        p->replaces = m.status;
+        if (p->boots)
+            p->boot_until_ns = clock_monotonic_ns() +
+                               (p->replaces ? BOOT_NEXT_MS : BOOT_FIRST_MS) * NS_PER_MS;
         return;
     case CONTROL_DRAIN:
         p->draining = true;
@@ -445,6 +458,29 @@ static void on_gateway(struct pool *p)
         }
 }
 
+/* The first boot of the worker script is over, or takes too long. A generation that replaces
+ * another gives up then, and the old one goes on; one that does not serves all the same: its
+ * workers answer 500 and try again. In development the error is what people want to see. */
+static void settle_boot(struct pool *p)
+{
+    char text[1024];
+
+    if (!p->boots || !p->channel)
+        return;
+    bool booted = atomic_load_explicit(&p->loop.booted[0], memory_order_relaxed);
+    p->boots = false;
+    if (booted || !p->replaces || p->config->dev) {
+        tell_supervisor(p, CONTROL_READY, p->ready_text);
+        return;
+    }
+    snprintf(text, sizeof(text),
+             "the worker script %s did not get to its first frankenphp_handle_request() (the lines "
+             "above say why)",
+             p->loop.script);
+    tell_supervisor(p, CONTROL_FAILED, text);
+    stop_now(p, 1);
+}
+
 static bool is_worker(const struct pool *p, uint32_t pid)
 {
     for (uint32_t i = 0; i < p->n_seats; i++)
@@ -478,8 +514,12 @@ static void on_signals(struct pool *p)
         }
         if (info.ssi_signo == ENGINE_SIGNAL_RENEW && is_worker(p, info.ssi_pid))
             renew(p);
+        if (info.ssi_signo == ENGINE_SIGNAL_BOOTED && is_worker(p, info.ssi_pid))
+            settle_boot(p);
     }
     reap(p);
+    if (p->boots && p->channel && p->seats[0].pid == 0 && p->seats[0].incarnation)
+        settle_boot(p); /* it died on the way */
 }
 
 static void run(struct pool *p)
@@ -489,6 +529,8 @@ static void run(struct pool *p)
                                 { p->supervisor, POLLIN, 0 },
                                 { p->gateway, POLLIN, 0 } };
         start_missing(p);
+        if (p->boots && p->channel && clock_monotonic_ns() >= p->boot_until_ns)
+            settle_boot(p);
         if (poll(fds, ARRAY_LENGTH(fds), next_timeout_ms(p)) < 0) {
             CHECKF(errno == EINTR, "poll: %s", strerror(errno));
             continue;
@@ -514,6 +556,7 @@ static int open_signals(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGQUIT);
     sigaddset(&set, ENGINE_SIGNAL_RENEW);
+    sigaddset(&set, ENGINE_SIGNAL_BOOTED);
     sigaddset(&set, SIGINT); /* Ctrl-C: the supervisor decides */
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
@@ -630,7 +673,11 @@ int pool_main(void)
         return 1;
     }
     proctitle_set("sapid: pool %.*s g%u", STR_ARG(p->conf->name), p->boot.generation);
-    tell_supervisor(p, CONTROL_READY, message);
+    p->boots = p->loop.script != NULL;
+    if (p->boots)
+        memcpy(p->ready_text, message, sizeof(p->ready_text));
+    else
+        tell_supervisor(p, CONTROL_READY, message);
     run(p);
     return 0;
 }

@@ -106,6 +106,7 @@ static int renew_link(struct generation *g)
     control_message_init(&m, CONTROL_CHANNEL);
     m.pool = g->pool->index;
     m.generation = g->number;
+    m.status = g->pool->active && g->pool->active != g;
     role_send(&g->role, &m, fds, 2 + g->ends.threads);
     fd_close(&g->ends.pool_end); /* so that the pool's death closes the gateway's socket */
     return 0;

@@ -103,11 +103,13 @@ void script_describe_request(const char *path);
 int worker_run(const struct engine_worker *w);
 bool worker_is_copy(void); /* a script's pcntl_fork() made this process */
 bool worker_drains(void);
+/* Waits until the gateway lets this worker begin. 0, -ESHUTDOWN, -errno. */
+MUST_USE int worker_attach(const struct engine_worker *w, struct channel_worker **ret);
 int cli_run(const struct engine_options *o, int argc, char **argv);
 
 /* loop.c: worker mode */
 /* Runs the pool's worker script until the channel ends. Returns an engine_exit. */
-int loop_run(const struct engine_worker *w, struct channel_worker *channel);
+int loop_run(const struct engine_worker *w);
 bool loop_is_on(void);
 /* The script runs and has not asked for a request yet: what it prints is for the error page. */
 bool loop_boots(void);

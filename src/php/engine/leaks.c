@@ -348,7 +348,7 @@ static void tell(struct report *r, const char *what, const char *fmt, ...)
     n += vsnprintf(r->text + r->n + n, room - (size_t)n, fmt, ap);
     va_end(ap);
     if (times > 1)
-        n += snprintf(r->text + r->n + n, room - (size_t)n, ", for the %luth time", times);
+        n += snprintf(r->text + r->n + n, room - (size_t)n, " (%lu times now)", times);
     r->n += (size_t)n;
     r->items++;
 }
@@ -363,6 +363,8 @@ static void compare(struct report *r)
     ZEND_HASH_FOREACH_STR_KEY_PTR(&after.items, name, now)
     {
         old = zend_hash_find_ptr(&before.items, name);
+        if (!old && strncmp(ZSTR_VAL(name), "static ", 7) == 0)
+            continue; /* its class or function is new, and told */
         if (!old && now->shown[0])
             tell(r, ZSTR_VAL(name), "is new: %s", now->shown);
         else if (!old)

@@ -310,12 +310,29 @@ static bool start_request(void)
 
 /* --- the calls of the script ------------------------------------------------------------------ */
 
+/* The first boot is over, well or not: the pool process is told, which may have waited for it
+ * before it let the server send requests here; then this worker may take some. False: it may not.
+ */
+static bool enter_channel(void)
+{
+    if (loop.channel || loop.over)
+        return !loop.over;
+    kill(getppid(), ENGINE_SIGNAL_BOOTED);
+    int rc = worker_attach(loop.worker, &loop.channel);
+    if (rc == 0)
+        return true;
+    loop.over = true;
+    if (rc != -ESHUTDOWN)
+        loop.exit_status = ENGINE_EXIT_CHANNEL;
+    return false;
+}
+
 /* Sleeps until there is a request. False: no more will come. */
 static bool wait_for_request(void)
 {
     const struct engine_worker *w = loop.worker;
 
-    if (loop.over || !loop.channel || (EG(flags) & EG_FLAGS_IN_SHUTDOWN))
+    if ((EG(flags) & EG_FLAGS_IN_SHUTDOWN) || !enter_channel())
         return false;
     if (w->max_requests && loop.served >= w->max_requests) {
         log_info("%" PRIu64 " requests served: the worker script ends", loop.served);
@@ -546,13 +563,12 @@ static bool pause_after_failure(uint64_t pause_ms)
     return true;
 }
 
-int loop_run(const struct engine_worker *w, struct channel_worker *channel)
+int loop_run(const struct engine_worker *w)
 {
     unsigned failures = 0;
 
     CHECK(w->loop && w->index < w->loop->n_workers);
     loop.worker = w;
-    loop.channel = channel;
     loop.exit_status = ENGINE_EXIT_OK;
     while (!loop.over) {
         if (!run_script())
@@ -569,7 +585,7 @@ int loop_run(const struct engine_worker *w, struct channel_worker *channel)
         uint64_t pause_ms = MIN((uint64_t)RETRY_FIRST_MS << MIN(failures, 10u), RETRY_MAX_MS);
         failures++;
         log_failure(pause_ms);
-        if (!pause_after_failure(pause_ms))
+        if (!enter_channel() || !pause_after_failure(pause_ms))
             break;
     }
     return loop.exit_status;

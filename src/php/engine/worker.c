@@ -93,6 +93,19 @@ static bool serve_one(struct channel_worker *w)
     return healthy;
 }
 
+int worker_attach(const struct engine_worker *w, struct channel_worker **ret)
+{
+    int rc;
+
+    do {
+        rc = channel_worker_attach(w->channel, w->index, w->incarnation, w->eventfds, &worker);
+    } while (rc == -EINTR);
+    if (rc < 0 && rc != -ESHUTDOWN)
+        log_error("cannot attach to the channel: %s", strerror(-rc));
+    *ret = worker;
+    return rc;
+}
+
 int worker_run(const struct engine_worker *w)
 {
     struct channel_request *view = &request.view;
@@ -108,21 +121,15 @@ int worker_run(const struct engine_worker *w)
     CHECK(pthread_atfork(NULL, NULL, on_fork) == 0);
     timeout_worker_start();
     body_set_socket(w->sock, w->index, w->incarnation);
-    int rc;
-    do {
-        rc = channel_worker_attach(w->channel, w->index, w->incarnation, w->eventfds, &worker);
-    } while (rc == -EINTR);
-    if (rc == -ESHUTDOWN)
-        return ENGINE_EXIT_OK;
-    if (rc < 0) {
-        log_error("cannot attach to the channel: %s", strerror(-rc));
-        return ENGINE_EXIT_CHANNEL;
-    }
     if (w->loop) {
-        rc = loop_run(w, worker);
-        channel_worker_detach(worker);
-        return rc;
+        int status = loop_run(w);
+        if (worker)
+            channel_worker_detach(worker);
+        return status;
     }
+    int rc = worker_attach(w, &worker);
+    if (rc < 0)
+        return rc == -ESHUTDOWN ? ENGINE_EXIT_OK : ENGINE_EXIT_CHANNEL;
     while (w->max_requests == 0 || served < w->max_requests) {
         rc = channel_worker_next(worker, UINT64_MAX, view);
         if (rc == -EINTR || rc == -ETIMEDOUT)
