@@ -1,0 +1,386 @@
+"""The same requests to sapid and to nginx with PHP-FPM, on the same folder: the answers must be the same, byte for
+byte, but for what DIFFERENCES.md lists. sapid runs twice: with its own engine, and with that PHP-FPM behind it."""
+import base64
+import difflib
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lib import account
+from lib.httpclient import Closed, Connection, multipart
+
+# Starts the oracle by itself.
+pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
+
+HERE = Path(__file__).parent
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def read_differences():
+    """The indented lines of DIFFERENCES.md: fields that are not compared, (text, becomes) pairs, statuses with Location."""
+    fields, texts, statuses = set(), [], {}
+    for line in (HERE / "DIFFERENCES.md").read_text().splitlines():
+        kind, _, rest = line.removeprefix("    ").partition(":")
+        if not line.startswith("    "):
+            continue
+        if kind == "field":
+            fields.add(rest.strip())
+        elif kind == "text":
+            texts.append([rest[1:], None])
+        elif kind == "becomes":
+            texts[-1][1] = rest[1:]
+        elif kind == "location":
+            here, there = re.fullmatch(r" (\d+) becomes (\d+)", rest).groups()
+            statuses[int(here)] = int(there)
+        else:
+            raise AssertionError(f"DIFFERENCES.md: {line!r}")
+    return fields, texts, statuses
+
+
+OWN_FIELDS, TEXTS, STATUSES_WITH_LOCATION = read_differences()
+
+
+@pytest.fixture(scope="module")
+def scripts(launch_module):
+    root = launch_module.folder / "php"
+    shutil.copytree(HERE.parent / "e2e" / "php", root)
+    shutil.copytree(HERE / "php", root, dirs_exist_ok=True)
+    (root / "sessions").mkdir()
+    account.give(root)
+    return root
+
+
+SETTINGS = {"ini": {"upload_max_filesize": "20M", "post_max_size": "30M"}, "server": {"max_body_size": "40M"}, "workers": 2,
+            "env": {"APP_MODE": "both"}, "expect_errors": True}
+
+
+@pytest.fixture(scope="module")
+def oracle(launch_module, scripts):
+    return launch_module(scripts, kind="fpm", **SETTINGS)
+
+
+@pytest.fixture(scope="module", params=["engine", "fpm"])
+def pair(launch_module, scripts, oracle, request):
+    php = {"use_fpm": True, "fpm_socket": str(oracle.fpm.socket_path)} if request.param == "fpm" else {}
+    return [launch_module(scripts, kind="sapid", php=php, **SETTINGS), oracle]
+
+
+def normal(server, text: str) -> str:
+    """Without what DIFFERENCES.md lists."""
+    for pattern, becomes in TEXTS:
+        text = re.sub(pattern.replace("{port}", str(server.port)), becomes, text)
+    return text
+
+
+def fields(server, response):
+    return sorted((n.lower(), normal(server, v)) for n, v in response.fields if n.lower() not in OWN_FIELDS)
+
+
+def seen_by(server, response):
+    status = response.status
+    if response.headers("location"):
+        status = STATUSES_WITH_LOCATION.get(status, status)
+    return status, fields(server, response), normal(server, response.body.decode("latin-1"))
+
+
+def both(pair, method, target, headers=None, body=None):
+    seen = []
+    for server in pair:
+        with server.connect(timeout=20) as c:
+            seen.append(seen_by(server, c.request(method, target, headers, body)))
+    return seen
+
+
+def same(pair, method, target, headers=None, body=None):
+    alike(*both(pair, method, target, headers, body))
+
+
+def alike(ours, theirs):
+    ours, theirs = as_lines(ours), as_lines(theirs)
+    assert ours == theirs, "\n".join(difflib.unified_diff(theirs, ours, "nginx", "sapid", lineterm="", n=1))[:3000]
+
+
+def as_lines(answer):
+    status, fields, text = answer
+    return [str(status), *(f"{n}: {v}" for n, v in fields), "", *text.split("\n")]
+
+
+TARGETS = ["/echo-all.php", "/echo-all.php?", "/echo-all.php?a=1&b[]=2&b[]=3&c[x][y]=z", "/echo-all.php?a%5B%5D=1&a+b=c+d&e%20f=g",
+           "/echo-all.php?=x&&&y=&z", "/echo-all.php?a.b=1&a_b=2&[x]=3&a[b=4&a[=5", "/echo-all.php?%00=1&x=%00", "/echo-all.php?a=%zz&b=%1",
+           "/echo-all.php?" + "&".join(f"k{i}=v{i}" for i in range(300)), "/echo-all.php?a=1;b=2", "/echo-all.php?a=1?b=2",
+           "/echo-all.php/path/info", "/echo-all.php/", "/echo-all.php/a%20b/%C3%A4?x=1", "/echo-all.php/a//b", "/echo-all.php/a/../b", "/echo-all.php/%41%2Fb",
+           "//echo-all.php", "/./echo-all.php", "/x/../echo-all.php", "/%65cho-all.php", "/echo-all.php/x.php/y",
+           "/", "/?a=1", "/no/such/page", "/no/such/page?a=1", "/index.php", "/index.php/rest", "/missing.css"]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=range(len(TARGETS)))
+def test_targets(pair, target):
+    same(pair, "GET", target)
+
+
+HEADERS = [{"Cookie": "a=1; b=2"}, {"Cookie": "a=1;b=2; ;c; =d; a=3; x[]=1; x[]=2; e%20f=g%20h"}, {"Authorization": "Basic dTpw"},
+           {"Authorization": "Basic !!!"}, {"Authorization": "Bearer x"}, {"Authorization": 'Digest username="u"'}, {"Authorization": ""},
+           {"X-A": "1", "x-b": "2", "X-C-D-E": "f"}, {"Content-Type": "text/plain"}, {"Accept-Encoding": "gzip, br"}, {"Host": "other.example"},
+           {"Host": "other.example:8080"}, {"X-Empty": ""}, {"X-Quotes": "a\"b'c\\d"}, {"X_Under_Score": "1"}, {"Range": "bytes=0-3"},
+           {"If-None-Match": '"x"'}, {"X-Forwarded-For": "1.2.3.4", "X-Forwarded-Proto": "https"}, {"Proxy": "x"}, {"Content-Length": "0"},
+           {"X-Latin": "\xe4"}, {"X-Long": "v" * 4000}, {"Referer": "http://x/?a=<b>"}, {"Connection": "close, X-Hop", "X-Hop": "1"}, {"TE": "trailers"},
+           {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AA"}, {"User-Agent": "x"}, {"1-Digit": "2"}, {"X.Dot": "1"}]
+
+
+@pytest.mark.parametrize("headers", HEADERS, ids=range(len(HEADERS)))
+def test_request_fields(pair, headers):
+    same(pair, "GET", "/echo-all.php", headers)
+
+
+def form(text):
+    return FORM, text.encode()
+
+
+def files(*parts, data=()):
+    kind, body = multipart(data, parts)
+    boundary = kind.split("boundary=")[1].encode()
+    return {"Content-Type": "multipart/form-data; boundary=fixed"}, body.replace(boundary, b"fixed")
+
+
+BODIES = [form("a=1&b=2"), form(""), form("a[]=1&a[]=2&b[c]=d"), form("a=%C3%A4&b=+"),
+          form("&".join(f"k{i}=v" for i in range(1500))),
+          ({"Content-Type": "application/json"}, b'{"a":1}'), ({"Content-Type": "text/plain"}, b"x" * 100), ({}, b"no type"),
+          ({"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}, b"a=1"), ({"Content-Type": "APPLICATION/X-WWW-FORM-URLENCODED"}, b"a=1"),
+          ({"Content-Type": "multipart/form-data"}, b"no boundary"), ({"Content-Type": "multipart/form-data; boundary="}, b"x"),
+          ({"Content-Type": "multipart/form-data; boundary=b"}, b"--b\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--b--\r\n"),
+          ({"Content-Type": "multipart/form-data; boundary=b"}, b"--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nunfinished"),
+          ({"Content-Type": 'multipart/form-data; boundary="q b"'}, b'--q b\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--q b--\r\n'),
+          files(("f", "a.txt", b"text", "text/plain")), files(("f", "", b"", None)),
+          files(("f[]", "a", b"1", None), ("f[]", "b", b"2", None)),
+          files(("f", "../../x", b"1", None), data=[("a", "1"), ("b[]", "2")]),
+          files(("f", "ä.txt", b"1", None)), files(*[(f"f{i}", f"{i}", b"x", None) for i in range(25)]),
+          files(("f", "big", b"b" * 300_000, None)), files(data=[("a", "b" * 100_000)]), form("a=" + "x" * 200_000)]
+
+
+@pytest.mark.parametrize("headers,body", BODIES, ids=range(len(BODIES)))
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_bodies(pair, headers, body, method):
+    same(pair, method, "/echo-all.php?q=1", headers, body)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "LONGMETHODNAME"])
+def test_methods(pair, method):
+    same(pair, method, "/echo-all.php")
+
+
+DOINGS = ["many", "code&code=404", "code&code=201", "line&line=HTTP/1.1%20404%20Gone%20Away", "line&line=HTTP/1.0%20500%20x", "status&status=409%20Conflict", "redirect",
+          "redirect301", "auth", "length", "callback", "list", "none", "inject", "late", "line&line=Location:%20/x", "line&line=X-Ok:%20a%09b", "line&line=x-lower:1",
+          "line&line=X-Empty:", "line&line=Content-Type:%20text/plain", "line&line=Content-Type:%20image/png", "line&line=Content-type:%20text/css",
+          "line&line=Refresh:%205", "line&line=HTTP/1.1%20200", "line&line=HTTP/1.1%20299%20%C3%A4", "line&line=Content-Encoding:%20x", "line&line=Set-Cookie:%20a=1",
+          "line&line=Last-Modified:%20Mon,%2001%20Jan%202024%2000:00:00%20GMT", "line&line=WWW-Authenticate:%20Basic", "line&line=Status:%20418%20Teapot", "line&line=Vary:%20x"]
+
+
+@pytest.mark.parametrize("doing", DOINGS)
+def test_response_fields(pair, doing):
+    same(pair, "GET", f"/headers.php?do={doing}")
+    same(pair, "HEAD", f"/headers.php?do={doing}")
+
+
+ENDS = ["exit", "exit_text", "exit_nested", "fatal", "fatal_after_flush", "parse", "exception", "memory", "shutdown", "shutdown_exit", "shutdown_fatal",
+        "shutdown_after_fatal", "shutdown_memory", "destructor", "destructor_exit", "error_log&text=x", "warning&zero=0", "chdir", "state", "deep", "ob", "ob_discard", "empty",
+        "big&n=100000", "once&n=5000000", "timeout", "nothing"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_ends_of_scripts(pair, end):
+    same(pair, "GET", f"/life.php?do={end}")
+
+
+def test_answers_to_http_1_0(pair):
+    seen = []
+    for server in pair:
+        with server.connect() as c:
+            c.send(b"GET /echo-all.php?x=1 HTTP/1.0\r\nX-A: b\r\nHost: h\r\n\r\n")
+            r = c.read_response()
+            seen.append(seen_by(server, r))
+    alike(*seen)
+
+
+def test_short_body_ends_the_connection_on_both(pair):
+    for server in pair:
+        with server.connect() as c:
+            c.send(c.format("GET", "/headers.php?do=short"))
+            with pytest.raises(Closed):
+                c.read_response()
+
+
+def test_ipv6_and_unix_sockets_look_the_same(launch, scripts):
+    seen = []
+    for kind in ("sapid", "fpm"):
+        server = launch(scripts, kind=kind, hosts=("::1",), unix_socket=True)
+        r = server.get("/echo-all.php")
+        with Connection(server.socket_path) as c:
+            u = c.request("GET", "/echo-all.php", {"Host": "u.example"})
+        without_peers = re.sub(r"'(REMOTE_ADDR|SERVER_ADDR|REMOTE_PORT|SERVER_PORT)' => '[^']*'", r"'\1'",
+                               normal(server, u.text))
+        seen.append((normal(server, r.text), without_peers))
+    assert seen[0] == seen[1]
+
+
+# --- encodings ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("first", range(0, 256, 16), ids=lambda n: f"{n:02x}")
+def test_every_byte_percent_encoded_in_a_query(pair, first):
+    for byte in range(first, first + 16):
+        same(pair, "GET", f"/echo-all.php?a%{byte:02X}b=c%{byte:02x}d")
+
+
+@pytest.mark.parametrize("first", range(0x20, 0x80, 16), ids=lambda n: f"{n:02x}")
+def test_every_byte_percent_encoded_in_path_info(pair, first):
+    for byte in range(first, first + 16):
+        if chr(byte) not in "./%":
+            same(pair, "GET", f"/echo-all.php/a%{byte:02X}b")
+
+
+@pytest.mark.parametrize("character", list("!$&'()*+,-:;=@_~"))
+def test_characters_of_a_path_as_they_are(pair, character):
+    same(pair, "GET", f"/echo-all.php/a{character}b?c{character}d={character}")
+    same(pair, "GET", f"/no{character}such?x")
+
+
+@pytest.mark.parametrize("text", ["%C3%A4", "%E4", "%F0%9F%90%98", "a%2Bb", "a+b", "%5B%5D=1", "a[]=1&a[]=2&a[k]=3", "a[b][c][d]=1", "x=%26&y=%3D",
+                                  "%20=1", "a%00b=1", "a b".replace(" ", "%20"), "&&&", "=", "a", "a=", "=a", "a=1&a=2&a", "a.b.c=1", "[a]=1", "a]=1"])
+def test_the_same_text_as_query_cookie_and_form(pair, text):
+    same(pair, "GET", f"/echo-all.php?{text}")
+    same(pair, "GET", "/echo-all.php", {"Cookie": text})
+    same(pair, "POST", "/echo-all.php", FORM, text.encode())
+
+
+# --- authentication -----------------------------------------------------------------------------
+
+def basic(text: bytes) -> str:
+    return "Basic " + base64.b64encode(text).decode()
+
+
+AUTHORIZATIONS = [basic(b"u:p"), basic(b"u:"), basic(b":p"), basic(b":"), basic(b"u"), basic(b""), basic(b"u:p:q"), basic("\u00e4:\u00f6".encode()),
+                  basic(b"\xe4:\xf6"), basic(b"u\0v:p"), "basic dTpw", "BASIC dTpw", "Basic  dTpw", "Basic dTpw=", "Basic", "Bearer a.b.c", "Digest",
+                  'Digest username="a", realm="b", nonce="c", uri="/", response="d"', "Negotiate abc", "Basic dTpw, Basic eDp5"]
+
+
+@pytest.mark.parametrize("value", AUTHORIZATIONS, ids=range(len(AUTHORIZATIONS)))
+def test_authorization(pair, value):
+    same(pair, "GET", "/echo-all.php", {"Authorization": value})
+
+
+# --- bodies -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("size", [0, 1, 100, 4095, 4096, 8191, 8192, 16383, 16384, 16385, 32768, 65535, 65536, 65537, 262144, 1_000_000])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_body_of_any_size(pair, method, size):
+    body = bytes(range(256)) * (size // 256 + 1)
+    same(pair, method, "/digest.php", {"Content-Type": "application/octet-stream"}, body[:size])
+
+
+@pytest.mark.parametrize("size", [1, 4096, 16384, 100_000])
+def test_form_of_any_size(pair, size):
+    same(pair, "POST", "/digest.php", FORM, b"a=" + b"x" * size)
+
+
+@pytest.mark.parametrize("size", [0, 1, 8192, 16384, 65536, 500_000])
+@pytest.mark.parametrize("count", [1, 3])
+def test_uploads_of_any_size(pair, size, count):
+    headers, body = files(*[(f"f{i}", f"{i}.bin", b"\0\xff" * (size // 2) + b"e" * (size % 2), "application/x-y") for i in range(count)])
+    same(pair, "POST", "/digest.php", headers, body)
+
+
+UPLOADS = [("f", "a.txt", b"x", "text/plain"), ("f", "a b.txt", b"x", None), ("f", 'q"q.txt', b"x", None), ("f", "C:\\x\\y.txt", b"x", None),
+           ("f", "a/b.txt", b"x", None), ("f[a][b]", "c", b"x", None), ("f[", "c", b"x", None), ("f.g", "c", b"x", None), ("f", "", b"x", None),
+           ("f", "x" * 300, b"x", None), ("f", "..", b"x", None), ("f", "\u2603.txt", b"x", None), ("", "noname", b"x", None), ("f", "e", b"", "a/b")]
+
+
+@pytest.mark.parametrize("part", UPLOADS, ids=range(len(UPLOADS)))
+def test_names_of_uploads(pair, part):
+    same(pair, "POST", "/echo-all.php", *files(part))
+    same(pair, "POST", "/echo-all.php", *files(part, data=[("MAX_FILE_SIZE", "0")]))
+
+
+@pytest.mark.parametrize("chunks", [[b"a=1"], [b"a", b"=", b"1"], [b"x" * 20_000, b"y" * 20_000], [b"z" * 300_000]], ids=range(4))
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain"])
+def test_chunked_bodies(pair, chunks, kind):
+    """FastCGI wants a length, so both servers must know it before PHP starts."""
+    seen = []
+    for server in pair:
+        with server.connect(timeout=20) as c:
+            c.send(f"POST /digest.php HTTP/1.1\r\nHost: h\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            for chunk in chunks:
+                c.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            c.send(b"0\r\n\r\n")
+            seen.append(seen_by(server, c.read_response()))
+    alike(*seen)
+
+
+def test_expect_100_continue(pair):
+    seen = []
+    for server in pair:
+        with server.connect() as c:
+            c.send(b"POST /digest.php HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+            c.send(b"hello")
+            seen.append(seen_by(server, c.read_response()))
+    alike(*seen)
+
+
+# --- answers ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("code", [200, 201, 202, 203, 205, 206, 207, 226, 300, 301, 302, 303, 305, 307, 308, *range(400, 418), 421, 422, 423, 424, 426, 428,
+                                  429, 431, 451, 500, 501, 502, 503, 504, 505, 507, 511, 299, 399, 499, 599])
+def test_status_codes(pair, code):
+    same(pair, "GET", f"/headers.php?do=code&code={code}")
+    same(pair, "POST", f"/answer.php?code={code}&location=/x", FORM, b"a=1")
+
+
+LOCATIONS = ["/x", "x", "?a=1", "//h/x", "http://h.example/x?a=b%20c", "https://h.example", "/%C3%A4", "%23f", "mailto:a@b", "/a%0Ab"]
+
+
+@pytest.mark.parametrize("location", LOCATIONS, ids=range(len(LOCATIONS)))
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_redirects(pair, location, method):
+    for code in ("", "301", "303", "307", "201"):
+        same(pair, method, f"/answer.php?code={code}&location={location}", FORM if method == "POST" else None, b"a=1" if method == "POST" else None)
+
+
+COOKIES = ["a=1", "a=1; path=/", "a=1; expires=Thu, 01-Jan-2037 00:00:00 GMT; Max-Age=9", "a=1; HttpOnly; Secure; SameSite=Strict", "a=%3B", "a="]
+
+
+@pytest.mark.parametrize("cookie", COOKIES, ids=range(len(COOKIES)))
+def test_cookies_of_answers(pair, cookie):
+    same(pair, "GET", f"/answer.php?cookie={cookie.replace(' ', '%20').replace(';', '%3B')}")
+
+
+STREAMS = ["pieces&n=5", "pieces&n=200", "big&n=1", "big&n=65536", "big&n=262143", "big&n=262144", "big&n=262145", "big&n=3000000", "late", "gzip", "nothing",
+           "file", "binary", "implicit", "callback"]
+
+
+@pytest.mark.parametrize("how", STREAMS)
+def test_streams(pair, how):
+    for method in ("GET", "HEAD"):
+        same(pair, method, f"/stream-parity.php?do={how}", {"Accept-Encoding": "gzip"})
+
+
+ERRORS = ["throw", "error", "warning", "notice", "type", "zero", "undefined", "require", "memory", "exit&code=3", "abort", "trigger", "shutdown", "after",
+          "handler", "die"]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("display", ["0", "1"])
+def test_errors(pair, error, display):
+    same(pair, "GET", f"/errors-parity.php?do={error}&display={display}")
+
+
+def test_one_connection_carries_no_state_from_request_to_request(pair):
+    conversation = [("GET", "/echo-all.php?a=1", {"Cookie": "c=1", "Authorization": "Basic dTpw"}, None), ("POST", "/echo-all.php", FORM, b"a=1"),
+                    ("GET", "/errors-parity.php?do=throw&display=0", None, None), ("GET", "/echo-all.php", None, None),
+                    ("POST", "/digest.php", None, b"x" * 100_000), ("GET", "/headers.php?do=many", None, None), ("GET", "/echo-all.php/p", None, None),
+                    ("HEAD", "/echo-all.php", None, None), ("GET", "/echo-all.php", None, None)]
+    seen = []
+    for server in pair:
+        with server.connect(timeout=20) as c:
+            seen.append([seen_by(server, c.request(*request)) for request in conversation])
+    for ours, theirs in zip(*seen):
+        alike(ours, theirs)
