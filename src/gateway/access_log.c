@@ -3,7 +3,9 @@
  * write(2) to a descriptor opened with O_APPEND, so lines of several threads never mix.
  *
  * Everything a client wrote is escaped: in both formats quotes, backslashes and bytes outside
- * printable ASCII become \xNN (combined) or \u00NN (JSON), so a request cannot forge a line.
+ * printable ASCII become \xNN (combined) or \u00NN (JSON), so a request cannot forge a line. The
+ * address is the client's, also behind a trusted proxy; bytes are those of the body in the combined
+ * format, as nginx and Apache count, and all of the answer's in JSON.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -60,16 +62,18 @@ static void put_combined(struct gateway_thread *t, struct exchange *x, const str
 {
     const struct http_request *r = &t->request;
     struct buf *b = &t->log;
-    const struct conn *c = x->conn;
+    struct str client = exchange_client_address(x);
     char when[40];
 
+    if (client.n == 0)
+        client = STR("unix:");
     strftime(when, sizeof(when), "%d/%b/%Y:%H:%M:%S +0000", tm);
-    (void)!buf_printf(b, "%s - - [%s] \"", c->peer.length ? c->peer.text : "unix:", when);
+    (void)!buf_printf(b, "%.*s - - [%s] \"", STR_ARG(client), when);
     put_escaped(b, r->method_text, false);
     put_text(b, " ");
     put_escaped(b, r->target, false);
     (void)!buf_printf(b, " HTTP/1.%u\" %d %" PRIu64 " \"", x->minor, x->status,
-                      x->method == HTTP_HEAD ? 0 : x->wire_bytes);
+                      x->wire_bytes > x->wire_heads ? x->wire_bytes - x->wire_heads : 0);
     put_field(b, http_find_header(r, STR("referer")));
     put_text(b, "\" \"");
     put_field(b, http_find_header(r, STR("user-agent")));
@@ -80,14 +84,14 @@ static void put_json(struct gateway_thread *t, struct exchange *x, const struct 
 {
     const struct http_request *r = &t->request;
     struct buf *b = &t->log;
-    const struct conn *c = x->conn;
+    struct str client = exchange_client_address(x);
     char when[40], id[REQUEST_ID_BYTES + 1];
 
     strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", tm);
     exchange_request_id(x, id);
     (void)!buf_printf(
-        b, "{\"time\":\"%s.%06uZ\",\"request_id\":\"%s\",\"remote_addr\":\"%s\",\"method\":\"",
-        when, (unsigned)(x->received_ns % NS_PER_S / 1000), id, c->peer.text);
+        b, "{\"time\":\"%s.%06uZ\",\"request_id\":\"%s\",\"remote_addr\":\"%.*s\",\"method\":\"",
+        when, (unsigned)(x->received_ns % NS_PER_S / 1000), id, STR_ARG(client));
     put_escaped(b, r->method_text, true);
     put_text(b, "\",\"uri\":\"");
     put_escaped(b, r->target, true);

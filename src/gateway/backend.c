@@ -128,8 +128,11 @@ void backend_forget(struct exchange *x)
 
     if (!b || backend_withdraw(x))
         return;
-    /* A worker has it: it is told, and what it still writes is dropped. */
+    /* A worker has it: it is told, and what it still writes is dropped. What it wrote for the next
+     * request may stand behind what this client did not take. */
     struct channel_ticket ticket = x->ticket;
+    if (x->stalled)
+        channel_mark(b->pool->channel, b->thread->index, x->stalled_worker);
     channel_abort(b->pool->channel, b->thread->index, ticket);
     leave_channel(b, ticket);
     channel_release(b->pool->channel, b->thread->index, ticket);
@@ -280,13 +283,12 @@ void backend_take_waiting(struct backend *b)
     struct gateway_thread *t = b->thread;
     uint32_t pool = b->pool->pool;
 
-    while (!list_empty(&t->waiting[pool]) && t->active[pool] == b) {
+    /* Only those there now: they come back when the new generation is gone already. */
+    for (uint32_t n = t->n_waiting[pool]; n > 0 && t->active[pool] == b; n--) {
         struct exchange *x = LIST_ENTRY(t->waiting[pool].next, struct exchange, link);
         list_remove(&x->link);
         t->n_waiting[pool]--;
         exchange_dispatch_again(x);
-        if (!list_empty(&x->link))
-            return; /* the new generation is gone already */
     }
 }
 

@@ -115,7 +115,6 @@ static void on_timer(struct loop_timer *timer)
     case CONN_BODY:
         t->count.timeouts++;
         c->exchange->keep_alive = false;
-        c->exchange->body_complete = true;
         c->state = CONN_WAIT;
         respond_status(c->exchange, 408, STR_NONE);
         conn_advance(c);
@@ -154,6 +153,7 @@ void conn_linger(struct conn *c)
     c->lingered = 0;
     shutdown(c->watch.fd, SHUT_WR);
     conn_deadline(c, LINGER_MS);
+    thread_resume(c->thread, c); /* what has come already makes no new edge */
 }
 
 /* Discards what the client still sends, so that closing does not reset our last answer away

@@ -50,7 +50,7 @@ void exchange_free(struct exchange *x)
     buf_fini(&x->body);
     buf_fini(&x->head_parts);
     buf_fini(&x->out.memory);
-    spool_forget(t->gateway, &x->body_fd, x->body_sink == BODY_SPOOL ? x->body_bytes : 0);
+    spool_forget(t->gateway, &x->body_fd, x->body_spooled);
     spool_forget(t->gateway, &x->out.spool_fd, x->out.spool_end);
     if (x->plan) {
         static_plan_fini(x->plan);
@@ -112,51 +112,57 @@ static void act(struct exchange *x, struct route route)
 
 /* --- request body ----------------------------------------------------------------------------- */
 
+/* The body cannot be kept: the rest of it is read, then this is said. */
+static void drop_body(struct exchange *x)
+{
+    spool_forget(x->conn->thread->gateway, &x->body_fd, x->body_spooled);
+    x->body_spooled = 0;
+    buf_fini(&x->body);
+    x->body_sink = BODY_DISCARD;
+    x->early_status = 507;
+}
+
+static void spool_bytes(struct exchange *x, struct str data)
+{
+    struct gateway *g = x->conn->thread->gateway;
+
+    if (spool_has_room(g, data.n) && spool_write(g, x->body_fd, x->body_spooled, data) == 0) {
+        x->body_spooled += data.n;
+        return;
+    }
+    log_error("no room for a request body of %" PRIu64
+              " bytes and more: [server] max_spool_size or the disk of spool_dir is full",
+              x->body_spooled);
+    drop_body(x);
+}
+
+/* From memory to a file, with what is there already. */
 static void open_spool(struct exchange *x)
 {
     struct gateway *g = x->conn->thread->gateway;
 
     x->body_fd = spool_open(g);
-    if (x->body_fd >= 0) {
-        x->body_sink = BODY_SPOOL;
-        x->conn->thread->count.spooled_requests++;
+    if (x->body_fd < 0) {
+        log_error("cannot make a file in spool_dir %.*s for a request body: %s",
+                  STR_ARG(g->config->server.spool_dir), strerror(-x->body_fd));
+        drop_body(x);
         return;
     }
-    log_error("cannot make a file in spool_dir %.*s for a request body: %s",
-              STR_ARG(g->config->server.spool_dir), strerror(-x->body_fd));
-    x->body_fd = -1;
-    x->early_status = 507;
-    x->body_sink = BODY_DISCARD;
+    x->body_sink = BODY_SPOOL;
+    x->conn->thread->count.spooled_requests++;
+    spool_bytes(x, buf_view(&x->body));
+    buf_fini(&x->body);
 }
 
 static void keep_body_bytes(struct exchange *x, struct str data)
 {
-    struct gateway *g = x->conn->thread->gateway;
-
-    if (x->body_sink == BODY_MEMORY && buf_length(&x->body) + data.n > BODY_MEMORY_MAX) {
+    if (x->body_sink == BODY_MEMORY && buf_length(&x->body) + data.n > BODY_MEMORY_MAX)
         open_spool(x);
-        if (x->body_sink == BODY_SPOOL && spool_write(g, x->body_fd, buf_view(&x->body)) < 0)
-            goto no_room;
-        buf_fini(&x->body);
-    }
-    if (x->body_sink == BODY_MEMORY) {
-        if (buf_append(&x->body, data.p, data.n) < 0)
-            goto no_room;
-    } else if (x->body_sink == BODY_SPOOL) {
-        if (spool_write(g, x->body_fd, data) < 0)
-            goto no_room;
-    }
+    if (x->body_sink == BODY_SPOOL)
+        spool_bytes(x, data);
+    else if (x->body_sink == BODY_MEMORY && buf_append(&x->body, data.p, data.n) < 0)
+        drop_body(x);
     x->body_bytes += data.n;
-    return;
-no_room:
-    log_error("no room for a request body of %" PRIu64
-              " bytes and more: [server] max_spool_size or "
-              "the disk of spool_dir is full",
-              x->body_bytes);
-    spool_forget(g, &x->body_fd, x->body_bytes);
-    buf_fini(&x->body);
-    x->body_sink = BODY_DISCARD;
-    x->early_status = 507;
 }
 
 static void refuse_body(struct exchange *x, int status)
@@ -361,6 +367,14 @@ bool exchange_is_https(const struct exchange *x)
     return id.https;
 }
 
+struct str exchange_client_address(const struct exchange *x)
+{
+    struct identity id;
+
+    identify(x->conn, &id);
+    return id.remote;
+}
+
 static void describe(struct exchange *x, struct backend *b, struct channel_request *ret,
                      const char *script, size_t script_bytes, const char *request_id)
 {
@@ -410,10 +424,6 @@ static void attach_body(struct exchange *x, struct backend *b, struct channel_re
             return;
         }
         open_spool(x);
-        if (x->body_sink != BODY_SPOOL ||
-            spool_write(x->conn->thread->gateway, x->body_fd, buf_view(&x->body)) < 0)
-            return;
-        buf_fini(&x->body);
     }
     if (x->body_sink == BODY_SPOOL)
         request->body_kind = CHANNEL_BODY_FILE;

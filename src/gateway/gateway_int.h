@@ -181,8 +181,9 @@ struct exchange {
     struct buf body; /* BODY_MEMORY */
     int body_fd;     /* BODY_SPOOL */
     uint64_t body_bytes;
-    int early_status;  /* answer to give once the body was discarded */
-    uint32_t limit_ms; /* request_timeout of its route, 0: the pool's */
+    uint64_t body_spooled; /* of them in body_fd */
+    int early_status;      /* answer to give once the body was discarded */
+    uint32_t limit_ms;     /* request_timeout of its route, 0: the pool's */
 
     /* answer */
     int status;
@@ -196,6 +197,7 @@ struct exchange {
     int64_t declared;      /* Content-Length given by PHP, -1 none */
     uint64_t body_sent;    /* body bytes taken from the backend */
     uint64_t wire_bytes;   /* everything written to the client */
+    uint64_t wire_heads;   /* of them heads, interim ones included */
     struct buf head_parts; /* HEAD that came in parts */
     struct out_queue out;
     struct static_plan *plan; /* static answer not yet sent */
@@ -264,7 +266,7 @@ struct gateway_thread {
         struct gateway_thread *thread;
         const struct listener *listener;
     } listeners[LISTENERS_MAX]; /* by index in gateway->listeners */
-    bool listening, accept_paused, draining, drain_reported;
+    bool accept_paused, draining, drain_reported;
     bool take_all; /* a dead worker's ring is read to its end, whatever the client's pace */
     uint64_t spread_counter; /* request ids */
 
@@ -352,6 +354,9 @@ void exchange_dispatch_again(struct exchange *x);
 void exchange_parse_again(struct exchange *x);
 /* Does the client speak https, as far as we may believe it? */
 bool exchange_is_https(const struct exchange *x);
+/* As far as we may believe it; empty for a peer on a unix socket. The head is in thread->request.
+ */
+struct str exchange_client_address(const struct exchange *x);
 /* Out of queue or waiting list without running; false: it runs. */
 bool exchange_withdraw(struct exchange *x);
 void exchange_free(struct exchange *x);
@@ -418,10 +423,13 @@ struct backend *backend_find(struct gateway_thread *t, const struct pool_link *l
 void backend_take_waiting(struct backend *b);
 
 /* spool.c */
-/* Unlinked file in spool_dir; -ENOSPC above max_spool_size for `more` bytes. Descriptor or -errno.
- */
+/* Unlinked file in spool_dir: descriptor or -errno. */
 MUST_USE int spool_open(struct gateway *g);
-MUST_USE int spool_write(struct gateway *g, int fd, struct str bytes);
+/* Within max_spool_size? */
+bool spool_has_room(struct gateway *g, uint64_t bytes);
+/* All of them at that offset, or nothing counts as written. */
+MUST_USE int spool_write(struct gateway *g, int fd, uint64_t at, struct str bytes);
+/* Closes it; `bytes` were written to it. */
 void spool_forget(struct gateway *g, int *fd, uint64_t bytes);
 
 /* access_log.c */

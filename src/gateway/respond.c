@@ -56,9 +56,10 @@ bool respond_has_room(struct exchange *x)
     /* Once there is a file, all goes there: its room counts, however little is left in memory. */
     if (x->out.spool_fd < 0 && buf_length(&x->out.memory) < OUT_MEMORY_MAX)
         return true;
+    if (!spool_has_room(g, 2 * OUT_MEMORY_MAX))
+        return false;
     if (x->out.spool_fd >= 0)
-        return atomic_load_explicit(&g->spooled_bytes, memory_order_relaxed) + 2 * OUT_MEMORY_MAX <
-               g->config->server.max_spool_size;
+        return true;
     x->out.spool_fd = spool_open(g);
     if (x->out.spool_fd < 0)
         return false;
@@ -73,7 +74,7 @@ static void out_append(struct exchange *x, struct str bytes)
 
     if (x->failed)
         return;
-    if (x->out.spool_fd >= 0 && spool_write(g, x->out.spool_fd, bytes) == 0) {
+    if (x->out.spool_fd >= 0 && spool_write(g, x->out.spool_fd, x->out.spool_end, bytes) == 0) {
         x->out.spool_end += bytes.n;
         return;
     }
@@ -348,6 +349,7 @@ static void send_head(struct exchange *x, struct str body)
                             { (void *)(uintptr_t)body.p, body.n } };
 
     x->head_sent = true;
+    x->wire_heads += head.n;
     send_or_queue(x, iov, body.n ? 2 : 1);
     t->head.head = t->head.tail = 0;
 }
@@ -463,7 +465,6 @@ void respond_error(struct conn *c, enum http_error e)
     t->head.head = t->head.tail = 0;
     log_info("%.*s: %d, %s", c->peer.length, c->peer.text, status,
              e ? http_error_text(e) : "request head timed out");
-    list_remove(&c->resume);
     conn_linger(c);
 }
 
@@ -471,6 +472,7 @@ void respond_continue(struct conn *c)
 {
     struct iovec iov = { (void *)(uintptr_t) "HTTP/1.1 100 Continue\r\n\r\n", 25 };
 
+    c->exchange->wire_heads += iov.iov_len;
     send_or_queue(c->exchange, &iov, 1);
 }
 
@@ -497,6 +499,7 @@ void respond_static(struct exchange *x, struct files *f, struct file *file)
     struct str head = buf_view(&t->head);
     struct iovec iov = { (void *)(uintptr_t)head.p, head.n };
     x->head_sent = x->complete = true;
+    x->wire_heads += head.n;
     if (plan->n_segments == 0) {
         send_or_queue(x, &iov, 1);
         static_plan_fini(plan);
@@ -683,6 +686,7 @@ static void build_php_head(struct exchange *x, const struct channel_piece *p, in
     put_connection(x);
     put_str(t, STR("\r\n"));
     x->head_sent = true;
+    x->wire_heads += buf_length(&t->head);
 }
 
 /* What is gathered for one sendmsg. */
@@ -754,8 +758,12 @@ static void send_inform(struct exchange *x, const struct channel_piece *p)
     int64_t declared = x->declared;
     bool keep_alive = x->keep_alive;
 
-    if (x->minor == 0 || x->head_sent) /* RFC 9110 15.2: never to a 1.0 client */
+    /* Never to a 1.0 client (RFC 9110 section 15.2); 101 would end HTTP on this connection, and
+     * other numbers are no interim answer. */
+    if (x->minor == 0 || x->head_sent || p->status < 100 || p->status > 199 || p->status == 101) {
+        buf_fini(&x->head_parts);
         return;
+    }
     t->head.head = t->head.tail = 0;
     put_status_line(t, p->status, reason);
     put_php_headers(x, &h, lines);
@@ -765,6 +773,7 @@ static void send_inform(struct exchange *x, const struct channel_piece *p)
     buf_fini(&x->head_parts);
     struct str head = buf_view(&t->head);
     struct iovec iov = { (void *)(uintptr_t)head.p, head.n };
+    x->wire_heads += head.n;
     send_or_queue(x, &iov, 1);
     t->head.head = t->head.tail = 0;
 }

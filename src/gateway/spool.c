@@ -1,7 +1,8 @@
 /*
  * Spool: unlinked files in spool_dir for bodies that do not fit in memory. Nothing has a name, so
  * nothing is left behind however the server ends. All of them together are bounded by
- * max_spool_size.
+ * max_spool_size, which callers ask for (spool_has_room) before a batch of writes: several threads
+ * that ask at once may go beyond it by a batch each.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,27 +33,25 @@ int spool_open(struct gateway *g)
     return fd;
 }
 
-int spool_write(struct gateway *g, int fd, struct str bytes)
+bool spool_has_room(struct gateway *g, uint64_t bytes)
 {
-    uint64_t after = atomic_fetch_add_explicit(&g->spooled_bytes, bytes.n, memory_order_relaxed) +
-                     bytes.n;
-    size_t at = 0;
+    return atomic_load_explicit(&g->spooled_bytes, memory_order_relaxed) + bytes <=
+           g->config->server.max_spool_size;
+}
 
-    if (after > g->config->server.max_spool_size) {
-        atomic_fetch_sub_explicit(&g->spooled_bytes, bytes.n, memory_order_relaxed);
-        return -ENOSPC;
-    }
-    while (at < bytes.n) {
-        ssize_t n = write(fd, bytes.p + at, bytes.n - at);
+int spool_write(struct gateway *g, int fd, uint64_t at, struct str bytes)
+{
+    size_t done = 0;
+
+    while (done < bytes.n) {
+        ssize_t n = pwrite(fd, bytes.p + done, bytes.n - done, (off_t)(at + done));
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0) {
-            int e = errno;
-            atomic_fetch_sub_explicit(&g->spooled_bytes, bytes.n, memory_order_relaxed);
-            return -e;
-        }
-        at += (size_t)n;
+        if (n < 0)
+            return -errno;
+        done += (size_t)n;
     }
+    atomic_fetch_add_explicit(&g->spooled_bytes, bytes.n, memory_order_relaxed);
     return 0;
 }
 

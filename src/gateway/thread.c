@@ -203,7 +203,6 @@ void thread_listen(struct gateway_thread *t)
 {
     struct gateway *g = t->gateway;
 
-    t->listening = true;
     t->accept_paused = false;
     for (uint32_t i = 0, nth = 0; i < g->n_listeners; i++) {
         const struct listener *l = &g->listeners[i];
