@@ -11,7 +11,8 @@
 #include "gateway/gateway_int.h"
 #include "gateway/upstream.h"
 
-enum { PIECES_PER_LOOK = 64 };
+/* A worker that streams to a fast client must not keep the thread from the other connections. */
+enum { PIECES_PER_LOOK = 64, LOOKS_PER_TURN = 16 };
 
 static void on_news(struct loop_watch *w, unsigned events)
 {
@@ -187,7 +188,11 @@ void backend_poll_worker(struct backend *b, uint32_t worker)
     struct gateway_thread *t = b->thread;
 
     CHECK_MAGIC(b, BACKEND_MAGIC);
-    for (;;) {
+    for (int looks = 0;; looks++) {
+        if (looks == LOOKS_PER_TURN && !t->take_all) {
+            channel_mark(b->pool->channel, t->index, worker);
+            return;
+        }
         int n = channel_peek(b->pool->channel, t->index, worker, pieces, PIECES_PER_LOOK);
         if (n < 0) {
             log_error("worker %u of pool %.*s wrote nonsense into its ring; it is ended", worker,
