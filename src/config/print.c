@@ -337,15 +337,15 @@ void config_print_reference(config_put *put, void *ctx)
                 print_key(&out, &config_keys[i]);
     }
     put(ctx,
-        "## [pool.NAME]\n\nA further pool beside that of `[php]`: a process tree of its own, with its own "
-        "user, php.ini settings, document root, workers and opcache, for the routes that name it. It has the keys "
-        "of `[php]`, and their defaults: nothing is taken over from `[php]`. `document_root` must be given. See "
-        "[pools.md](pools.md).\n\n```toml\n[pool.admin]\ndocument_root = \"/srv/admin\"\nuser = \"admin\"\n```\n\n");
-    print(
-        &out,
-        "## [[route]]\n\nWhat becomes of requests by their path; see [routes.md](routes.md). One table "
-        "for each route, with `match = { exact = \"/path\" }`, `{ prefix = \"/path/\" }`, `{ suffix = "
-        "\".pdf\" }` or `{ regex = \"^/user/([0-9]+)$\" }` (PCRE2) on the decoded path.\n\n");
+        "## [pool.NAME]\n\nA further pool beside that of `[php]`: a process tree of its own, with "
+        "its own user, php.ini settings, document root, workers and opcache, for the routes that "
+        "name it. It has the keys of `[php]`, and their defaults: nothing is taken over from "
+        "`[php]`. `document_root` must be given. See [pools.md](pools.md).\n\n```toml\n"
+        "[pool.admin]\ndocument_root = \"/srv/admin\"\nuser = \"admin\"\n```\n\n"
+        "## [[route]]\n\nWhat becomes of requests by their path; see [routes.md](routes.md). One "
+        "table for each route, with `match = { exact = \"/path\" }`, `{ prefix = \"/path/\" }`, "
+        "`{ suffix = \".pdf\" }` or `{ regex = \"^/user/([0-9]+)$\" }` (PCRE2) on the decoded "
+        "path.\n\n");
     for (size_t i = 0; i < config_n_route_keys; i++)
         print_key(&out, &config_route_keys[i]);
 }

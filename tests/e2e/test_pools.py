@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 SCRIPT = """<?php
 $do = $_GET['do'] ?? '';
 if ($do === 'store') { apcu_store('k', $_GET['v']); }
-echo json_encode(['uid' => posix_geteuid(), 'gid' => posix_getegid(), 'root' => $_SERVER['DOCUMENT_ROOT'], 'limit' => ini_get('memory_limit'),
+echo json_encode(['uid' => posix_geteuid(), 'gid' => posix_getegid(), 'root' => $_SERVER['DOCUMENT_ROOT'],
+    'limit' => ini_get('memory_limit'),
     'env' => getenv('SECRET'), 'apcu' => apcu_fetch('k'), 'scripts' => array_keys(opcache_get_status(true)['scripts'] ?? []),
     'memory' => ini_get('opcache.memory_consumption'), 'pid' => getmypid(), 'input' => strlen(file_get_contents('php://input')),
     'script' => $_SERVER['SCRIPT_FILENAME']]);
@@ -38,14 +39,16 @@ def server(launch_module):
         (root / "own.txt").write_text(name)
         account.give(root, owner)
         roots.append(root)
+    fresh = {"opcache.file_update_protection": "0"}   # scripts are cached although they were just written
     two = {"document_root": str(roots[1]), "worker_pool_size": 2, "ini_path": str(phpini.ini_file()),
-           "ini_scan_dir": str(phpini.make_scan_dir(launch_module.folder)), "ini": {"memory_limit": "77M", "opcache.memory_consumption": "16",
-                                                                                      "opcache.file_update_protection": "0"}}
+           "ini_scan_dir": str(phpini.make_scan_dir(launch_module.folder)),
+           "ini": {"memory_limit": "77M", "opcache.memory_consumption": "16", **fresh}}
     if account.is_root():
         two.update(user=OTHER)
-    return launch_module(roots[0], workers=2, env={"SECRET": "of one"}, ini={"memory_limit": "99M", "opcache.memory_consumption": "32", "opcache.file_update_protection": "0"},
-                         pools={"two": two}, expect_errors=True, routes=[{"match": {"prefix": "/two/"}, "pool": "two", "try": ["/index.php"]},
-                                                     {"match": {"exact": "/two.txt"}, "pool": "two", "backend": "static", "try": ["/own.txt"]}])
+    routes = [{"match": {"prefix": "/two/"}, "pool": "two", "try": ["/index.php"]},
+              {"match": {"exact": "/two.txt"}, "pool": "two", "backend": "static", "try": ["/own.txt"]}]
+    return launch_module(roots[0], workers=2, env={"SECRET": "of one"}, pools={"two": two}, routes=routes, expect_errors=True,
+                         ini={"memory_limit": "99M", "opcache.memory_consumption": "32", **fresh})
 
 
 def test_each_pool_has_its_own_files_and_settings(server):

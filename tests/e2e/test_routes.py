@@ -49,8 +49,12 @@ def server(launch_module):
     return launch_module(root, routes=ROUTES, workers=2, expect_errors=True, server={"max_body_size": "1M"})
 
 
+def run(*argv):
+    return subprocess.run([binary(), *argv], capture_output=True, text=True, timeout=30)
+
+
 def explain(server, url: str) -> str:
-    done = subprocess.run([binary(), "check", "--config", server.config_path, "--explain", url], capture_output=True, text=True, timeout=30)
+    done = run("check", "--config", server.config_path, "--explain", url)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -136,7 +140,7 @@ def test_wrong_regex_is_reported_with_its_place_by_check_and_serve(launch, tmp_p
     config = tmp_path / "s.toml"
     config.write_text(f'[php]\ndocument_root = "{tmp_path}"\n[[route]]\nmatch = {{ regex = "^/a(" }}\nbackend = "deny"\n')
     for command in ("check", "serve"):
-        done = subprocess.run([binary(), command, "--config", config], capture_output=True, text=True, timeout=30)
+        done = run(command, "--config", config)
         assert done.returncode == 1
         assert f'{config}:4:19: route.match.regex: "^/a(": missing closing parenthesis at character 5' in done.stderr
 
@@ -164,10 +168,10 @@ def test_reload_takes_new_routes(launch):
 
 
 def test_effective_configuration_loads_again(server, tmp_path):
-    done = subprocess.run([binary(), "check", "--config", server.config_path], capture_output=True, text=True, timeout=30)
+    done = run("check", "--config", server.config_path)
     again = tmp_path / "again.toml"
     again.write_text(done.stdout)
-    second = subprocess.run([binary(), "check", "--config", again], capture_output=True, text=True, timeout=30)
+    second = run("check", "--config", again)
     assert second.returncode == 0, second.stderr
 
     def routes(text):
@@ -184,5 +188,5 @@ def test_explain_takes_any_form_of_url(server, url, says):
 
 @pytest.mark.parametrize("url", ["/a b", "http://ho st/", "/\r\nX: y"])
 def test_explain_refuses_what_is_no_request(server, url):
-    done = subprocess.run([binary(), "check", "--config", server.config_path, "--explain", url], capture_output=True, text=True, timeout=30)
+    done = run("check", "--config", server.config_path, "--explain", url)
     assert done.returncode == 1 and "no request can be made of it" in done.stderr

@@ -259,8 +259,8 @@ def basic(text: bytes) -> str:
     return "Basic " + base64.b64encode(text).decode()
 
 
-AUTHORIZATIONS = [basic(b"u:p"), basic(b"u:"), basic(b":p"), basic(b":"), basic(b"u"), basic(b""), basic(b"u:p:q"), basic("\u00e4:\u00f6".encode()),
-                  basic(b"\xe4:\xf6"), basic(b"u\0v:p"), "basic dTpw", "BASIC dTpw", "Basic  dTpw", "Basic dTpw=", "Basic", "Bearer a.b.c", "Digest",
+AUTHORIZATIONS = [basic(b"u:p"), basic(b"u:"), basic(b":p"), basic(b":"), basic(b"u"), basic(b""), basic(b"u:p:q"),
+                  basic("\u00e4:\u00f6".encode()), basic(b"\xe4:\xf6"), basic(b"u\0v:p"), "basic dTpw", "BASIC dTpw", "Basic  dTpw", "Basic dTpw=", "Basic", "Bearer a.b.c", "Digest",
                   'Digest username="a", realm="b", nonce="c", uri="/", response="d"', "Negotiate abc", "Basic dTpw, Basic eDp5"]
 
 
@@ -271,7 +271,8 @@ def test_authorization(pair, value):
 
 # --- bodies -------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("size", [0, 1, 100, 4095, 4096, 8191, 8192, 16383, 16384, 16385, 32768, 65535, 65536, 65537, 262144, 1_000_000])
+@pytest.mark.parametrize("size", [0, 1, 100, 4095, 4096, 8191, 8192, 16383, 16384, 16385, 32768, 65535, 65536, 65537, 262144,
+                                  1_000_000])
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_body_of_any_size(pair, method, size):
     body = bytes(range(256)) * (size // 256 + 1)
@@ -286,13 +287,15 @@ def test_form_of_any_size(pair, size):
 @pytest.mark.parametrize("size", [0, 1, 8192, 16384, 65536, 500_000])
 @pytest.mark.parametrize("count", [1, 3])
 def test_uploads_of_any_size(pair, size, count):
-    headers, body = files(*[(f"f{i}", f"{i}.bin", b"\0\xff" * (size // 2) + b"e" * (size % 2), "application/x-y") for i in range(count)])
+    content = b"\0\xff" * (size // 2) + b"e" * (size % 2)
+    headers, body = files(*[(f"f{i}", f"{i}.bin", content, "application/x-y") for i in range(count)])
     same(pair, "POST", "/digest.php", headers, body)
 
 
 UPLOADS = [("f", "a.txt", b"x", "text/plain"), ("f", "a b.txt", b"x", None), ("f", 'q"q.txt', b"x", None), ("f", "C:\\x\\y.txt", b"x", None),
-           ("f", "a/b.txt", b"x", None), ("f[a][b]", "c", b"x", None), ("f[", "c", b"x", None), ("f.g", "c", b"x", None), ("f", "", b"x", None),
-           ("f", "x" * 300, b"x", None), ("f", "..", b"x", None), ("f", "\u2603.txt", b"x", None), ("", "noname", b"x", None), ("f", "e", b"", "a/b")]
+           ("f", "a/b.txt", b"x", None), ("f[a][b]", "c", b"x", None), ("f[", "c", b"x", None), ("f.g", "c", b"x", None),
+           ("f", "", b"x", None), ("f", "x" * 300, b"x", None), ("f", "..", b"x", None), ("f", "\u2603.txt", b"x", None),
+           ("", "noname", b"x", None), ("f", "e", b"", "a/b")]
 
 
 @pytest.mark.parametrize("part", UPLOADS, ids=range(len(UPLOADS)))
@@ -328,8 +331,9 @@ def test_expect_100_continue(pair):
 
 # --- answers ------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("code", [200, 201, 202, 203, 205, 206, 207, 226, 300, 301, 302, 303, 305, 307, 308, *range(400, 418), 421, 422, 423, 424, 426, 428,
-                                  429, 431, 451, 500, 501, 502, 503, 504, 505, 507, 511, 299, 399, 499, 599])
+@pytest.mark.parametrize("code", [200, 201, 202, 203, 205, 206, 207, 226, 300, 301, 302, 303, 305, 307, 308, *range(400, 418),
+                                  421, 422, 423, 424, 426, 428, 429, 431, 451,
+                                  500, 501, 502, 503, 504, 505, 507, 511, 299, 399, 499, 599])
 def test_status_codes(pair, code):
     same(pair, "GET", f"/headers.php?do=code&code={code}")
     same(pair, "POST", f"/answer.php?code={code}&location=/x", FORM, b"a=1")
@@ -341,8 +345,9 @@ LOCATIONS = ["/x", "x", "?a=1", "//h/x", "http://h.example/x?a=b%20c", "https://
 @pytest.mark.parametrize("location", LOCATIONS, ids=range(len(LOCATIONS)))
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
 def test_redirects(pair, location, method):
+    headers, body = (FORM, b"a=1") if method == "POST" else (None, None)
     for code in ("", "301", "303", "307", "201"):
-        same(pair, method, f"/answer.php?code={code}&location={location}", FORM if method == "POST" else None, b"a=1" if method == "POST" else None)
+        same(pair, method, f"/answer.php?code={code}&location={location}", headers, body)
 
 
 COOKIES = ["a=1", "a=1; path=/", "a=1; expires=Thu, 01-Jan-2037 00:00:00 GMT; Max-Age=9", "a=1; HttpOnly; Secure; SameSite=Strict", "a=%3B", "a="]
@@ -376,8 +381,9 @@ def test_errors(pair, error, display):
 def test_one_connection_carries_no_state_from_request_to_request(pair):
     conversation = [("GET", "/echo-all.php?a=1", {"Cookie": "c=1", "Authorization": "Basic dTpw"}, None), ("POST", "/echo-all.php", FORM, b"a=1"),
                     ("GET", "/errors-parity.php?do=throw&display=0", None, None), ("GET", "/echo-all.php", None, None),
-                    ("POST", "/digest.php", None, b"x" * 100_000), ("GET", "/headers.php?do=many", None, None), ("GET", "/echo-all.php/p", None, None),
-                    ("HEAD", "/echo-all.php", None, None), ("GET", "/echo-all.php", None, None)]
+                    ("POST", "/digest.php", None, b"x" * 100_000), ("GET", "/headers.php?do=many", None, None),
+                    ("GET", "/echo-all.php/p", None, None), ("HEAD", "/echo-all.php", None, None),
+                    ("GET", "/echo-all.php", None, None)]
     seen = []
     for server in pair:
         with server.connect(timeout=20) as c:

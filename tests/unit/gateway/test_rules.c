@@ -116,8 +116,8 @@ TEST(more_groups_than_variables_are_no_harm)
 {
     struct rule_groups g;
 
-    load(
-        "[[route]]\nmatch = { regex = '^/(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)$' }\nbackend = 'deny'\n");
+    load("[[route]]\nmatch = { regex = '^/(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)(.)$' }\n"
+         "backend = 'deny'\n");
     EXPECT(rules_match(rules, test_guarded(STR("/abcdefghijkl")), &g) != NULL);
     EXPECT_TEXT(g.v[9], "i");
     done();
@@ -171,7 +171,7 @@ TEST(rules_name_the_line_of_a_wrong_regex)
     EXPECT(r == NULL);
 }
 
-/* --- templates --------------------------------------------------------------------------------- */
+/* --- templates -------------------------------------------------------------------------------- */
 
 static struct str expand(const char *text, const struct rule_variables *v)
 {
