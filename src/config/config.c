@@ -416,6 +416,7 @@ static void add_loop(struct loader *l)
     if (size != CONFIG_FROM_FILE)
         www->worker_pool_size = OTHER_WORKERS;
     loop->worker_max_requests = www->worker_loop_max_requests;
+    loop->use_fpm = loop->fallback = false; /* PHP-FPM knows no loop */
     if (!loop->worker_watch_given)
         loop->worker_watch = c->dev;
     c->pools = pools;

@@ -14,8 +14,8 @@
 
 #include "SAPI.h"
 #include "ext/spl/spl_exceptions.h"
-#include "ext/standard/info.h"
 #include "ext/standard/basic_functions.h"
+#include "ext/standard/info.h"
 #include "ext/standard/php_standard.h"
 #include "php_ini.h"
 #include "php_main.h"
