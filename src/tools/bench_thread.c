@@ -247,10 +247,7 @@ void bench_thread_run(struct bench_thread *t)
     prctl(PR_SET_TIMERSLACK, 1UL);
     t->now_ns = t->answered_ns = t->done_ns = clock_monotonic_ns();
     loop_timer_set(t->loop, &t->tick, t->now_ns + TICK_NS, on_tick);
-    if (is_open_loop(t))
-        loop_timer_set(t->loop, &t->due, t->next_ns, on_due);
-    else
-        bench_thread_pump(t);
+    loop_timer_set(t->loop, &t->due, is_open_loop(t) ? t->next_ns : t->begin_ns, on_due);
     loop_run(t->loop);
 
     uint64_t now = clock_monotonic_ns();
