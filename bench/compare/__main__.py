@@ -25,7 +25,7 @@ import report       # noqa: E402
 import stages       # noqa: E402
 import workloads    # noqa: E402
 
-COMPARED = ["sapid", "sapid-fpm", "nginx-fpm", "nginx-fpm-keepalive", "apache-mod-php"]
+COMPARED = ["sapid", "sapid-fpm", "sapid-fpm-keepalive", "nginx-fpm", "nginx-fpm-keepalive", "apache-mod-php"]
 PARTS = [w.name for w in workloads.WORKLOADS] + ["mixed", "cgi", "limit", "memory"]
 
 

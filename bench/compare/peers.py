@@ -417,9 +417,10 @@ pm.max_children = {self.processes_of_php}
 
 
 class SapidFpm(NginxFpm):
-    """sapid in nginx's place before the same php-fpm: as many kept connections as it has children."""
+    """sapid in nginx's place before the same php-fpm, which gets as many connections as it has children."""
 
     name = "sapid-fpm"
+    fastcgi = ""
 
     def commands(self):
         socket_path = os.path.join(self.work, "fpm.sock")
@@ -433,6 +434,7 @@ use_fpm = true
 fpm_socket = "{socket_path}"
 [fastcgi]
 connections = {self.processes_of_php}
+{self.fastcgi}
 [log]
 access = "off"
 """)
@@ -441,6 +443,11 @@ access = "off"
     def versions(self):
         return first_line([Sapid.program, "--version"]) + "; " + \
             first_line([f"/usr/sbin/php-fpm{PHP_VERSION}", "-v"])
+
+
+class SapidFpmKeepalive(SapidFpm):
+    name = "sapid-fpm-keepalive"
+    fastcgi = "keep_alive = true"
 
 
 class NginxFpmKeepalive(NginxFpm):
@@ -539,4 +546,4 @@ Action php-per-request /cgi-bin/php"""
             first_line([f"/usr/bin/php-cgi{PHP_VERSION}", "-v"])
 
 
-ALL = {cls.name: cls for cls in (Sapid, SapidFpm, NginxFpm, NginxFpmKeepalive, Apache, PhpCgi)}
+ALL = {cls.name: cls for cls in (Sapid, SapidFpm, SapidFpmKeepalive, NginxFpm, NginxFpmKeepalive, Apache, PhpCgi)}

@@ -265,10 +265,12 @@ const struct config_key config_keys[] = {
       .fallback = "\"round-robin\"", .example = "\"least-connections\"",
       .text = "Which server takes the next request: in turn, or the one with the fewest running "
               "requests; both in relation to `weight`." },
-    { "fastcgi", "keep_alive", KIND_BOOLEAN, FASTCGI(keep_alive), NOT_TRACKED, .fallback = "true",
-      .example = "false",
-      .text = "Keep connections open between requests, to servers whose `connections` is known: an "
-              "open connection occupies a process of PHP-FPM." },
+    { "fastcgi", "keep_alive", KIND_BOOLEAN, FASTCGI(keep_alive), NOT_TRACKED, .fallback = "false",
+      .example = "true",
+      .text = "Keep connections open between requests, to servers whose `connections` is known. "
+              "Faster, but only for applications that do nothing after "
+              "`fastcgi_finish_request()`: the process that does is not told apart from an idle "
+              "one, and the next request on its connection waits for it." },
     { "fastcgi", "connect_timeout", KIND_TIME, FASTCGI(connect_timeout_ms), NOT_TRACKED, .min = 1,
       .max = DAY, .fallback = "\"5s\"", .example = "\"1s\"",
       .text = "For a connection to a server. Then the next one is tried, else 502." },

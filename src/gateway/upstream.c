@@ -596,7 +596,9 @@ static void conn_end_request(struct upstream_conn *c)
         list_remove(&c->link);
         c->state = IDLE;
         c->server->occupied--;
-        list_push_front(&c->server->idle, &c->link);
+        /* The one that was idle longest is used next: what its child does behind
+         * fastcgi_finish_request(), of which nothing is heard, is most likely over. */
+        list_push_back(&c->server->idle, &c->link);
         await(c, u->config.idle_timeout_ms);
         due(u);
     }
@@ -699,6 +701,8 @@ static void connected(struct upstream_conn *c)
     s->out_until_ns = 0;
     s->probing = c->probe = false;
     c->connected = true;
+    if (c->upstream->n_queue)
+        due(c->upstream); /* those that waited for it */
     await(c, c->upstream->config.response_timeout_ms);
 }
 

@@ -28,6 +28,7 @@ SCRIPTS = {
     "server": "<?php header('Content-Type: application/json'); echo json_encode($_SERVER);",
     "length": "<?php echo strlen($_SERVER[$_GET['of']]);",
     "sleep": "<?php usleep((int)$_GET['ms'] * 1000); echo 'slept';",
+    "finish": "<?php echo 'finished'; fastcgi_finish_request(); usleep((int)$_GET['ms'] * 1000);",
     "digest": "<?php echo hash_file('sha256', 'php://input');",
     "big": "<?php header('Content-Length: ' . $_GET['mb'] * 1048576); $b = str_repeat('0123456789abcdef', 4096);"
            "for ($i = 0; $i < $_GET['mb'] * 16; $i++) { echo $b; }",
@@ -150,14 +151,14 @@ def test_parameters_beyond_one_record(launch, root, fpm):
 
 def test_connections_are_kept_and_used_again(launch, root, fake):
     upstream = fake(lambda params, body, connection: answer(b"ok"), children=2)
-    server = serve(launch, root, upstream, connections=2)
+    server = serve(launch, root, upstream, connections=2, keep_alive=True)
     with server.connect() as c:
         for _ in range(20):
             assert c.request("GET", "/hello.php").text == "ok"
     assert upstream.connections == 1 and upstream.requests == 20
 
 
-@pytest.mark.parametrize("settings", [{"connections": 0}, {"connections": 2, "keep_alive": False}])
+@pytest.mark.parametrize("settings", [{"connections": 0, "keep_alive": True}, {"connections": 2}])
 def test_connections_are_not_kept(launch, root, fake, settings):
     upstream = fake(lambda params, body, connection: answer(b"ok"), children=2)
     server = serve(launch, root, upstream, **settings)
@@ -334,10 +335,11 @@ def test_no_server_is_a_502_then_503_until_it_comes(launch, root, fpm):
 
 # --- clients that go -------------------------------------------------------------------------------------------
 
-def test_clients_that_go_never_starve_others(launch, root, fpm):
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_clients_that_go_never_starve_others(launch, root, fpm, keep_alive):
     """The children of aborted requests run on; no request may wait for one of them beside an idle child."""
     one = fpm(workers=3)
-    server = serve(launch, root, one, connections=3)
+    server = serve(launch, root, one, connections=3, keep_alive=keep_alive)
 
     def abort(i):
         for _ in range(10):
@@ -356,6 +358,17 @@ def test_clients_that_go_never_starve_others(launch, root, fpm):
     aborting.join()
     assert longest < 5
     assert fpm_status(one.status_path)["listen queue"] == 0
+
+
+def test_work_after_the_answer_keeps_nobody_waiting(launch, root, fpm):
+    """fastcgi_finish_request(): the child works on; its place is taken until it is done."""
+    server = serve(launch, root, fpm(workers=3), connections=3)
+    for _ in range(2):
+        assert server.get("/finish.php?ms=2500").text == "finished"
+    for _ in range(20):
+        start = time.monotonic()
+        assert server.get("/hello.php").status == 200
+        assert time.monotonic() - start < 1
 
 
 def test_script_whose_client_has_gone_is_told(launch, root, fpm):
@@ -405,7 +418,7 @@ def test_reload_does_not_double_the_connections(launch, root, fake):
         time.sleep(0.005)
         return answer(b"ok")
     upstream = fake(slowly, children=64)
-    server = serve(launch, root, upstream, connections=3)
+    server = serve(launch, root, upstream, connections=3, keep_alive=True)
     with _Asking(server) as load:
         for _ in range(5):
             time.sleep(0.1)
@@ -535,7 +548,7 @@ def test_post_is_not_sent_twice(launch, root, fake):
 def test_post_after_the_server_was_restarted(launch, root, fpm):
     """The kept connection is closed: that nothing was sent makes another try harmless."""
     one = fpm()
-    server = serve(launch, root, one, connections=2)
+    server = serve(launch, root, one, connections=2, keep_alive=True)
     for _ in range(3):
         assert server.get("/hello.php").status == 200
         one.stop()

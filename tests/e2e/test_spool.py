@@ -45,6 +45,7 @@ def test_a_slow_client_gets_all_of_its_answer_without_room_in_the_spool(launch, 
         assert c.read_response().text == "Hello World!"
 
 
+@pytest.mark.engine_only   # about the rings of the engine's workers
 def test_an_answer_behind_one_whose_client_left_is_sent(launch, scripts):
     """The only worker has done with a request whose client takes nothing, and answers the next one behind it in its ring."""
     (scripts / "mark.php").write_text("<?php touch(__DIR__ . '/sessions/' . $_GET['n']); echo 'marked';")

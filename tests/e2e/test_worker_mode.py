@@ -13,7 +13,7 @@ from lib import account, roles, sapid
 from lib.httpclient import Connection, multipart
 from lib.process import wait_until
 
-pytestmark = pytest.mark.sapid_only
+pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 SCRIPTS = Path(__file__).parent / "worker"
 FORM = "application/x-www-form-urlencoded"
 
