@@ -27,12 +27,12 @@ def app(launch):
 
 # --- help and the paper ------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("command", ["serve", "check", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "check", "doctor", "bench"])
 def test_help_names_options_that_the_paper_explains(command):
     shown = run(command, "--help")
     assert shown.returncode == 0 and shown.stderr == ""
-    options = set(re.findall(r"(?<![\w-])--[a-z-]+", shown.stdout)) | ({"-d"} if "-d" in shown.stdout else set())
-    assert "--config" in options
+    options = set(re.findall(r"(?<![\w-])--[a-z0-9-]+", shown.stdout)) | ({"-d"} if "-d" in shown.stdout else set())
+    assert ("--rps" if command == "bench" else "--config") in options
     manual = (REPOSITORY / "packaging/sapid.8").read_text().replace("\\-", "-")
     page = (REPOSITORY / "docs/command-line.md").read_text()
     for option in options:
@@ -43,7 +43,7 @@ def test_help_names_options_that_the_paper_explains(command):
 def test_general_help_names_the_commands():
     shown = run("--help")
     assert shown.returncode == 0
-    for command in ("serve", "check", "php", "doctor"):
+    for command in ("serve", "check", "php", "doctor", "bench"):
         assert f"sapid {command}" in shown.stdout
     assert run("--version").stdout.startswith("sapid ")
 
