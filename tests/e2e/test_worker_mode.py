@@ -288,8 +288,11 @@ def test_drain_ends_the_loop_after_the_running_request(launch, scripts):
     with s.connect() as c:
         c.send(c.format("GET", f"/slow?ms=700&path={path}"))
         wait_until(path.exists, "the request to run")
-        s.process.send_signal(signal.SIGTERM)
-        assert c.read_response().text == "slow"
+        s.process.send_signal(signal.SIGHUP)
+        r = c.read_response()
+    assert r.text == "slow"
+    wait_until(lambda: not roles.alive(int(r.header("x-pid"))), "the end of the drained process", 10)
+    assert instance(s.get("/x")) != instance(r)
 
 
 @pytest.fixture
