@@ -85,8 +85,8 @@ static size_t take_length(struct str s, size_t *at)
     return (size_t)(p[0] & 127) << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
 }
 
-/* Bytes of the first record of what is left: as many whole pairs as fit. `*cut` is what is left of a
- * pair that is longer than a record and goes out in pieces. */
+/* Bytes of the first record of what is left: as many whole pairs as fit. `*cut` is what is left of
+ * a pair that is longer than a record and goes out in pieces. */
 static size_t record_of_params(struct str params, size_t *cut)
 {
     size_t whole = 0, at = 0;

@@ -25,8 +25,8 @@ enum {
 MUST_USE int fastcgi_put_begin(struct buf *out, bool keep);
 /* One name-value pair into `params`, which holds only pairs. */
 MUST_USE int fastcgi_put_param(struct buf *params, struct str name, struct str value);
-/* All of `params` as PARAMS records, with the empty one that ends the stream. A pair lies in one record
- * as long as it fits, since php-fpm does not put pairs together again. */
+/* All of `params` as PARAMS records, with the empty one that ends the stream. A pair lies in one
+ * record as long as it fits, since php-fpm does not put pairs together again. */
 MUST_USE int fastcgi_put_params(struct buf *out, struct str params);
 /* Header of a STDIN record of `bytes` (at most FASTCGI_RECORD_MAX), 0 ends the stream. No padding.
  */
