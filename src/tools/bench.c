@@ -59,14 +59,14 @@ static void show_progress(const struct run *run)
     }
     double seconds = (double)(now - run->begin_ns) / (double)NS_PER_S;
     if (now < run->begin_ns + o->warmup_ns) {
-        fprintf(stderr, "\r\033[Kwarming up: %.0f s of %.0f s", seconds,
+        fprintf(stderr, "\r\033[Kwarming up: %.1f s of %.1f s", seconds,
                 (double)o->warmup_ns / (double)NS_PER_S);
         return;
     }
     seconds -= (double)o->warmup_ns / (double)NS_PER_S;
-    fprintf(stderr, "\r\033[K%.0f s", seconds);
+    fprintf(stderr, "\r\033[K%.1f s", seconds);
     if (o->duration_ns)
-        fprintf(stderr, " of %.0f s", (double)o->duration_ns / (double)NS_PER_S);
+        fprintf(stderr, " of %.1f s", (double)o->duration_ns / (double)NS_PER_S);
     fprintf(stderr, ": %llu requests", (unsigned long long)(ok + errors));
     if (o->requests)
         fprintf(stderr, " of %llu", (unsigned long long)o->requests);

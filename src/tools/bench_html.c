@@ -14,7 +14,7 @@ enum {
     WIDTH = 760,
     HEIGHT = 220,
     LEFT = 70,
-    RIGHT = 12,
+    RIGHT = 30,
     TOP = 10,
     BOTTOM = 30,
     MAX_POINTS = BENCH_SLICES
@@ -247,6 +247,8 @@ static void put_figures(FILE *out, const struct bench_options *o, const struct b
     put_row(out, "Actual RPS", bench_result_rps(r), "");
     put_row(out, "Success", bench_result_success(r), " %");
     put_row(out, "Measured", (double)r->elapsed_ns / (double)NS_PER_S, " s");
+    if (r->elapsed_ns)
+        put_row(out, "Received", (double)r->bytes * 1e3 / (double)r->elapsed_ns, " MB/s");
     put_count(out, "Connections", o->connections);
     put_count(out, "Threads", o->threads);
     put_count(out, "Requests", bench_result_total(r));

@@ -226,7 +226,7 @@ static void print_errors(const struct bench_result *r, FILE *out)
 {
     if (bench_result_errors(r) == 0)
         return;
-    fprintf(out, "errors by kind:");
+    fprintf(out, "errors by kind:       ");
     for (size_t i = BENCH_OK + 1; i < BENCH_OUTCOMES; i++)
         if (r->outcomes[i])
             fprintf(out, " %s %llu", error_names[i], (unsigned long long)r->outcomes[i]);
@@ -243,16 +243,17 @@ static void print_text(const struct bench_options *o, const struct bench_result 
             o->connections, o->connections == 1 ? "" : "s", o->threads, o->threads == 1 ? "" : "s",
             seconds_of(r));
     if (o->rps > 0)
-        fprintf(out, "Target RPS:           %.2f\n", o->rps);
+        fprintf(out, "Target RPS:            %.2f\n", o->rps);
     else
-        fprintf(out, "Target RPS:           as many as possible\n");
-    fprintf(out, "Actual RPS:           %.2f\n", bench_result_rps(r));
-    fprintf(out, "total_requests:       %llu\n", (unsigned long long)bench_result_total(r));
-    fprintf(out, "errors:               %llu\n", (unsigned long long)bench_result_errors(r));
-    fprintf(out, "success_rate:         %.4g%%\n", bench_result_success(r));
+        fprintf(out, "Target RPS:            as many as possible\n");
+    fprintf(out, "Actual RPS:            %.2f\n", bench_result_rps(r));
+    fprintf(out, "requests_per_sec:      %.2f\n", bench_result_rps(r));
+    fprintf(out, "total_requests:        %llu\n", (unsigned long long)bench_result_total(r));
+    fprintf(out, "errors:                %llu\n", (unsigned long long)bench_result_errors(r));
+    fprintf(out, "success_rate:          %.6g%%\n", bench_result_success(r));
     fprintf(out, "throughput_mb_per_sec: %.3f\n", megabytes_per_second(r));
     print_errors(r, out);
-    fprintf(out, "status codes:        ");
+    fprintf(out, "status codes:         ");
     for (size_t i = 0; i < ARRAY_LENGTH(r->statuses); i++)
         if (r->statuses[i])
             fprintf(out, " %zu: %llu", i, (unsigned long long)r->statuses[i]);

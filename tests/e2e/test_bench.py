@@ -310,8 +310,8 @@ def test_key_values_and_text_agree_with_each_other(tmp_path):
     assert set(values) - {"warning"} == {*FIGURES, "target_rps"}
     assert values["total_requests"] == "100" and values["success_rate"] == "100%" and values["status_200"] == "100"
     assert re.fullmatch(r"\d+\.\d{3}ms", values["p99.9"])
-    for wanted in ("Target RPS:           200.00", "Actual RPS:", "total_requests:       100", "success_rate:         100%",
-                   "status codes:         200: 100", "p99.99", "stdev", "####"):
+    for wanted in ("Target RPS:            200.00", "Actual RPS:", "requests_per_sec:", "total_requests:        100",
+                   "success_rate:          100%", "status codes:          200: 100", "p99.99", "stdev", "####"):
         assert wanted in text
 
 
