@@ -12,7 +12,6 @@
 
 #include "base/mem.h"
 #include "http/fastcgi.h"
-#include "version.h"
 
 enum {
     UPSTREAM_MAGIC = 0x55505347,
@@ -946,103 +945,6 @@ static void run_queue(struct upstream *u)
     }
 }
 
-/* --- parameters ------------------------------------------------------------------------------ */
-
-/* "Accept-Language" -> "HTTP_ACCEPT_LANGUAGE", into `out` of name.n + 5 bytes. */
-static struct str header_variable(struct str name, char *out)
-{
-    memcpy(out, "HTTP_", 5);
-    for (size_t i = 0; i < name.n; i++) {
-        char ch = name.p[i];
-        out[5 + i] = ch >= 'a' && ch <= 'z' ? (char)(ch - 0x20) : ch == '-' ? '_' : ch;
-    }
-    return (struct str){ out, name.n + 5 };
-}
-
-/* Fields of one name become one parameter, as RFC 9110 5.3 allows and nginx does. */
-static int put_header(struct buf *params, const struct channel_pair *headers, uint32_t n,
-                      uint32_t at)
-{
-    char name[512];
-    struct str key = headers[at].name;
-    bool cookie = str_eq_nocase(key, STR("Cookie"));
-    struct buf joined;
-    int r = 0;
-
-    if (key.n + 5 > sizeof(name))
-        return 0;
-    for (uint32_t i = 0; i < at; i++)
-        if (str_eq_nocase(headers[i].name, key))
-            return 0; /* told already */
-    buf_init(&joined, 0);
-    for (uint32_t i = at; i < n && r == 0; i++) {
-        if (!str_eq_nocase(headers[i].name, key))
-            continue;
-        if (i > at)
-            r = buf_append(&joined, cookie ? "; " : ", ", 2);
-        if (r == 0)
-            r = buf_append(&joined, headers[i].value.p, headers[i].value.n);
-    }
-    if (r == 0)
-        r = fastcgi_put_param(params, header_variable(key, name), buf_view(&joined));
-    buf_fini(&joined);
-    return r;
-}
-
-static int put_params(struct buf *params, const struct channel_request *r,
-                      const struct channel_pair *headers)
-{
-    char length[24] = "", remote_port[8], server_port[8];
-    bool https = r->flags & CHANNEL_HTTPS;
-    struct str content_type = STR_NONE;
-    int e = 0;
-
-    if (r->content_length >= 0)
-        snprintf(length, sizeof(length), "%" PRId64, r->content_length);
-    snprintf(remote_port, sizeof(remote_port), "%u", r->remote_port);
-    snprintf(server_port, sizeof(server_port), "%u", r->server_port);
-    for (uint32_t i = 0; i < r->n_headers; i++)
-        if (str_eq_nocase(headers[i].name, STR("Content-Type")))
-            content_type = headers[i].value;
-    const struct channel_pair fixed[] = {
-        { STR("QUERY_STRING"), r->query },
-        { STR("REQUEST_METHOD"), r->method },
-        { STR("CONTENT_TYPE"), content_type },
-        { STR("CONTENT_LENGTH"), str_from(length) },
-        { STR("SCRIPT_FILENAME"), r->script_filename },
-        { STR("SCRIPT_NAME"), r->script_name },
-        { STR("PATH_INFO"), r->path_info },
-        { STR("REQUEST_URI"), r->target },
-        { STR("DOCUMENT_URI"), r->script_name },
-        { STR("DOCUMENT_ROOT"), r->document_root },
-        { STR("SERVER_PROTOCOL"), r->protocol },
-        { STR("REQUEST_SCHEME"), https ? STR("https") : STR("http") },
-        { STR("GATEWAY_INTERFACE"), STR("CGI/1.1") },
-        { STR("SERVER_SOFTWARE"), STR("sapid/" SAPID_VERSION " (nginx-compatible)") },
-        { STR("REMOTE_ADDR"), r->remote_addr },
-        { STR("REMOTE_PORT"), str_from(remote_port) },
-        { STR("SERVER_ADDR"), r->server_addr },
-        { STR("SERVER_PORT"), str_from(server_port) },
-        { STR("SERVER_NAME"), r->server_name },
-        { STR("REDIRECT_STATUS"), STR("200") },
-        { STR("HTTP_HOST"), r->host },
-    };
-    for (size_t i = 0; i < ARRAY_LENGTH(fixed) && e == 0; i++) {
-        if (fixed[i].value.n == 0 &&
-            (str_eq(fixed[i].name, STR("PATH_INFO")) || str_eq(fixed[i].name, STR("HTTP_HOST"))))
-            continue;
-        e = fastcgi_put_param(params, fixed[i].name, fixed[i].value);
-    }
-    if (https && e == 0)
-        e = fastcgi_put_param(params, STR("HTTPS"), STR("on"));
-    for (uint32_t i = 0; i < r->n_headers && e == 0; i++)
-        /* "Proxy" would become HTTP_PROXY, which HTTP clients obey (httpoxy). */
-        if (!str_eq_nocase(headers[i].name, STR("Host")) &&
-            !str_eq_nocase(headers[i].name, STR("Proxy")))
-            e = put_header(params, headers, r->n_headers, i);
-    return e;
-}
-
 /* --- the gateway's side ---------------------------------------------------------------------- */
 
 void upstream_push(struct upstream *u, struct exchange *x, const struct config_pool *pool,
@@ -1062,7 +964,7 @@ void upstream_push(struct upstream *u, struct exchange *x, const struct config_p
     q->queue_timeout_ms = pool->queue_timeout_ms;
     q->request_timeout_ms = pool->request_timeout_ms;
     x->upstream = q;
-    if (put_params(&q->params, r, headers) < 0)
+    if (upstream_params(&q->params, r, headers) < 0)
         give_up(u, x, 503);
     else if (u->n_queue)
         wait_in_queue(u, x, loop_now_ns(u->thread->loop)); /* behind those that came first */

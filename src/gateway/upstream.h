@@ -41,6 +41,10 @@ void upstream_resume(struct exchange *x);
 /* After a batch of events: waiting requests to connections that have become free. */
 void upstream_poll(struct gateway_thread *t);
 
+/* upstream_params.c: the request as FastCGI parameters, appended to `params`. 0 or -errno. */
+MUST_USE int upstream_params(struct buf *params, const struct channel_request *r,
+                             const struct channel_pair *headers);
+
 struct upstream_counters {
     uint64_t requests, connections, reused, retried, failed_connects, broken, timeouts, ejected,
         refused, waited, stderr_records;
