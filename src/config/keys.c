@@ -245,7 +245,8 @@ const struct config_key config_keys[] = {
     { "php", "fallback_crashes", KIND_COUNT32, POOL(fallback_crashes), NOT_TRACKED, .min = 1,
       .max = 64, .fallback = "5", .example = "3",
       .text = "How many crashes within `fallback_window` are enough. A crash is a worker that ends "
-              "by a signal such as SIGSEGV; one killed by `request_timeout` is none." },
+              "by a signal such as SIGSEGV, or by exit() in an extension; one killed by "
+              "`request_timeout` is none." },
     { "php", "fallback_window", KIND_TIME, POOL(fallback_window_ms), NOT_TRACKED, .min = 1,
       .max = DAY, .fallback = "\"60s\"", .example = "\"10m\"",
       .text = "The time in which crashes are counted." },

@@ -131,12 +131,15 @@ static void recover_worker(struct gateway_thread *t, struct command *c)
     mem_free(c);
 }
 
-/* A death that speaks against the engine, an extension or the snapshot; SIGKILL and SIGTERM come
- * from outside or from ourselves. */
+/* A death that speaks against the engine or an extension. SIGKILL and SIGTERM come from outside or
+ * from ourselves; status 0 is a worker that has done its share, 124 PHP's hard_timeout. */
 static bool is_crash(int wait_status)
 {
+    enum { HARD_TIMEOUT = 124 };
     static const int signals[] = { SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGSYS, SIGTRAP };
 
+    if (WIFEXITED(wait_status))
+        return WEXITSTATUS(wait_status) != 0 && WEXITSTATUS(wait_status) != HARD_TIMEOUT;
     for (size_t i = 0; WIFSIGNALED(wait_status) && i < ARRAY_LENGTH(signals); i++)
         if (WTERMSIG(wait_status) == signals[i])
             return true;

@@ -22,7 +22,7 @@ from lib.site import Site
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
 SCRIPTS = {
-    "hello": "<?php echo 'hello ', PHP_SAPI;",
+    "hello": "<?php echo 'hello ', getenv('WHO') ?: 'engine';",   # PHP_SAPI is fpm-fcgi in either
     "pid": "<?php echo getmypid();",
     "who": "<?php echo getenv('WHO');",
     "server": "<?php header('Content-Type: application/json'); echo json_encode($_SERVER);",
@@ -59,6 +59,7 @@ def fpm(launch, root):
 
     def start(name="fpm", **options):
         options.setdefault("workers", 2)
+        options.setdefault("env", {"WHO": name})
         started.append(Fpm(Site(root=root, **options), launch.folder, name))
         return started[-1]
 
@@ -116,7 +117,7 @@ def parallel(n, work):
 
 def test_no_engine_and_no_pool_process(launch, root, fpm):
     server = serve(launch, root, fpm(), connections=2)
-    assert server.get("/hello.php").text == "hello fpm-fcgi"
+    assert server.get("/hello.php").text == "hello fpm"
     assert server.get("/file.txt").text == "a file"
     assert server.get("/missing.php").status == 404
     assert pools(server) == []
@@ -124,7 +125,7 @@ def test_no_engine_and_no_pool_process(launch, root, fpm):
 
 def test_fpm_socket_names_the_server(launch, root, fpm):
     server = launch(root, php={"use_fpm": True, "fpm_socket": str(fpm().socket_path)})
-    assert server.get("/hello.php").text == "hello fpm-fcgi"
+    assert server.get("/hello.php").text == "hello fpm"
 
 
 def test_parameters_php_sees(launch, root, fpm):
@@ -353,7 +354,7 @@ def test_clients_that_go_never_starve_others(launch, root, fpm, keep_alive):
     longest = 0.0
     while aborting.is_alive():
         start = time.monotonic()
-        assert server.get("/hello.php").text == "hello fpm-fcgi"
+        assert server.get("/hello.php").text == "hello fpm"
         longest = max(longest, time.monotonic() - start)
     aborting.join()
     assert longest < 5
@@ -517,7 +518,7 @@ def test_least_connections_avoids_the_slow_one(launch, root, fake):
 
 def test_one_of_two_is_killed_under_load(launch, root, fpm):
     """No idempotent request fails, and the other is used again within its backoff."""
-    one, two = fpm("one", env={"WHO": "one"}), fpm("two", env={"WHO": "two"})
+    one, two = fpm("one"), fpm("two")
     server = serve(launch, root, one, two, connections=2, backoff="300ms", max_backoff="600ms")
     with _Asking(server, "/who.php") as load:
         wait_until(lambda: {"one", "two"} <= set(load.texts), "both servers to answer")
@@ -562,12 +563,13 @@ def test_post_after_the_server_was_restarted(launch, root, fpm):
 def test_one_line_and_a_reload_move_a_pool(launch, root, fpm):
     server = launch(root, fastcgi={"servers": [f"unix:{fpm().socket_path}"], "connections": 2})
     text = server.config_path.read_text()
-    engine = server.get("/hello.php").text
+    engine = "hello engine"
+    assert server.get("/hello.php").text == engine
     with _Asking(server) as load:
         for _ in range(2):
             server.config_path.write_text(text.replace("[php]\n", "[php]\nuse_fpm = true\n"))
             server.process.send_signal(signal.SIGHUP)
-            wait_until(lambda: server.get("/hello.php").text == "hello fpm-fcgi", "PHP-FPM to answer")
+            wait_until(lambda: server.get("/hello.php").text == "hello fpm", "PHP-FPM to answer")
             wait_until(lambda: pools(server) == [], "the engine's process to end")
             server.config_path.write_text(text)
             server.process.send_signal(signal.SIGHUP)
@@ -580,19 +582,20 @@ def test_gateway_dies_and_the_next_one_knows_the_servers(launch, root, fpm):
     old = gateway(server)
     os.kill(old, signal.SIGKILL)
     wait_until(lambda: [p for p in gateways(server) if p != old], "another gateway")
-    assert server.get("/hello.php").text == "hello fpm-fcgi"
+    assert server.get("/hello.php").text == "hello fpm"
 
 
 def test_fallback_after_crashes_until_the_reload(launch, root, fpm):
     server = launch(root, expect_errors=True, workers=2,
                     fastcgi={"servers": [f"unix:{fpm().socket_path}"], "connections": 2},
                     php={"fallback": True, "fallback_crashes": 3, "fallback_window": "30s"})
-    engine = server.get("/hello.php").text
+    engine = "hello engine"
+    assert server.get("/hello.php").text == engine
     for _ in range(2):
         assert server.get("/crash.php", method="POST").status == 502
         assert server.get("/hello.php").text == engine
     assert server.get("/crash.php", method="POST").status == 502
-    wait_until(lambda: server.get("/hello.php").text == "hello fpm-fcgi", "the fallback")
+    wait_until(lambda: server.get("/hello.php").text == "hello fpm", "the fallback")
     assert "PHP REQUESTS GO TO PHP-FPM NOW" in server.log_text()
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: server.get("/hello.php").text == engine, "the engine after the reload")
@@ -602,7 +605,8 @@ def test_killed_workers_are_no_crashes(launch, root, fpm):
     server = launch(root, expect_errors=True, workers=2,
                     fastcgi={"servers": [f"unix:{fpm().socket_path}"], "connections": 2},
                     php={"fallback": True, "fallback_crashes": 1})
-    engine = server.get("/hello.php").text
+    engine = "hello engine"
+    assert server.get("/hello.php").text == engine
     assert server.get("/die.php", method="POST").status == 502
     assert server.get("/hello.php").text == engine
 
