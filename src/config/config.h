@@ -64,8 +64,7 @@ struct config_server {
     bool server_tokens;        /* Server: sapid; default true, without version */
 };
 
-/* [[route]]: what becomes of the requests whose path matches. See src/gateway/route.h for the
- * rules. */
+/* [[route]]: what becomes of the requests whose path matches. See docs/routes.md. */
 enum config_match {
     CONFIG_MATCH_EXACT,
     CONFIG_MATCH_PREFIX,

@@ -5,8 +5,10 @@ import time
 import pytest
 
 from lib import account
+from lib.fpm import Fpm
 from lib.process import wait_until
 from lib.sapid import binary
+from lib.site import Site
 
 pytestmark = pytest.mark.sapid_only
 
@@ -190,3 +192,40 @@ def test_explain_takes_any_form_of_url(server, url, says):
 def test_explain_refuses_what_is_no_request(server, url):
     done = run("check", "--config", server.config_path, "--explain", url)
     assert done.returncode == 1 and "no request can be made of it" in done.stderr
+
+
+@pytest.mark.engine_only
+def test_one_route_moves_to_php_fpm_by_one_line(launch, workdir):
+    """The environment of that PHP-FPM says who answers."""
+    root = launch.new_root()
+    for name in ("index.php", "legacy/a.php"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("<?php echo getenv('BACKEND') ?: 'engine', ' ', $_SERVER['SCRIPT_NAME'], ' ', $_GET['q'] ?? '';"
+                                 "if (isset($_GET['ms'])) usleep($_GET['ms'] * 1000);")
+    (root / "legacy" / "a.txt").write_text("a file")
+    account.give(root)
+    fpm = Fpm(Site(root=root, workers=2, env={"BACKEND": "fpm"}), workdir)
+    try:
+        server = launch(root, workers=2, php={"fpm_socket": str(fpm.socket_path)}, expect_errors=True, routes=[
+            {"match": {"prefix": "/legacy/"}, "backend": "fastcgi"},
+            {"match": {"exact": "/rewritten"}, "backend": "fastcgi", "try": ["/legacy/a.php?q=7"]},
+            {"match": {"exact": "/legacy/slow"}, "backend": "fastcgi", "try": ["/legacy/a.php"], "request_timeout": "300ms"}])
+        assert server.get("/legacy/a.php?q=1").text == "fpm /legacy/a.php 1"
+        assert server.get("/rewritten").text == "fpm /legacy/a.php 7"
+        assert server.get("/legacy/a.txt").text == "a file"
+        assert server.get("/?q=2").text == "engine /index.php 2"
+        assert server.get("/legacy/none").text == "fpm /index.php "
+        assert server.get("/legacy/slow?ms=20000").status == 504
+        assert "PHP runs " + str(root / "legacy/a.php") + " on a FastCGI server" in explain(server, "/legacy/a.php")
+        assert "FastCGI" not in explain(server, "/")
+    finally:
+        fpm.stop()
+
+
+def test_explain_knows_the_worker_script(tmp_path):
+    (tmp_path / "loop.php").write_text("<?php")
+    (tmp_path / "own.php").write_text("<?php")
+    config = tmp_path / "s.toml"
+    config.write_text(f'[php]\ndocument_root = "{tmp_path}"\n[worker]\nscript = "loop.php"\n')
+    assert f"answer: the worker script {tmp_path}/loop.php, in its loop" in run("check", "--config", config, "--explain", "/any/path").stdout
+    assert f"answer: PHP runs {tmp_path}/own.php" in run("check", "--config", config, "--explain", "/own.php").stdout
