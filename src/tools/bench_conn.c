@@ -257,12 +257,17 @@ static void on_ready(struct loop_watch *w, unsigned events)
     bench_thread_pump(c->thread);
 }
 
-static void on_time_limit(struct loop_timer *timer)
+static void open_connection(struct bench_conn *c);
+
+static void on_timer(struct loop_timer *timer)
 {
     struct bench_conn *c = CONTAINER_OF(timer, struct bench_conn, timer);
+    uint64_t limit = c->intended_ns + c->thread->options->timeout_ns;
 
     if (c->state == BENCH_RESTING)
         bench_thread_rested(c->thread, c);
+    else if (c->state == BENCH_CONNECTING && !c->open && clock_monotonic_ns() < limit)
+        open_connection(c);
     else if (c->state != BENCH_FREE) /* a free one's timer was left alone, which is cheaper */
         fail(c, BENCH_TIMEOUT);
     bench_thread_pump(c->thread);
@@ -272,7 +277,7 @@ void bench_conn_rest(struct bench_conn *c, uint64_t until_ns)
 {
     DCHECK(!c->open);
     c->state = BENCH_RESTING;
-    loop_timer_set(c->thread->loop, &c->timer, until_ns, on_time_limit);
+    loop_timer_set(c->thread->loop, &c->timer, until_ns, on_timer);
 }
 
 static void open_connection(struct bench_conn *c)
@@ -288,6 +293,12 @@ static void open_connection(struct bench_conn *c)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     int rc = connect(fd, (const struct sockaddr *)&o->address, o->address_bytes);
     bool waiting = rc < 0 && errno == EINPROGRESS;
+    if (rc < 0 && errno == EAGAIN && o->unix_path) {
+        /* The backlog is full: where TCP would send its SYN again, a unix socket says come back. */
+        close(fd);
+        loop_timer_set(c->thread->loop, &c->timer, clock_monotonic_ns() + NS_PER_MS, on_timer);
+        return;
+    }
     if ((rc < 0 && !waiting) ||
         loop_watch_add(c->thread->loop, &c->watch, fd, LOOP_READ | (waiting ? LOOP_WRITE : 0),
                        on_ready) < 0) {
@@ -315,7 +326,7 @@ void bench_conn_start(struct bench_conn *c, const struct bench_target *target, u
     c->parser = (struct http1_response_parser){ .line = 0 };
     if (t->options->expect_digest)
         sha256_init(&c->sha256);
-    loop_timer_set(t->loop, &c->timer, intended_ns + t->options->timeout_ns, on_time_limit);
+    loop_timer_set(t->loop, &c->timer, intended_ns + t->options->timeout_ns, on_timer);
     if (c->open) {
         c->state = BENCH_HEAD;
         send_request(c);

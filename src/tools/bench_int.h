@@ -179,7 +179,7 @@ enum bench_state { BENCH_FREE, BENCH_RESTING, BENCH_CONNECTING, BENCH_HEAD, BENC
 
 struct bench_conn {
     struct loop_watch watch;
-    struct loop_timer timer; /* time limit of a request, or the pause after a failed one */
+    struct loop_timer timer; /* time limit of a request, or when to try to connect again */
     struct bench_thread *thread;
     struct list link; /* in free_conns */
     const struct bench_target *target;

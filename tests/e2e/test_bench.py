@@ -178,6 +178,12 @@ def test_unix_sockets(tmp_path):
         assert b"Host: unix.test" in target.heads[0]
 
 
+def test_a_unix_socket_with_a_full_backlog_is_tried_again(tmp_path):
+    with Target(hello, unix=tmp_path / "s", backlog=1) as target:
+        result = bench(target.url, "--unix", tmp_path / "s", "--requests", 100, "--concurrency", 100)
+    assert result["success_rate"] == 100 and result["total_requests"] == 100
+
+
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
 
 

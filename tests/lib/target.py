@@ -38,7 +38,7 @@ class Request:
 class Target:
     """Listens on 127.0.0.1, or on a unix socket; a thread for each connection."""
 
-    def __init__(self, behave, unix=None):
+    def __init__(self, behave, unix=None, backlog=512):
         self.behave = behave
         self.took: list[float] = []
         self.lines: list[str] = []
@@ -49,7 +49,7 @@ class Target:
         self.lock = threading.Lock()
         self.listener = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
         self.listener.bind(str(unix) if unix else ("127.0.0.1", 0))
-        self.listener.listen(512)
+        self.listener.listen(backlog)
         self.url = "http://unix.test/" if unix else f"http://127.0.0.1:{self.listener.getsockname()[1]}/"
         self.accepting = threading.Thread(target=self._accept, daemon=True)
         self.accepting.start()
