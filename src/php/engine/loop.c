@@ -182,7 +182,7 @@ static void free_temporary_streams(void)
         php_stream *stream = r->type == le_stream ? r->ptr : NULL;
         if (stream && stream->ops == &php_stream_temp_ops && !stream->__exposed &&
             GC_REFCOUNT(r) == 1)
-            zend_list_close(r);
+            zend_list_delete(r);
     }
     ZEND_HASH_FOREACH_END();
 }

@@ -107,7 +107,7 @@ $handler = function () use (&$count, $boot, &$left): void {
         for ($i = 0; $i < 20; $i++)
             $left[] = file_get_contents('php://input');
         $left = null;
-        echo count(get_resources('stream'));
+        echo count(get_resources());
         break;
     case 'headers':
         header('Content-Type: application/json');
