@@ -129,12 +129,20 @@ def test_cookies(server):
 def test_several_cookie_fields_are_one(server):
     s = seen(server, "/server.php", [("Cookie", "a=1"), ("Cookie", "b=2")])
     assert s["cookie"] == {"a": "1", "b": "2"}
+    many = [("Cookie", f"c{i}={i}") for i in range(40)]
+    s = seen(server, "/server.php", many)
+    assert s["cookie"] == {f"c{i}": str(i) for i in range(40)}
+    assert s["server"]["HTTP_COOKIE"] == "; ".join(value for _, value in many)
 
 
 @pytest.mark.sapid_only   # nginx before 1.23 passes the last one only
 def test_repeated_fields_are_joined(server):
     s = seen(server, "/server.php", [("X-Many", "1"), ("X-Many", "2"), ("x-many", "3")])
     assert s["server"]["HTTP_X_MANY"] == "1, 2, 3"
+    fields = [(name, f"{name}{'v' * 50}{i}") for i in range(30) for name in ("X-A", "X-B", "X-C")]
+    v = seen(server, "/server.php", fields)["server"]
+    for name in ("X-A", "X-B", "X-C"):
+        assert v["HTTP_" + name.replace("-", "_")] == ", ".join(value for n, value in fields if n == name)
 
 
 def test_basic_authentication(server):
@@ -1007,6 +1015,19 @@ def test_processes_that_a_script_starts(server, scripts):
         "<?php $p = proc_open(['cat'], [['pipe', 'r'], ['pipe', 'w']], $io); fwrite($io[0], 'through cat'); fclose($io[0]);"
         " echo stream_get_contents($io[1]), ' ', proc_close($p), ' ', shell_exec('exit 3') ?? 'null';")
     assert server.get("/proc.php").text == "through cat 0 null"
+
+
+@pytest.mark.sapid_only   # PHP-FPM's child would read from the server's socket
+def test_a_forked_process_reads_no_body(server, scripts):
+    (scripts / "fork.php").write_text("""<?php
+$pid = pcntl_fork();
+if ($pid == 0) {
+    exit(file_get_contents('php://input') === '' ? 7 : 8);
+}
+pcntl_waitpid($pid, $status);
+echo pcntl_wifexited($status) ? 'exit ' . pcntl_wexitstatus($status) : 'signal ' . pcntl_wtermsig($status);
+echo ' ', strlen(file_get_contents('php://input'));""")
+    assert server.get("/fork.php", method="PUT", body=b"x" * 100_000).text == "exit 7 100000"
 
 
 @pytest.mark.sapid_only   # FPM's children get its sockets

@@ -82,6 +82,10 @@ static void refill(struct body *b)
     size_t want = sizeof(ahead);
     ssize_t n;
 
+    if (b->fd < 0 && !request.worker) { /* a script's pcntl_fork() has no way to the gateway */
+        b->ended = true;
+        return;
+    }
     if (b->fd < 0) {
         int rc = fetch_descriptor(b);
         if (rc < 0) {
@@ -95,7 +99,8 @@ static void refill(struct body *b)
         want = (size_t)b->left;
     do {
         n = want ? read(b->fd, ahead, want) : 0;
-    } while (n < 0 && errno == EINTR && !channel_worker_aborted(request.worker));
+    } while (n < 0 && errno == EINTR &&
+             !(request.worker && channel_worker_aborted(request.worker)));
     if (n <= 0) {
         b->ended = true;
         return;

@@ -56,6 +56,8 @@ MUST_USE int request_take(struct channel_worker *w);
 void request_end(void);
 void request_finish(void);
 const struct text_pair *request_header(struct str name);
+/* Both in one text of the request's. There is room to join every header's value once. */
+struct str request_join(struct str a, struct str separator, struct str b);
 
 /* sapi.c: an interim response (103 Early Hints) with the headers set so far. False: too late. */
 bool response_inform(uint16_t status);

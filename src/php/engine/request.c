@@ -83,18 +83,24 @@ static int copy_texts(struct channel_worker *w, struct channel_request *r)
     return 0;
 }
 
-static struct str join(struct str a, struct str separator, struct str b)
+struct str request_join(struct str a, struct str separator, struct str b)
 {
     char *p = request.texts + request.texts_used;
+    bool is_last = a.p && a.p + a.n + 1 == p; /* then it grows: many joins take no more room */
+    size_t more = separator.n + b.n + (is_last ? 0 : a.n + 1);
 
-    if (request.texts_max - request.texts_used < a.n + separator.n + b.n + 1)
+    if (request.texts_max - request.texts_used < more)
         return a;
-    memcpy(p, a.p, a.n);
+    if (is_last)
+        p -= a.n + 1;
+    else
+        memcpy(p, a.p, a.n);
     memcpy(p + a.n, separator.p, separator.n);
     memcpy(p + a.n + separator.n, b.p, b.n);
-    p[a.n + separator.n + b.n] = '\0';
-    request.texts_used += a.n + separator.n + b.n + 1;
-    return (struct str){ p, a.n + separator.n + b.n };
+    request.texts_used += more;
+    a = (struct str){ p, a.n + separator.n + b.n };
+    p[a.n] = '\0';
+    return a;
 }
 
 /* The three headers that PHP wants before the script runs. HTTP/2 clients split cookies. */
@@ -104,7 +110,7 @@ static void find_special_headers(void)
     for (uint32_t i = 0; i < request.n_headers; i++) {
         const struct text_pair *h = &request.headers[i];
         if (h->name.n == 6 && str_eq_nocase(h->name, STR("Cookie")))
-            request.cookie = request.cookie.n ? join(request.cookie, STR("; "), h->value)
+            request.cookie = request.cookie.n ? request_join(request.cookie, STR("; "), h->value)
                                               : h->value;
         else if (h->name.n == 12 && str_eq_nocase(h->name, STR("Content-Type")))
             request.content_type = h->value;
@@ -124,7 +130,7 @@ int request_take(struct channel_worker *w)
         return rc;
     find_special_headers();
     request.php_self = request.view.path_info.n
-                           ? join(request.view.script_name, STR(""), request.view.path_info)
+                           ? request_join(request.view.script_name, STR(""), request.view.path_info)
                            : request.view.script_name;
     request.https = request.view.flags & CHANNEL_HTTPS;
     body_init(&request.body, &request.view, request.view.content_length);

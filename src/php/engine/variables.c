@@ -90,26 +90,37 @@ static struct str header_variable(struct str name)
     return (struct str){ p, name.n + 5 };
 }
 
-/* A header that came twice: one value, joined as nginx does. */
-static bool joined(size_t first, struct str name, struct str value)
+static bool is_variable(struct str header, struct str variable)
 {
-    for (size_t i = first; i < vars.n; i++) {
-        struct text_pair *v = &vars.v[i];
-        if (!str_eq(v->name, name))
-            continue;
-        size_t n = v->value.n + 2 + value.n;
-        if (request.texts_max - request.texts_used <= n)
-            return true;
-        char *p = request.texts + request.texts_used;
-        memcpy(p, v->value.p, v->value.n);
-        memcpy(p + v->value.n, str_eq(name, STR("HTTP_COOKIE")) ? "; " : ", ", 2);
-        memcpy(p + v->value.n + 2, value.p, value.n);
-        p[n] = '\0';
-        request.texts_used += n + 1;
-        v->value = (struct str){ p, n };
-        return true;
+    if (header.n + 5 != variable.n)
+        return false;
+    for (size_t i = 0; i < header.n; i++) {
+        char c = header.p[i] == '-' ? '_' : header.p[i];
+        if (ascii_lower(c) != ascii_lower(variable.p[5 + i]))
+            return false;
     }
+    return true;
+}
+
+static bool is_listed(size_t first, struct str name)
+{
+    for (size_t i = first; i < vars.n; i++)
+        if (str_eq(vars.v[i].name, name))
+            return true;
     return false;
+}
+
+/* Of a header that may come again after its first time: one value, joined as nginx does. */
+static struct str all_values(uint32_t first, struct str name)
+{
+    struct str all = request.headers[first].value;
+
+    if (str_eq(name, STR("HTTP_COOKIE")))
+        return request.cookie;
+    for (uint32_t i = first + 1; i < request.n_headers; i++)
+        if (is_variable(request.headers[i].name, name))
+            all = request_join(all, STR(", "), request.headers[i].value);
+    return all;
 }
 
 static void add_headers(void)
@@ -124,8 +135,8 @@ static void add_headers(void)
         if (str_eq_nocase(h->name, STR("Host")) || str_eq_nocase(h->name, STR("Proxy")))
             continue;
         struct str name = header_variable(h->name);
-        if (!joined(first, name, h->value))
-            add(name, h->value);
+        if (!is_listed(first, name))
+            add(name, all_values(i, name));
     }
 }
 
