@@ -373,7 +373,7 @@ TEST(there_is_a_limit_of_pools)
 
 TEST(fastcgi_servers_are_addresses_or_tables)
 {
-    EXPECT_INT(load("[php]\nuse_fpm = true\nqueue_timeout = '7s'\n[fastcgi]\nconnections = 9\n"
+    EXPECT_INT(load("[php]\nuse_fpm = true\n[fastcgi]\nconnections = 9\n"
                     "balance = 'least-connections'\n"
                     "servers = ['unix:/run/a.sock', '/run/b.sock', 'localhost:9000',"
                     " { address = '[::1]:9001', weight = 3, connections = 5 }]\n",
@@ -390,7 +390,6 @@ TEST(fastcgi_servers_are_addresses_or_tables)
     EXPECT_INT(group->servers[3].weight, 3);
     EXPECT_INT(group->servers[3].connections, 5);
     EXPECT_INT(group->balance, CONFIG_BALANCE_LEAST);
-    EXPECT_INT((int)group->queue_timeout_ms, 7000);
     config_free(c);
 }
 
