@@ -1018,6 +1018,7 @@ def test_processes_that_a_script_starts(server, scripts):
 
 
 @pytest.mark.sapid_only   # PHP-FPM's child would read from the server's socket
+@pytest.mark.engine_only
 def test_a_forked_process_reads_no_body(server, scripts):
     (scripts / "fork.php").write_text("""<?php
 $pid = pcntl_fork();
