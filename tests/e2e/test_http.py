@@ -171,6 +171,20 @@ def test_head_equals_get_without_body(server, target):
         assert c.request("GET", "/hello.php").text == "Hello World!"
 
 
+@pytest.mark.sapid_only
+def test_interim_answers_of_a_script(server, scripts):
+    (scripts / "interim.php").write_text("<?php header('X-A: b'); headers_send((int)$_GET['s']); echo 'end';")
+    with server.connect() as c:
+        for status in (100, 101, 103, 199):   # 101 would end HTTP
+            c.send(c.format("GET", f"/interim.php?s={status}") + HELLO)
+            r = c.read_response()
+            assert r.text == "end" and [i.status for i in r.interim] == ([status] if status != 101 else [])
+            assert c.read_response().text == "Hello World!"
+        c.send(b"GET /interim.php?s=103 HTTP/1.0\r\n\r\n")
+        r = c.read_response()
+        assert r.text == "end" and r.interim == [] and r.headers("x-a") == ["b"]
+
+
 def test_204_and_304_have_no_body(server):
     with server.connect() as c:
         for code in (204, 304):
@@ -355,6 +369,16 @@ def test_slow_body_is_ended(small):
         assert rest == b"" or rest.startswith(b"HTTP/1.1 408 ")
         assert 0.5 < time.monotonic() - start < 5
     assert small.get("/hello.php").text == "Hello World!"
+
+
+def test_client_that_goes_on_after_its_time_sees_the_answer(small):
+    with small.connect() as c:
+        c.send(b"POST /input.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nab")
+        assert select.select([c.socket], [], [], 5)[0]
+        for _ in range(10):
+            c.send(b"x" * 5000)
+            time.sleep(0.01)
+        assert c.read_response("POST").status == 408
 
 
 def test_idle_connection_is_closed(small):
