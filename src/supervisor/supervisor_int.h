@@ -58,8 +58,8 @@ MUST_USE int user_can_read(const struct user *u, const char *dir, char *ret_refu
 MUST_USE int user_become(const struct user *u);
 
 /* --- fastcgi.c ------------------------------------------------------------------------------- */
-/* Makes the gateway the owner of a socket it could not connect to otherwise, when no user was named.
- * 0, or -EINVAL with `message` that says what to do. */
+/* Makes the gateway the owner of a socket it could not connect to otherwise, when no user was
+ * named. 0, or -EINVAL with `message` that says what to do. */
 MUST_USE int fastcgi_check(const struct config *c, uint32_t threads, struct user *gateway,
                            char *message, size_t message_size);
 
