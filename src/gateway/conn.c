@@ -236,6 +236,33 @@ static int advance_head(struct conn *c)
     return 1;
 }
 
+/* True: the answer is out, go on. False: closed, or something else has to happen first. */
+static bool advance_answer(struct conn *c)
+{
+    struct exchange *x = c->exchange;
+    bool empty = respond_flush(x);
+
+    if (x->failed && empty) {
+        conn_close(c);
+        return false;
+    }
+    if (x->complete && empty) {
+        conn_exchange_done(c);
+        return true;
+    }
+    if (x->stalled && empty && (x->backend || x->upstream)) {
+        x->stalled = false;
+        if (x->backend)
+            backend_poll_worker(x->backend, x->stalled_worker);
+        else
+            upstream_resume(x);
+    } else if (x->complete && c->state == CONN_WAIT) {
+        c->state = CONN_SEND;
+        conn_deadline(c, c->thread->gateway->config->server.send_timeout_ms);
+    }
+    return false;
+}
+
 /* Anything further to do? Each step returns to the loop below until it cannot go on. */
 static void advance(struct conn *c)
 {
@@ -261,34 +288,7 @@ static void advance(struct conn *c)
                 r = 1;
             break;
         case CONN_WAIT:
-        case CONN_SEND: {
-            struct exchange *x = c->exchange;
-            bool empty = respond_flush(x);
-            if (x->failed && empty) {
-                conn_close(c);
-                return;
-            }
-            if (x->complete && empty) {
-                conn_exchange_done(c);
-                if (c->magic != CONN_MAGIC)
-                    return;
-                r = 1;
-                break;
-            }
-            if (x->stalled && empty && (x->backend || x->upstream)) {
-                x->stalled = false;
-                if (x->backend)
-                    backend_poll_worker(x->backend, x->stalled_worker);
-                else
-                    upstream_resume(x);
-                return;
-            }
-            if (x->complete && c->state == CONN_WAIT) {
-                c->state = CONN_SEND;
-                conn_deadline(c, c->thread->gateway->config->server.send_timeout_ms);
-            }
-            return;
-        }
+        case CONN_SEND: r = advance_answer(c) ? 1 : -1; break;
         }
         if (r < 0 || c->magic != CONN_MAGIC)
             return;
