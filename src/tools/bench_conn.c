@@ -262,11 +262,10 @@ static void open_connection(struct bench_conn *c);
 static void on_timer(struct loop_timer *timer)
 {
     struct bench_conn *c = CONTAINER_OF(timer, struct bench_conn, timer);
-    uint64_t limit = c->intended_ns + c->thread->options->timeout_ns;
 
     if (c->state == BENCH_RESTING)
         bench_thread_rested(c->thread, c);
-    else if (c->state == BENCH_CONNECTING && !c->open && clock_monotonic_ns() < limit)
+    else if (c->state == BENCH_CONNECTING && !c->open && clock_monotonic_ns() < c->limit_ns)
         open_connection(c);
     else if (c->state != BENCH_FREE) /* a free one's timer was left alone, which is cheaper */
         fail(c, BENCH_TIMEOUT);
@@ -326,7 +325,10 @@ void bench_conn_start(struct bench_conn *c, const struct bench_target *target, u
     c->parser = (struct http1_response_parser){ .line = 0 };
     if (t->options->expect_digest)
         sha256_init(&c->sha256);
-    loop_timer_set(t->loop, &c->timer, intended_ns + t->options->timeout_ns, on_timer);
+    /* From now, not from the intended start: under overload all connections would be busy with
+     * requests that have no time left, and none would be answered. */
+    c->limit_ns = t->now_ns + t->options->timeout_ns;
+    loop_timer_set(t->loop, &c->timer, c->limit_ns, on_timer);
     if (c->open) {
         c->state = BENCH_HEAD;
         send_request(c);

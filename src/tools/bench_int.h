@@ -183,7 +183,7 @@ struct bench_conn {
     struct bench_thread *thread;
     struct list link; /* in free_conns */
     const struct bench_target *target;
-    uint64_t intended_ns;
+    uint64_t intended_ns, limit_ns;
     enum bench_state state;
     bool open, to_the_end;
     size_t sent;

@@ -37,7 +37,7 @@ const char bench_help[] =
     "  --duration TIME      how long to measure (10s); 500ms, 30s, 5m, 1h\n"
     "  --requests N         stop after N requests\n"
     "  --warmup TIME        load without measuring first (0)\n"
-    "  --timeout TIME       limit of a request, from its intended start (10s)\n"
+    "  --timeout TIME       limit of a request, to start and again to be answered (10s)\n"
     "  --no-keepalive       a new connection for every request\n"
     "request:\n"
     "  --method NAME        GET, or POST with a body\n"
