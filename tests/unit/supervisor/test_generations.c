@@ -125,7 +125,9 @@ TEST(dead_pool_is_replaced_and_the_gateway_told)
     server_start(&v, NULL);
     kill(server_pid(&v, "pool 1 start "), SIGKILL);
     server_await(&v, "gateway activate 2", 1);
+    server_await(&v, "gateway remove 1", 1);
     EXPECT_INT(server_count(&v, "gateway remove 1"), 1);
+    server_await(&v, "gateway start", 1);
     EXPECT_INT(server_count(&v, "gateway start"), 1);
     server_signal(&v, SIGTERM);
     EXPECT_INT(server_finish(&v), 0);
@@ -155,6 +157,7 @@ TEST(dead_gateway_is_replaced_with_fresh_channels)
     server_await(&v, "gateway add 1", 2);
     server_await(&v, "gateway activate 1", 2);
     server_await(&v, "gateway listen", 2);
+    server_await(&v, "gateway socket 0 thread 0", 2);
     EXPECT_INT(server_count(&v, "gateway socket 0 thread 0"), 2);
     EXPECT_INT(server_count(&v, "pool 2 start"), 0);
     server_signal(&v, SIGTERM);
@@ -275,8 +278,11 @@ TEST(each_gateway_thread_gets_a_listener_and_an_eventfd)
     static const char *const extra[] = { "server.gateway_threads=3", NULL };
 
     server_start(&v, extra);
+    server_await(&v, "gateway socket 0 thread 2", 1);
     EXPECT_INT(server_count(&v, "gateway socket 0 thread 2"), 1);
+    server_await(&v, "gateway add 1 fds 6", 1);
     EXPECT_INT(server_count(&v, "gateway add 1 fds 6"), 1);
+    server_await(&v, "pool 1 channel 5", 1);
     EXPECT_INT(server_count(&v, "pool 1 channel 5"), 1);
     server_signal(&v, SIGTERM);
     EXPECT_INT(server_finish(&v), 0);
