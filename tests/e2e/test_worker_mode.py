@@ -220,6 +220,12 @@ def test_a_fork_of_the_script_does_not_take_requests(server):
     assert instance(server.get("/x")) == before
 
 
+def test_frankenphp_log(server):
+    server.get("/log")
+    line = wait_until(lambda: re.search(r".*said by a handler.*", server.log_text()), "the line")[0]
+    assert " warn " in line and line.endswith('said by a handler {"who":"Ä/b","n":[1,2]}')
+
+
 # --- ends of a script -----------------------------------------------------------------------------
 
 def test_uncaught_exception_is_500_and_the_script_goes_on(server):

@@ -13,6 +13,7 @@
 #include "php.h"
 
 #include "SAPI.h"
+#include "ext/json/php_json.h"
 #include "ext/spl/spl_exceptions.h"
 #include "ext/standard/basic_functions.h"
 #include "ext/standard/info.h"
@@ -26,6 +27,7 @@
 #include "zend_ini.h"
 #include "zend_interfaces.h"
 #include "zend_signal.h"
+#include "zend_smart_str.h"
 #include "zend_stream.h"
 #pragma GCC diagnostic pop
 

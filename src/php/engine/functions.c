@@ -33,6 +33,39 @@ static PHP_FUNCTION(headers_send)
     RETURN_LONG(sapi_send_headers());
 }
 
+/* The levels are those of Go's log/slog, which FrankenPHP shows to PHP. */
+enum { LEVEL_DEBUG = -4, LEVEL_INFO = 0, LEVEL_WARN = 4, LEVEL_ERROR = 8 };
+
+static PHP_FUNCTION(frankenphp_log)
+{
+    zend_string *message;
+    zend_long level = LEVEL_INFO;
+    zval *context = NULL;
+    smart_str line = { 0 };
+
+    ZEND_PARSE_PARAMETERS_START(1, 3)
+    Z_PARAM_STR(message)
+    Z_PARAM_OPTIONAL
+    Z_PARAM_LONG(level)
+    Z_PARAM_ARRAY(context)
+    ZEND_PARSE_PARAMETERS_END();
+    smart_str_append(&line, message);
+    if (context && zend_hash_num_elements(Z_ARRVAL_P(context))) {
+        smart_str_appendc(&line, ' ');
+        php_json_encode(&line, context,
+                        PHP_JSON_UNESCAPED_SLASHES | PHP_JSON_UNESCAPED_UNICODE |
+                            PHP_JSON_PARTIAL_OUTPUT_ON_ERROR);
+    }
+    smart_str_0(&line);
+    if (line.s)
+        log_text(level >= LEVEL_ERROR  ? LOG_ERR
+                 : level >= LEVEL_WARN ? LOG_WARN
+                 : level >= LEVEL_INFO ? LOG_INFO
+                                       : LOG_DEBUG,
+                 STR_NONE, (struct str){ ZSTR_VAL(line.s), ZSTR_LEN(line.s) });
+    smart_str_free(&line);
+}
+
 /* "x-FORWARDED-for" -> "X-Forwarded-For": what FPM makes of HTTP_X_FORWARDED_FOR. */
 static zend_string *canonical_name(struct str name)
 {
@@ -101,6 +134,12 @@ ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_handle_request, 0, 1, _IS_BOOL, 
 ZEND_ARG_TYPE_INFO(0, callback, IS_CALLABLE, 0)
 ZEND_END_ARG_INFO()
 
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_log, 0, 1, IS_VOID, 0)
+ZEND_ARG_TYPE_INFO(0, message, IS_STRING, 0)
+ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, level, IS_LONG, 0, "0")
+ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, context, IS_ARRAY, 0, "[]")
+ZEND_END_ARG_INFO()
+
 ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_headers_send, 0, 0, IS_LONG, 0)
 ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, status, IS_LONG, 0, "200")
 ZEND_END_ARG_INFO()
@@ -115,6 +154,7 @@ const zend_function_entry engine_functions[] = {
     ZEND_FALIAS(frankenphp_request_headers, apache_request_headers, arginfo_returns_array)
     ZEND_FE(apache_response_headers, arginfo_returns_array)
     ZEND_FALIAS(frankenphp_response_headers, apache_response_headers, arginfo_returns_array)
+    ZEND_FE(frankenphp_log, arginfo_log)
     ZEND_FE(frankenphp_handle_request, arginfo_handle_request)
     ZEND_FALIAS(sapid_handle_request, frankenphp_handle_request, arginfo_handle_request)
     ZEND_FE(frankenphp_request_parse_errors, arginfo_returns_array)
@@ -132,6 +172,10 @@ static PHP_MINIT_FUNCTION(sapid)
 {
     (void)type;
     REGISTER_INI_ENTRIES();
+    REGISTER_LONG_CONSTANT("FRANKENPHP_LOG_LEVEL_DEBUG", LEVEL_DEBUG, CONST_PERSISTENT);
+    REGISTER_LONG_CONSTANT("FRANKENPHP_LOG_LEVEL_INFO", LEVEL_INFO, CONST_PERSISTENT);
+    REGISTER_LONG_CONSTANT("FRANKENPHP_LOG_LEVEL_WARN", LEVEL_WARN, CONST_PERSISTENT);
+    REGISTER_LONG_CONSTANT("FRANKENPHP_LOG_LEVEL_ERROR", LEVEL_ERROR, CONST_PERSISTENT);
     script_install();
     variables_install();
     return SUCCESS;

@@ -30,6 +30,9 @@ function apache_response_headers(): array {}
 /** @alias apache_response_headers */
 function frankenphp_response_headers(): array {}
 
+/** FRANKENPHP_LOG_LEVEL_DEBUG -4, _INFO 0, _WARN 4, _ERROR 8: a line for the error log, with the context as JSON. */
+function frankenphp_log(string $message, int $level = 0, array $context = []): void {}
+
 /**
  * Worker mode: waits for a request, calls `callback` to answer it, and returns true. False when no
  * further request will come: the script should end then. Throws RuntimeException in classic mode.

@@ -113,6 +113,9 @@ $handler = function () use (&$count, $boot, &$left): void {
         header('Content-Type: application/json');
         echo json_encode(getallheaders());
         break;
+    case 'log':
+        frankenphp_log('said by a handler', FRANKENPHP_LOG_LEVEL_WARN, ['who' => 'Ä/b', 'n' => [1, 2]]);
+        break;
     case 'slow':
         if (isset($_GET['path']))
             touch($_GET['path']);
