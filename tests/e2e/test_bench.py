@@ -372,7 +372,8 @@ def one_core():
 
 
 def test_it_costs_no_more_than_wrk(launch, tmp_path):
-    """Each on one core, in turns, the best of five; a request may cost 1.2 times the CPU that it costs wrk."""
+    """Each on one core, in turns, the best of at most fifteen, as a busy machine makes either twice as slow for seconds:
+    a request may cost 1.2 times the CPU that it costs wrk, and the rate is at least wrk's."""
     root = launch.new_root()
     (root / "hello.txt").write_text("hello")
     root.chmod(0o755)
@@ -380,13 +381,13 @@ def test_it_costs_no_more_than_wrk(launch, tmp_path):
     costs, rates = collections.defaultdict(list), collections.defaultdict(list)
     commands = {"wrk": ["wrk", "-t1", "-c50", "-d1s", url],
                 "sapid": [binary(), "bench", url, "--concurrency", "50", "--duration", "1s"]}
-    for _ in range(5):
+    for _ in range(15):
         for name, command in commands.items():
             before = cpu_seconds()
             out = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, preexec_fn=one_core).stdout
             requests = int(re.search(r"total_requests: +(\d+)|(\d+) requests in", out).group(1 if name == "sapid" else 2))
             costs[name].append((cpu_seconds() - before) / requests)
             rates[name].append(float(re.search(r"(?:Actual RPS|Requests/sec): +([\d.]+)", out)[1]))
-    assert min(costs["sapid"]) <= 1.2 * min(costs["wrk"]), costs
-    # Where the server is the bottleneck both reach its rate, and noise decides who is ahead.
-    assert max(rates["sapid"]) >= 0.9 * max(rates["wrk"]), rates
+        if min(costs["sapid"]) <= 1.2 * min(costs["wrk"]) and max(rates["sapid"]) >= max(rates["wrk"]):
+            return
+    raise AssertionError((dict(costs), dict(rates)))
