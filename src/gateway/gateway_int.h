@@ -270,6 +270,7 @@ struct gateway_thread {
     bool take_all; /* a dead worker's ring is read to its end, whatever the client's pace */
     uint64_t spread_counter; /* request ids */
 
+    struct loop_timer accept_retry; /* after running out of descriptors */
     struct loop_watch mailbox;
     int mailbox_fd;
     pthread_mutex_t mailbox_lock;

@@ -14,7 +14,7 @@
 #include "gateway/gateway_int.h"
 #include "gateway/upstream.h"
 
-enum { ACCEPTS_PER_TURN = 64 };
+enum { ACCEPTS_PER_TURN = 64, ACCEPT_RETRY_MS = 200 };
 
 char *thread_take_buffer(struct gateway_thread *t)
 {
@@ -174,6 +174,15 @@ void thread_tell(struct gateway_thread *t, void (*run)(struct gateway_thread *, 
     thread_post(t, c);
 }
 
+/* Descriptors may have come free in another thread or process, which nobody tells us. */
+static void on_accept_retry(struct loop_timer *timer)
+{
+    struct gateway_thread *t = CONTAINER_OF(timer, struct gateway_thread, accept_retry);
+
+    if (t->accept_paused && !t->draining)
+        thread_listen(t);
+}
+
 static void on_acceptable(struct loop_watch *w, unsigned events)
 {
     struct thread_listener *tl = CONTAINER_OF(w, struct thread_listener, watch);
@@ -194,6 +203,8 @@ static void on_acceptable(struct loop_watch *w, unsigned events)
                      errno, t->n_conns);
             thread_stop_listening(t);
             t->accept_paused = true;
+            loop_timer_set(t->loop, &t->accept_retry,
+                           loop_now_ns(t->loop) + ACCEPT_RETRY_MS * NS_PER_MS, on_accept_retry);
         }
         return;
     }
