@@ -32,8 +32,8 @@ static struct gateway gateway;
 static void tell_supervisor(const struct control_message *m)
 {
     int r = control_send(CONTROL_SUPERVISOR_FD, m, NULL, 0);
-    if (r < 0 &&
-        r != -EPIPE) /* EPIPE: it has let go of us, which the end of the socket says next */
+    /* Either means that it has let go of us, which the end of the socket says next. */
+    if (r < 0 && r != -EPIPE && r != -ECONNRESET)
         log_error("cannot tell the supervisor: %s", strerror(-r));
 }
 
