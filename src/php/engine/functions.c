@@ -64,6 +64,7 @@ static PHP_FUNCTION(frankenphp_log)
                                        : LOG_DEBUG,
                  STR_NONE, (struct str){ ZSTR_VAL(line.s), ZSTR_LEN(line.s) });
     smart_str_free(&line);
+    RETVAL_NULL();
 }
 
 /* "x-FORWARDED-for" -> "X-Forwarded-For": what FPM makes of HTTP_X_FORWARDED_FOR. */
