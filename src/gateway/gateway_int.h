@@ -7,7 +7,7 @@
  *   exchange.c  one request and its answer: routing, request body, access log
  *   respond.c   framing and sending: answers of our own, static files, the bounded output queue
  *   backend.c   one pool generation as a thread sees it: channel in, ring out, recovery
- *   upstream.c  FastCGI servers: connections, balancing, retries
+ *   upstream*.c FastCGI servers: connections, balancing, retries (upstream_int.h)
  *   overdue.c   requests beyond request_timeout
  *   spool.c     unlinked files for what does not fit in memory
  *   trust.c     which peers may speak for a client

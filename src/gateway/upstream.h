@@ -45,11 +45,51 @@ void upstream_poll(struct gateway_thread *t);
 MUST_USE int upstream_params(struct buf *params, const struct channel_request *r,
                              const struct channel_pair *headers);
 
+/* --- what status pages show ------------------------------------------------------------------- */
+
+/* Of one group of servers and a thread, since it was made. */
 struct upstream_counters {
-    uint64_t requests, connections, reused, retried, failed_connects, broken, timeouts, ejected,
-        refused, waited, stderr_records;
+    uint64_t requests;       /* taken over */
+    uint64_t waited;         /* of them, for a connection */
+    uint64_t queue_full;     /* answered 503 at once: queue_size */
+    uint64_t refused;        /* answered 502 or 503: no server took them, or queue_full */
+    uint64_t stderr_records; /* to the error log */
 };
-/* Adds those of all groups of the thread. */
-void upstream_count(const struct gateway_thread *t, struct upstream_counters *sum);
+/* Of one server and a thread. */
+struct upstream_server_counters {
+    uint64_t requests;        /* sent to it, those tried again included */
+    uint64_t connections;     /* opened */
+    uint64_t reused;          /* requests on a kept connection */
+    uint64_t failed_connects; /* what the breaker looks at */
+    uint64_t broken;          /* connections lost with a request, nonsensical answers included */
+    uint64_t timeouts;        /* response_timeout, request_timeout */
+    uint64_t retried;         /* requests that went elsewhere, or here once more, after a loss */
+    uint64_t ejected;         /* left out */
+};
+enum upstream_breaker { UPSTREAM_IN_SERVICE, UPSTREAM_LEFT_OUT, UPSTREAM_HALF_OPEN };
+struct upstream_server_look {
+    const char *address; /* as configured; valid during the call */
+    enum upstream_breaker breaker;
+    uint64_t out_for_ms;    /* UPSTREAM_LEFT_OUT: until it is probed; 0: by the next request */
+    uint32_t failures;      /* to connect, in a row */
+    uint32_t weight, limit; /* limit: connections of this thread, 0 none */
+    uint32_t active;        /* connections with a request, or whose script may still run */
+    uint32_t idle;          /* kept open */
+    struct upstream_server_counters count;
+};
+struct upstream_look {
+    uint32_t queued; /* requests that wait for a connection */
+    uint32_t queue_size;
+    bool going; /* no generation uses it any more: it finishes its requests */
+    uint32_t n_servers;
+    const struct upstream_server_look *servers; /* valid during the call */
+    struct upstream_counters count;
+};
+/* In the thread that owns them: calls `see` with each group of servers. A server belongs to as many
+ * groups as there are different [fastcgi] settings in use, two of them for a while after a reload
+ * that changed something; figures of one address may be added up over groups and threads, the
+ * breaker is each thread's own. */
+void upstream_look(const struct gateway_thread *t,
+                   void (*see)(void *ctx, const struct upstream_look *look), void *ctx);
 
 #endif
