@@ -12,7 +12,7 @@
 #include "base/mem.h"
 #include "gateway/upstream_int.h"
 
-enum { FULL_PAUSE_MS = 10 }; /* a server whose backlog is full is asked again */
+enum { PAUSE_MS = 10 }; /* a server whose backlog is full is asked again */
 
 void upstream_conn_free(struct upstream_conn *c)
 {
@@ -100,6 +100,18 @@ static struct upstream_conn *take_idle(struct upstream_server *s)
     return NULL;
 }
 
+/* Nothing that speaks against the server. */
+static bool is_our_fault(int r)
+{
+    return r == -ENOMEM || r == -ENOBUFS || r == -EMFILE || r == -ENFILE || r == -EADDRNOTAVAIL;
+}
+
+static void postpone(struct upstream_server *s, uint64_t now, int r)
+{
+    s->full_until_ns = now + PAUSE_MS * NS_PER_MS;
+    log_error("cannot make a connection to fastcgi server %s: %s", s->text, strerror(-r));
+}
+
 struct upstream_conn *upstream_conn_take(struct upstream *u, struct exchange *x, uint64_t now)
 {
     struct upstream_server *s;
@@ -117,7 +129,9 @@ struct upstream_conn *upstream_conn_take(struct upstream *u, struct exchange *x,
             return c;
         }
         if (r == -EAGAIN)
-            s->full_until_ns = now + FULL_PAUSE_MS * NS_PER_MS; /* unix: the backlog is full */
+            s->full_until_ns = now + PAUSE_MS * NS_PER_MS; /* unix: the backlog is full */
+        else if (is_our_fault(r))
+            postpone(s, now, r);
         else
             upstream_server_failed(u, s, strerror(-r));
     }
