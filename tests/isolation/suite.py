@@ -1,0 +1,376 @@
+#!/usr/bin/python3
+"""The isolation suite: some 130 kinds of request in random order on several workers in parallel. Every answer must be,
+byte for byte, what classic mode answers to the same request; every request reports what it finds of the requests
+before it, and then dirties all of that; no random value may ever come twice; nothing may grow.
+
+As a program: many requests against one mode, for as long as it takes.
+    tests/isolation/suite.py --mode rollback --requests 100000
+    tests/isolation/suite.py --mode worker --requests 1000      # without isolation: shows what leaks
+    tests/isolation/suite.py --help
+"""
+from __future__ import annotations
+
+import argparse
+import base64
+import gzip
+import json
+import os
+import random
+import re
+import shutil
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from lib import account, roles  # noqa: E402
+from lib.httpclient import Closed, Connection, ProtocolError  # noqa: E402
+from lib.sapid import Sapid  # noqa: E402
+from lib.site import Site  # noqa: E402
+from lib.workdir import new_workdir, remove_workdir  # noqa: E402
+
+CLIENTS = 4
+VARIANTS = (1, 2, 3)
+SECRET = "sEcReT"
+FORM = "application/x-www-form-urlencoded"
+# Fields that are not the same every time: the time, the process, the random values, and the framing, which
+# follows the probes and the clock (the client checks it).
+VARYING = {"date", "x-pid", "x-descriptors", "x-random", "content-length", "transfer-encoding"}
+# What PHP-FPM and classic mode leave in the process for the next request: rollback does better.
+CLASSIC_LEAKS = {"openssl errors", "posix error", "blocked signals", "libc", "alarm"}
+# PHP seeds its combined LCG from the clock and the process id in every request: one value in a thousand comes twice.
+CLASSIC_REPEATS = {"lcg_value"}
+# Kinds that take long enough to be asked only now and then.
+HEAVY = {"large_memory": 8, "memory_limit": 8, "large_arrays": 8, "autoload_many": 2, "hot_loop": 2, "openssl": 2, "cycles": 4,
+         "gc_caches": 4, "bcrypt": 4, "argon": 4, "large_output": 2, "pcre": 2, "fork": 4, "shell": 2, "proc_open": 2, "popen": 2,
+         "environment": 2, "sleep": 2}
+
+
+def kinds() -> list[str]:
+    """The names in app/kinds_*.php, in their order."""
+    found = []
+    for path in sorted((HERE / "app").glob("kinds_*.php")):
+        found += re.findall(r"^    '(\w+)' => function", path.read_text(), re.M)
+    return found
+
+
+def make_site(folder: Path) -> Path:
+    """The application with the classes and files it loads late, and a root for each mode."""
+    site = folder / "site"
+    shutil.copytree(HERE / "app", site / "app")
+    for name in ("classic/public", "worker/public", "lazy", "data", "sessions"):
+        (site / name).mkdir(parents=True)
+    for name in ("classic", "worker"):
+        (site / f"app/{name}.php").rename(site / name / "public/index.php")
+    lazy = site / "lazy"
+    for i in range(200):
+        (lazy / f"C{i}.php").write_text(
+            f"<?php namespace Lazy; class C{i} {{ public static int $count = 0; public array $a = ['{i}' => [{i}]];"
+            f" function name() {{ static $n = 'C{i}'; return $n .= '.'; }} }}")
+    for i in range(31):
+        (lazy / f"value{i}.php").write_text(f"<?php\nfunction value{i}() {{ static $s = 0; return ++$s; }}\nreturn {i} + value{i}();\n")
+    (lazy / "left.php").write_text("<?php\nclass LeftByInclude { public static $n = 0; }\n")
+    account.give(site)
+    return site
+
+
+def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=None, worker=None, env=None) -> Sapid:
+    """A server in `mode`: "classic", "worker" (without isolation) or "rollback"."""
+    (folder / mode).mkdir()
+    os.chmod(folder / mode, 0o755)
+    settings = {"display_errors": "1", "html_errors": "0", "log_errors": "0", "ffi.enable": "1", "memory_limit": "128M",
+                "session.save_path": str(site / "sessions"), "session.gc_probability": "0", "opcache.enable": "1",
+                "opcache.max_accelerated_files": "4000", "apc.enabled": "1", "error_reporting": "32767", **(ini or {})}
+    if mode == "classic":
+        return Sapid(Site(root=site / "classic/public", workers=workers, ini=settings, env=env or {}), folder / mode)
+    keys = {"script": str(site / "worker/public/index.php"), "num": workers, **(worker or {})}
+    if mode == "rollback":
+        keys.setdefault("isolation", "rollback")
+    return Sapid(Site(root=site / "worker/public", workers=1, ini=settings, env=env or {}, worker=keys), folder / mode)
+
+
+@dataclass
+class Spec:
+    """One request: what it asks for and what goes with it. `own`: the client, whose files are its own."""
+    kind: str
+    n: int
+    own: int
+
+    def send(self, connection: Connection, secret: str):
+        method, body, headers = "GET", None, {"Cookie": f"secret={secret}"}
+        if self.kind == "post":
+            method, body = "POST", ("&".join(f"f{i}[]=v{i}" for i in range(10 * self.n)) + "&own=1").encode()
+            headers["Content-Type"] = FORM
+        elif self.kind == "json_body":
+            method, body = "POST", json.dumps({"list": list(range(50 * self.n)), "text": "ä" * self.n}).encode()
+            headers["Content-Type"] = "application/json"
+        elif self.kind == "input":
+            method, body = "PUT", b"0123456789" * 10_000 * self.n
+            headers["Content-Type"] = "application/octet-stream"
+        elif self.kind == "cookies":
+            headers["Cookie"] += f"; a={self.n}; b[x]=1; c=%20d"
+        elif self.kind == "upload":
+            method, body = "POST", self._files()
+            headers["Content-Type"] = "multipart/form-data; boundary=b0undary"
+        return connection.request(method, f"/?kind={self.kind}&n={self.n}&own={self.own}", headers, body)
+
+    def _files(self) -> bytes:
+        parts = [f'--b0undary\r\nContent-Disposition: form-data; name="f{i}"; filename="f{i}.txt"\r\n'
+                 f'Content-Type: text/plain\r\n\r\n{str(i) * 20_000 * self.n}\r\n' for i in range(self.n)]
+        return "".join(parts + ["--b0undary--\r\n"]).encode()
+
+
+def answer(r) -> tuple:
+    """Status, fields and body, without the first line, the probes, which are looked at one by one: here is only whether
+    there are any (after memory_limit PHP throws the output away)."""
+    fields = sorted((n.lower(), v) for n, v in r.fields if n.lower() not in VARYING)
+    probes, _, body = r.body.partition(b"\n")
+    return r.status, fields, body, probes != b""
+
+
+class Reference:
+    """What classic mode answers, asked once for each spec and remembered; and what the probes say in a process that has
+    not yet served anybody."""
+
+    def __init__(self, server, specs):
+        self.answers = {}
+        self.probes = json.loads(server.get("/?kind=get&n=1&own=0").body.partition(b"\n")[0])
+        with server.connect(timeout=60) as c:
+            for spec in specs:
+                r = spec.send(c, f"{SECRET}0000000000")
+                self.answers[spec.kind, spec.n, spec.own] = answer(r)
+                if not r.keeps_alive:
+                    raise AssertionError(f"classic mode closed the connection behind {spec}")
+
+    def __getitem__(self, spec: Spec) -> tuple:
+        return self.answers[spec.kind, spec.n, spec.own]
+
+
+@dataclass
+class Result:
+    requests: int = 0
+    seconds: float = 0
+    wrong: list[str] = field(default_factory=list)             # answers unlike the classic one
+    wrong_kinds: Counter = field(default_factory=Counter)
+    leaks: Counter = field(default_factory=Counter)            # probe -> requests that found something
+    strangers: list[str] = field(default_factory=list)         # another request's secret in an answer
+    repeats: Counter = field(default_factory=Counter)          # source of random values -> repeated values
+    values: int = 0
+    broken: list[str] = field(default_factory=list)            # requests without an answer
+    descriptors: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    growth: list[str] = field(default_factory=list)
+    pids: set[int] = field(default_factory=set)
+
+    @property
+    def moved(self) -> dict[int, list[int]]:
+        return {pid: sorted(counts) for pid, counts in self.descriptors.items() if len(counts) > 1}
+
+    def problems(self) -> list[str]:
+        found = [f"{len(self.broken)} without an answer: {self.broken[:3]}"] if self.broken else []
+        if self.wrong:
+            found.append(f"{sum(self.wrong_kinds.values())} wrong answers {dict(self.wrong_kinds)}:\n" + "\n".join(self.wrong[:5]))
+        if self.leaks:
+            found.append(f"leaks: {dict(self.leaks)}")
+        if self.strangers:
+            found.append(f"{len(self.strangers)} answers with the secret of another request: {self.strangers[:3]}")
+        if self.repeats:
+            found.append(f"repeated random values: {dict(self.repeats)}")
+        if self.moved:
+            found.append(f"open descriptors at the start of a request, by process: {dict(list(self.moved.items())[:3])}")
+        return found + self.growth
+
+    def __str__(self) -> str:
+        return (f"{self.requests} requests in {self.seconds:.0f} s on {len(self.pids)} processes, {self.values} random values: "
+                f"{sum(self.wrong_kinds.values())} wrong, {sum(self.leaks.values())} leaks of {len(self.leaks)} probes, "
+                f"{len(self.strangers)} with others' data, {sum(self.repeats.values())} repeats, {len(self.broken)} unanswered, "
+                f"{len(self.growth)} growing")
+
+
+class Suite:
+    def __init__(self, server, reference: Reference, names: list[str], *, seed: int = 1, deaths: bool = False):
+        self.server, self.reference, self.names, self.seed = server, reference, names, seed
+        self.allowed = CLASSIC_LEAKS if not server.site.worker else set()
+        self.weak = CLASSIC_REPEATS if not server.site.worker else set()
+        self.deaths = deaths   # somebody kills workers: an answer may be 502, 503 or missing
+        self.result = Result()
+        self.seen: dict[str, set] = defaultdict(set)
+        self.lock = threading.Lock()
+        self.early: dict[int, tuple] = {}
+
+    def run(self, requests: int, clients: int = CLIENTS) -> Result:
+        begin = time.monotonic()
+        first = max(clients, requests // 4)
+        self._run_clients(first, clients, 0)
+        self.early = self._sizes()
+        self._run_clients(requests - first, clients, 1)
+        self._compare_sizes()
+        self.result.seconds = time.monotonic() - begin
+        return self.result
+
+    def _run_clients(self, requests: int, clients: int, part: int) -> None:
+        share = [requests // clients + (i < requests % clients) for i in range(clients)]
+        threads = [threading.Thread(target=self._client, args=(i, share[i], random.Random(f"{self.seed}-{part}-{i}")))
+                   for i in range(clients)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+
+    def _client(self, own: int, requests: int, dice: random.Random) -> None:
+        connection, order = None, []
+        for i in range(requests):
+            if not order:
+                order = [Spec(k, n, own) for k in self.names for n in VARIANTS if dice.randrange(HEAVY.get(k, 1)) == 0]
+                dice.shuffle(order)
+            spec, secret = order.pop(), f"{SECRET}{own}{dice.getrandbits(36):09x}"
+            try:
+                connection = connection or Connection(self.server.address, timeout=60)
+                r = spec.send(connection, secret)
+                self._judge(spec, r, secret)
+                if not r.keeps_alive:
+                    connection.close()
+                    connection = None
+            except (Closed, ProtocolError, OSError) as e:
+                with self.lock:
+                    self.result.broken.append(f"{spec}: {type(e).__name__} {e}")
+                connection = None
+        if connection:
+            connection.close()
+
+    def _judge(self, spec: Spec, r, secret: str) -> None:
+        probes = r.body.partition(b"\n")[0]
+        found, expected = answer(r), self.reference[spec]
+        with self.lock:
+            result = self.result
+            result.requests += 1
+            if self.deaths and r.status in (502, 503) and expected[0] != r.status:
+                result.broken.append(f"{spec}: {r.status}")
+                return
+            if found != expected:
+                result.wrong_kinds[spec.kind] += 1
+                if len(result.wrong) < 200:
+                    result.wrong.append(self._difference(spec, found, expected))
+            for name in self._leaks(probes) if expected[3] else []:
+                result.leaks[name] += 1
+            if SECRET.encode() in r.body.replace(secret.encode(), b""):
+                result.strangers.append(f"{spec}: {r.body[:200]!r}")
+            self._note_process(r)
+
+    def _note_process(self, r) -> None:
+        pid = r.header("x-pid")
+        if pid is None:
+            return
+        self.result.pids.add(int(pid))
+        if self.server.site.worker:   # classic workers open this and that the first time
+            self.result.descriptors[int(pid)].add(int(r.header("x-descriptors")))
+        for source, value in json.loads(r.header("x-random")).items():
+            self.result.values += 1
+            known = self.seen[source]
+            key = hash(value)
+            if key in known and source not in self.weak:
+                self.result.repeats[source] += 1
+            known.add(key)
+
+    def _leaks(self, found: bytes) -> list[str]:
+        clean = self.reference.probes
+        try:
+            probes = json.loads(found)
+        except ValueError:
+            return [f"(no probes in the answer: {found[:80]!r})"]
+        return [name for name in clean if probes.get(name) != clean[name] and name not in self.allowed]
+
+    @staticmethod
+    def _difference(spec: Spec, found: tuple, expected: tuple) -> str:
+        said = []
+        for what, a, b in zip(("status", "fields", "body", "has probes"), found, expected):
+            if a != b:
+                at = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b))) if what == "body" else 0
+                a, b = (a[max(at - 60, 0):at + 120], b[max(at - 60, 0):at + 120]) if what == "body" else (a, b)
+                said.append(f"{what} {a!r}, classic {b!r}")
+        return f"{spec}: " + "; ".join(said)
+
+    def _sizes(self) -> dict[int, tuple]:
+        """pid -> RSS in KiB, mappings, descriptors of the workers that are idle now."""
+        sizes = {}
+        for pid in roles.workers(self.server):
+            try:
+                sizes[pid] = (int(roles.status_field(pid, "VmRSS").split()[0]),
+                              len(Path(f"/proc/{pid}/maps").read_text().splitlines()), len(os.listdir(f"/proc/{pid}/fd")))
+            except OSError:
+                continue
+        return sizes
+
+    def _compare_sizes(self) -> None:
+        """The largest process now with the largest after a quarter of the requests: one process alone may not have had the
+        largest request then. In classic mode how large processes get is PHP's affair."""
+        now = self._sizes()
+        if not self.server.site.worker or not now or not self.early:
+            return
+        for i, (what, factor, slack) in enumerate((("RSS in KiB", 1.05, 4096), ("mappings", 1.02, 8), ("descriptors", 1.0, 2))):
+            before, after = (max(sizes[i] for sizes in each.values()) for each in (self.early, now))
+            if after > before * factor + slack:
+                self.result.growth.append(f"{what}, largest process: {before} -> {after}")
+
+
+def check_files(site: Path) -> list[str]:
+    """Files that requests left open must have been written to the end and closed."""
+    bad = []
+    for path in (site / "data").glob("*.gz"):
+        try:
+            text = gzip.decompress(path.read_bytes())
+        except (OSError, EOFError) as e:
+            text = repr(e).encode()
+        if text != f"written by {path.stem[-1]}".encode():
+            bad.append(f"{path.name}: {text!r}")
+    for path in (site / "data").glob("*.b64"):
+        if path.read_bytes() != base64.b64encode(f"half a group {path.stem[-1]}".encode()):
+            bad.append(f"{path.name}: {path.read_bytes()!r}")
+    return bad
+
+
+def all_specs(names: list[str], clients: int = CLIENTS) -> list[Spec]:
+    return [Spec(k, n, own) for own in range(clients) for k in names for n in VARIANTS]
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--mode", choices=("classic", "worker", "rollback"), default="rollback")
+    p.add_argument("--requests", type=int, default=5000)
+    p.add_argument("--clients", type=int, default=CLIENTS, help="and as many workers")
+    p.add_argument("--kinds", help="only these, separated by commas")
+    p.add_argument("--seed", type=int, default=int(time.time()))
+    p.add_argument("--jit", action="store_true", help="opcache's tracing JIT")
+    p.add_argument("--pagemap", action="store_true", help="read /proc/self/pagemap, as on kernels without PAGEMAP_SCAN")
+    p.add_argument("--verify", action="store_true", help="compare every page with the image after every rollback")
+    options = p.parse_args()
+    names = options.kinds.split(",") if options.kinds else kinds()
+    folder = new_workdir()
+    site = make_site(folder)
+    ini = {"opcache.jit_buffer_size": "32M", "opcache.jit": "tracing"} if options.jit else {}
+    classic = start(folder, site, "classic", workers=1)
+    reference = Reference(classic, all_specs(names, options.clients))
+    classic.stop()
+    shutil.rmtree(folder / "classic")
+    server = start(folder, site, options.mode, workers=options.clients, ini=ini, env=environment(options))
+    print(f"{len(names)} kinds, seed {options.seed}, log {server.process.log_path}", flush=True)
+    suite = Suite(server, reference, names, seed=options.seed)
+    result = suite.run(options.requests, options.clients)
+    problems = result.problems() + check_files(site) + server.errors()[:5]
+    server.stop()
+    print(*problems, result, sep="\n")
+    if not problems:
+        remove_workdir(folder)
+    return 1 if problems else 0
+
+
+def environment(options) -> dict[str, str]:
+    return {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The isolation suite, short: see suite.py, and RESULT.md for the long runs."""
+import shutil
+
+import pytest
+
+from lib.workdir import new_workdir, remove_workdir
+from isolation.suite import Reference, Suite, all_specs, check_files, kinds, make_site, start
+
+pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
+
+
+@pytest.fixture(scope="module")
+def application():
+    """The site, and what classic mode answers to everything."""
+    folder = new_workdir()
+    site = make_site(folder)
+    server = start(folder, site, "classic", workers=1)
+    reference = Reference(server, all_specs(kinds()))
+    server.stop()
+    shutil.rmtree(folder / "classic")
+    yield folder, site, reference
+    remove_workdir(folder)
+
+
+@pytest.fixture
+def run(application):
+    """run(mode, requests, ...) -> what Suite.run() found, files included."""
+    folder, site, reference = application
+
+    def go(mode, requests, **options):
+        server = start(folder, site, mode, **options)
+        try:
+            suite = Suite(server, reference, kinds())
+            result = suite.run(requests)
+            result.growth += check_files(site)
+        finally:
+            server.stop()
+            shutil.rmtree(folder / mode)
+        return result
+    return go
+
+
+def test_classic_mode_is_its_own_oracle(run):
+    result = run("classic", 2000)
+    assert not result.problems(), "\n".join(result.problems())
+    assert result.requests == 2000 and result.values > 20_000
+
+
+def test_the_suite_sees_what_worker_mode_leaks(run):
+    """Without this the zeros of the other tests would prove nothing."""
+    result = run("worker", 400)
+    assert len(result.leaks) >= 40 and result.strangers and result.wrong
+    assert {"mt_rand", "shuffle", "str_shuffle"} <= set(result.repeats)
