@@ -122,6 +122,8 @@ static void on_timer(struct loop_timer *timer)
     case CONN_WAIT:
         /* In the queue too long: the request never ran. A running one has no deadline here, unless
          * its client does not take what it was sent. */
+        if (queue_wait_goes_on(c->exchange))
+            return;
         if (exchange_withdraw(c->exchange)) {
             t->count.queue_timeouts++;
             respond_status(c->exchange, 503, STR("Retry-After: 5\r\n"));

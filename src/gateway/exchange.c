@@ -515,7 +515,7 @@ static void push(struct exchange *x, struct backend *b)
     } else if (r < 0) {
         wait_for_pool(x);
     } else {
-        conn_deadline(x->conn, b->pool->config->pools[x->pool].queue_timeout_ms);
+        queue_wait_begin(x);
     }
 }
 

@@ -122,6 +122,7 @@ struct pool_link {
     _Atomic bool fell_back;        /* to FastCGI, after too many crashes */
     uint64_t crashes[CRASHES_MAX]; /* when the last ones were: a ring; first thread */
     uint32_t n_crashes;
+    _Atomic uint64_t hang_told_ns; /* queue_wait.c */
     uint32_t idle_threads;     /* threads without a request of this generation while it drains */
     uint32_t removed_threads;  /* threads that have let go of it */
     struct loop_timer overdue; /* request_timeout; first thread */
@@ -184,6 +185,8 @@ struct exchange {
     uint64_t body_spooled; /* of them in body_fd */
     int early_status;      /* answer to give once the body was discarded */
     uint32_t limit_ms;     /* request_timeout of its route, 0: the pool's */
+    uint64_t waited_ms;    /* in the queue, up to the timer's last look */
+    uint32_t wait_step_ms; /* until its next one */
 
     /* answer */
     int status;
@@ -385,6 +388,8 @@ struct route route_find(struct exchange *x);
 /* respond.c */
 /* Complete answer of our own with a short HTML body. `extra`: header lines or STR_NONE. */
 void respond_status(struct exchange *x, int status, struct str extra);
+/* The same with a sentence for the developer; Retry-After: 5. */
+void respond_explained(struct exchange *x, int status, const char *sentence);
 /* For a request that could not be parsed: answers and closes. */
 void respond_error(struct conn *c, enum http_error e);
 void respond_redirect(struct exchange *x, struct str path);
@@ -422,6 +427,11 @@ void backend_report_drained(struct backend *b);
 struct backend *backend_find(struct gateway_thread *t, const struct pool_link *link);
 /* Waiting requests of a pool go to its newly active generation. */
 void backend_take_waiting(struct backend *b);
+
+/* queue_wait.c: the timer of a request that waits for an idle worker. */
+void queue_wait_begin(struct exchange *x);
+/* On the timer. True: it waits on, or was answered. False: its time is up, or it waits no more. */
+bool queue_wait_goes_on(struct exchange *x);
 
 /* spool.c */
 /* Unlinked file in spool_dir: descriptor or -errno. */

@@ -354,7 +354,8 @@ static void send_head(struct exchange *x, struct str body)
     t->head.head = t->head.tail = 0;
 }
 
-static size_t error_page(char *page, size_t size, int status, const struct exchange *x)
+static size_t error_page(char *page, size_t size, int status, const char *sentence,
+                         const struct exchange *x)
 {
     char id[REQUEST_ID_BYTES + 1] = "";
 
@@ -363,8 +364,9 @@ static size_t error_page(char *page, size_t size, int status, const struct excha
     int n =
         snprintf(page, size,
                  "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>%d %s</title>\n"
-                 "<h1>%d %s</h1>\n%s%s%s</html>\n",
+                 "<h1>%d %s</h1>\n%s%s%s%s%s%s</html>\n",
                  status, http_status_reason(status), status, http_status_reason(status),
+                 *sentence ? "<p>" : "", sentence, *sentence ? "</p>\n" : "",
                  id[0] ? "<p>Request " : "", id, id[0] ? "</p>\n" : "");
     return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
 }
@@ -386,10 +388,10 @@ static void put_own_head(struct exchange *x, int status, struct str extra, size_
     put_str(t, STR("\r\n"));
 }
 
-void respond_status(struct exchange *x, int status, struct str extra)
+static void respond_page(struct exchange *x, int status, struct str extra, const char *sentence)
 {
-    char page[512];
-    size_t n = status_has_body(status) ? error_page(page, sizeof(page), status, x) : 0;
+    char page[1024];
+    size_t n = status_has_body(status) ? error_page(page, sizeof(page), status, sentence, x) : 0;
 
     CHECK_MAGIC(x, EXCHANGE_MAGIC);
     DCHECK(!x->head_sent);
@@ -400,6 +402,16 @@ void respond_status(struct exchange *x, int status, struct str extra)
     if (x->conn->busy)
         return; /* conn_advance looks at it as soon as this returns */
     thread_resume(x->conn->thread, x->conn);
+}
+
+void respond_status(struct exchange *x, int status, struct str extra)
+{
+    respond_page(x, status, extra, "");
+}
+
+void respond_explained(struct exchange *x, int status, const char *sentence)
+{
+    respond_page(x, status, STR("Retry-After: 5\r\n"), sentence);
 }
 
 void respond_redirect(struct exchange *x, struct str path)

@@ -38,7 +38,7 @@ enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 10000,
     RENEW_MIN_MS = 10000,       /* between two wishes for a new generation */
-    BOOT_FIRST_MS = 10000,      /* how long a server that starts waits for its worker script */
+    BOOT_FIRST_MS = 5000,       /* how long a server that starts waits for its worker script */
     BOOT_NEXT_MS = 60000,       /* and a reload, while the old generation serves */
     GATEWAY_PATIENCE_MS = 5000, /* how long a full socket to the gateway may stay full */
     FDS_MAX = 2 + CHANNEL_THREADS_MAX,

@@ -470,6 +470,73 @@ def test_a_missing_script_is_said(launch, workdir):
     assert re.search(r"worker script .*/none\.php cannot be opened: No such file or directory", s.log_text())
 
 
+@pytest.fixture
+def hanging(launch, workdir):
+    """A server whose script waits in its boot until the file `go` is there; before, it makes `boots-PID`, afterwards `booted-PID`."""
+    root = workdir / "site"
+    root.mkdir()
+    (root / "w.php").write_text("<?php touch(__DIR__ . '/boots-' . getmypid()); while (!file_exists(__DIR__ . '/go')) { clearstatcache(); "
+                                "usleep(20000); } touch(__DIR__ . '/booted-' . getmypid()); while (frankenphp_handle_request(function () { if (isset($_GET['exit'])) exit('bye'); "
+                                "echo 'booted'; }));")
+    account.give(root)
+
+    def start(**options):
+        return launch(root, workers=1, worker={"script": str(root / "w.php"), "num": 2}, expect_errors=True, **options), root
+    return start
+
+
+def test_a_boot_that_hangs_is_500_within_ten_seconds(hanging):
+    s, root = hanging()
+    begin = time.monotonic()
+    with ThreadPoolExecutor(3) as threads:
+        answers = list(threads.map(lambda _: s.get("/x"), range(3)))
+    assert time.monotonic() - begin < 10
+    assert all(r.status == 500 and r.header("retry-after") == "5" and "worker script" not in r.text for r in answers)
+    assert s.log_text().count("has called frankenphp_handle_request() yet") == 1, "told once, not for every request"
+    (root / "go").write_text("")
+    wait_until(lambda: s.get("/x").text == "booted", "the end of the boot", 12)
+
+
+def test_a_script_that_hangs_when_it_starts_again_is_500(hanging):
+    s, root = hanging()
+    (root / "go").write_text("")
+    wait_until(lambda: s.get("/x").text == "booted", "the first boot", 12)
+    pids = lambda name="boots": len(list(root.glob(f"{name}-*")))
+    wait_until(lambda: pids("booted") == 2, "both processes")
+    (root / "go").unlink()
+    for path in root.glob("boots-*"):
+        path.unlink()
+    for n in (1, 2):
+        assert s.get("/x?exit").text == "bye"
+        wait_until(lambda: pids() == n, "the next boot")
+    begin = time.monotonic()
+    assert s.get("/x").status == 500 and time.monotonic() - begin < 10
+    (root / "go").write_text("")
+    wait_until(lambda: s.get("/x").text == "booted", "the end of the boot", 12)
+
+
+def test_a_boot_that_hangs_does_not_delay_the_end(launch, hanging):
+    s, _ = hanging(server={"drain_timeout": "30s"})
+    launch.started.clear()
+    begin = time.monotonic()
+    s.stop()
+    assert time.monotonic() - begin < 4
+
+
+def test_a_boot_that_hangs_is_explained_with_dev(hanging):
+    s, _ = hanging(dev=True)
+    r = s.get("/x")
+    assert r.status == 500 and "has not called frankenphp_handle_request() yet" in r.text
+
+
+def test_a_busy_script_is_no_hanging_one(launch, scripts):
+    """Requests that wait behind a long one are not refused."""
+    s = start(launch, scripts)
+    with ThreadPoolExecutor(3) as threads:
+        answers = list(threads.map(lambda i: s.get(f"/slow?ms=2600&path={scripts}/sessions/busy{i}"), range(3)))
+    assert [r.status for r in answers] == [200, 200, 200]
+
+
 # --- development ----------------------------------------------------------------------------------
 
 def dev(launch, workdir, *, code="<?php require __DIR__ . '/../src/hello.php'; "

@@ -37,7 +37,7 @@ class Sapid(Server):
             self.fpm = Fpm(site, folder)
         self.config_path = folder / "sapid.toml"
         self.config_path.write_text(toml.document(self._tables()) + self._routes())
-        self.process = Process([binary(), "serve", "--config", self.config_path],
+        self.process = Process([binary(), "serve", "--config", self.config_path, *(["--dev"] if site.dev else [])],
                                folder / "sapid.log", cwd=str(folder), name="sapid",
                                env={"LSAN_OPTIONS": os.environ.get("LSAN_OPTIONS", ""),
                                     "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", ""),

@@ -25,6 +25,7 @@ class Site:
     internal: tuple[str, ...] = ()                           # URL prefixes that must not be served
     routes: list[dict] = field(default_factory=list)         # [[route]] tables; sapid only
     pools: dict[str, dict] = field(default_factory=dict)     # [pool.NAME] tables; sapid only
+    dev: bool = False                                        # `sapid serve --dev`
 
 
 class Server:

@@ -115,6 +115,9 @@ int loop_run(const struct engine_worker *w);
 bool loop_is_on(void);
 /* The script runs and has not asked for a request yet: what it prints is for the error page. */
 bool loop_boots(void);
+/* The same for a signal handler: the process may end at any instruction, nobody's request is in it.
+ */
+bool loop_is_idle_in_boot(void);
 void loop_keep_output(struct str text);
 void loop_after_fork(void);
 PHP_FUNCTION(frankenphp_handle_request);

@@ -40,6 +40,7 @@ static struct {
     uint64_t served;           /* by this process */
     uint64_t run;              /* requests taken since the script was started last */
     bool booted;               /* it has asked for its first request */
+    volatile bool boots;       /* it runs and has not: no request of anybody is in this process */
     bool in_request;           /* the channel's request is ours and not yet done */
     bool shut;                 /* the request of before has been put away; no output is expected */
     bool over;                 /* no more requests for this process */
@@ -62,6 +63,11 @@ bool loop_is_on(void)
 bool loop_boots(void)
 {
     return loop.worker && !loop.booted;
+}
+
+bool loop_is_idle_in_boot(void)
+{
+    return loop.boots;
 }
 
 void loop_keep_output(struct str text)
@@ -392,6 +398,7 @@ PHP_FUNCTION(frankenphp_handle_request)
     if (!loop.shut && !end_request()) /* the boot's */
         zend_bailout();
     if (!loop.booted) {
+        loop.boots = false;
         loop.booted = true;
         atomic_store_explicit(&loop.worker->loop->booted[loop.worker->index], 1,
                               memory_order_relaxed);
@@ -478,7 +485,9 @@ static bool run_script(void)
     loop.booted = loop.shut = loop.in_request = false;
     boot_output.n = 0;
     pretend_request();
+    loop.boots = true;
     healthy = script_run(loop.worker->loop->script);
+    loop.boots = false;
     if (worker_is_copy())
         _exit(EG(exit_status));
     if (request.active) /* exit(), a fatal error, or a boot that failed */

@@ -39,7 +39,8 @@ static void on_drain(int signo)
 {
     (void)signo;
     drains = 1;
-    if (!worker) /* not yet granted: nothing to finish */
+    if (!worker ||
+        loop_is_idle_in_boot()) /* not yet granted, or no request here: nothing to finish */
         _exit(ENGINE_EXIT_OK);
     channel_worker_drain(worker);
 }
