@@ -18,6 +18,11 @@
  * other processes) is kept: snapshot_keep_alloc(), snapshot_keep_range(). The rooms of this house
  * that live through rollbacks keep their state there, and only there.
  *
+ * There must be exactly one copy of this room in a process, in the program itself: it defines mmap,
+ * munmap, mprotect, mremap, pthread_create and getpid in libc's stead. Programs take it whole
+ * (meson: snapshot_dep, export_dynamic); shared objects such as the engine module include this
+ * header, do not link the library, and find the program's symbols when they are loaded.
+ *
  * Algorithm, figures and pitfalls: docs/snapshot-internals.md; vocabulary:
  *   region   a writable private mapping that is part of the image
  *   hot      page that jobs dirty again and again: copied back by memcpy, without asking
@@ -36,6 +41,9 @@
 #include <sys/types.h>
 
 #include "base/check.h"
+
+/* Found by shared objects in the program; the rest of the room is hidden. */
+#pragma GCC visibility push(default)
 
 struct snapshot_options {
     bool verify;         /* compare every page with the image after every rollback: aborts if not */
@@ -111,6 +119,14 @@ MUST_USE int snapshot_rollback(struct snapshot_refusal *ret);
  * own. The child's pid, 0 in the child, -errno. */
 MUST_USE pid_t snapshot_fork(bool sibling);
 
+/* How many rollbacks this process has seen: what must be unique after each of them (seeds) mixes it
+ * with the process id. */
+uint64_t snapshot_generation(void);
+/* Libraries that detect a fork by getpid() (OpenSSL's random generator): code of those whose file
+ * name begins with this ("libcrypto.so") gets another answer after every rollback, never a pid that
+ * is in use. Call it before snapshot_take(). How many libraries that were; -ENOSPC. */
+MUST_USE int snapshot_detect_by_pid(const char *library);
+
 /* What it cost, exactly; counted by each process in kept memory. */
 struct snapshot_stats {
     uint64_t image_bytes, regions; /* of the image */
@@ -120,12 +136,15 @@ struct snapshot_stats {
     uint64_t hot_copied, cold_dropped; /* pages, in all */
     uint64_t last_hot, last_cold;      /* pages, in the last rollback */
     uint64_t last_ns, total_ns;        /* time of rollbacks, CLOCK_MONOTONIC */
-    uint64_t slow_kernel;              /* rollbacks that had to look at mappings or descriptors */
+    uint64_t slow_maps, slow_fds;      /* rollbacks that had to look at each mapping, descriptor */
+    uint64_t arena_zeroed;             /* pages a job had mapped for itself */
     uint64_t fds_closed, fds_restored, maps_removed;
 };
 void snapshot_stats(struct snapshot_stats *ret);
 /* Pages the present job has dirtied so far, by region; for reports, slow. `each` gets whole runs.
  */
 int snapshot_dirty(void (*each)(void *context, const void *addr, size_t bytes), void *context);
+
+#pragma GCC visibility pop
 
 #endif

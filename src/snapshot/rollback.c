@@ -1,0 +1,300 @@
+/*
+ * Rollback: kernel state first, as long as it still can be refused; then memory, on the room's own
+ * stack and without libc; then the registers. What a job pays for is what it dirtied: hot pages are
+ * compared with the image and copied, cold ones are looked for only when the process took faults.
+ */
+#include <errno.h>
+#include <time.h>
+
+#include "snapshot/arena_int.h"
+
+enum {
+    PROMOTE_WITHIN = 256,     /* a page dirtied twice within so many rollbacks becomes hot */
+    PROMOTE_WITHIN_BURST = 4, /* after a job that dirtied much */
+    BURST_PAGES = 1024,
+    HOT_CHEAP_PAGES = 512, /* above it pages leave the sooner */
+    HOT_LEAST_AGE = 16,
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    raw2(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static const char *image_of(uint64_t page)
+{
+    return snapshot_self->view + page * PAGE_BYTES;
+}
+
+/* A page with holes, piece by piece. */
+static void copy_around_holes(uintptr_t at, const char *image)
+{
+    const struct snapshot_self *s = snapshot_self;
+    uintptr_t from = at, end = at + PAGE_BYTES;
+
+    for (uint32_t i = 0; i < s->n_holes && from < end; i++) {
+        const struct range *h = &s->holes[i];
+        if (h->end <= from || h->start >= end)
+            continue;
+        if (h->start > from)
+            snapshot_copy((void *)from, image + (from - at), h->start - from);
+        from = h->end;
+    }
+    if (from < end)
+        snapshot_copy((void *)from, image + (from - at), end - from);
+}
+
+static void drop(uintptr_t start, uintptr_t end)
+{
+    long rc = raw_madvise(start, end - start, MADV_DONTNEED);
+
+    CHECKF(rc == 0, "MADV_DONTNEED %lx-%lx: %ld", (unsigned long)start, (unsigned long)end, rc);
+}
+
+/* For how many rollbacks a hot page may be found unchanged. */
+static uint32_t hot_age(const struct snapshot_self *s)
+{
+    uint64_t age = s->options.hot_period;
+
+    if (s->n_hot > HOT_CHEAP_PAGES)
+        age = age * HOT_CHEAP_PAGES / s->n_hot;
+    return age < HOT_LEAST_AGE ? HOT_LEAST_AGE : (uint32_t)age;
+}
+
+static void restore_hot(uint32_t turn)
+{
+    struct snapshot_self *s = snapshot_self;
+    uint32_t age = hot_age(s), n = 0;
+    uint64_t copied = 0;
+
+    for (uint32_t i = 0; i < s->n_hot; i++) {
+        struct hot_page h = s->hot[i];
+        const char *image = image_of(h.page);
+        if (unlikely(s->kind[h.page] == PAGE_PINNED)) {
+            copy_around_holes(h.at, image);
+            copied++;
+        } else if (!snapshot_same((const void *)h.at, image, PAGE_BYTES)) {
+            snapshot_copy((void *)h.at, image, PAGE_BYTES);
+            h.changed = turn;
+            copied++;
+        } else if (unlikely(turn - h.changed > age)) {
+            s->kind[h.page] = PAGE_COLD;
+            s->dirty[h.page] = 0;
+            drop(h.at, h.at + PAGE_BYTES);
+            continue;
+        }
+        s->hot[n++] = h;
+    }
+    s->n_hot = n;
+    s->stats.last_hot = copied;
+    s->stats.hot_copied += copied;
+}
+
+/* --- cold pages ------------------------------------------------------------------------------- */
+
+struct scan {
+    uint32_t turn, within, region;
+    uint64_t found;
+    bool learn; /* what it finds was dirtied by a job, not before a fork */
+    struct range dropping;
+};
+
+static void drop_later(struct scan *c, uintptr_t at)
+{
+    if (c->dropping.end == at) {
+        c->dropping.end += PAGE_BYTES;
+        return;
+    }
+    if (c->dropping.end)
+        drop(c->dropping.start, c->dropping.end);
+    c->dropping = (struct range){ at, at + PAGE_BYTES };
+}
+
+static void cold_page(struct scan *c, uintptr_t at, uint32_t page)
+{
+    struct snapshot_self *s = snapshot_self;
+
+    if (s->kind[page] != PAGE_COLD)
+        return;
+    if (++c->found == BURST_PAGES)
+        c->within = PROMOTE_WITHIN_BURST;
+    if (c->learn && s->dirty[page] && c->turn - s->dirty[page] <= c->within &&
+        s->n_hot < s->options.hot_max) {
+        s->kind[page] = PAGE_HOT;
+        s->hot[s->n_hot++] = (struct hot_page){ at, page, c->turn };
+        snapshot_copy((void *)at, image_of(page), PAGE_BYTES);
+        return;
+    }
+    if (c->learn)
+        s->dirty[page] = c->turn;
+    drop_later(c, at);
+}
+
+static void cold_run(struct scan *c, uintptr_t start, uintptr_t end)
+{
+    const struct snapshot_self *s = snapshot_self;
+
+    while (start < end && c->region < s->n_regions) {
+        const struct region *r = &s->regions[c->region];
+        if (start >= r->end) {
+            c->region++;
+            continue;
+        }
+        uintptr_t at = start > r->start ? start : r->start;
+        uintptr_t stop = end < r->end ? end : r->end;
+        uint32_t page = (uint32_t)(r->page + (at - r->start) / PAGE_BYTES);
+        for (; at < stop; at += PAGE_BYTES)
+            cold_page(c, at, page++);
+        if (end <= r->end)
+            return;
+        start = r->end;
+    }
+}
+
+static void restore_cold(uint32_t turn, bool learn)
+{
+    struct snapshot_self *s = snapshot_self;
+    struct scan c = { .turn = turn, .within = PROMOTE_WITHIN, .learn = learn };
+    struct dirty_runs d;
+
+    for (uint32_t i = 0; i < s->n_spans; i++) {
+        pagemap_start(&d, s->spans[i].start, s->spans[i].end);
+        while (pagemap_next(&d))
+            for (uint32_t k = 0; k < d.n; k++)
+                cold_run(&c, d.run[k].start, d.run[k].end);
+    }
+    if (c.dropping.end)
+        drop(c.dropping.start, c.dropping.end);
+    s->stats.scans++;
+    s->stats.last_cold = c.found;
+    s->stats.cold_dropped += c.found;
+}
+
+void snapshot_each_gap(uintptr_t start, uintptr_t end, bool drop_them,
+                       void (*each)(uintptr_t start, uintptr_t end, bool drop))
+{
+    const struct snapshot_self *s = snapshot_self;
+
+    for (uint32_t i = 0; i < s->n_regions && start < end; i++) {
+        const struct region *r = &s->regions[i];
+        if (r->end <= start || r->start >= end)
+            continue;
+        if (r->start > start)
+            each(start, r->start, drop_them);
+        start = r->end;
+    }
+    if (start < end)
+        each(start, end, drop_them);
+}
+
+/* --- the call --------------------------------------------------------------------------------- */
+
+struct rolling {
+    struct snapshot_refusal *refusal;
+    uint64_t started_ns, faults;
+};
+
+static void restore_memory(uint64_t faults)
+{
+    struct snapshot_self *s = snapshot_self;
+    uint32_t turn = (uint32_t)++s->stats.rollbacks;
+
+    s->stats.last_cold = 0;
+    restore_hot(turn);
+    if (faults != s->faults || s->scan_next)
+        restore_cold(turn, !s->scan_next);
+    s->scan_next = false;
+    snapshot_arena_rollback();
+    for (uint32_t i = 0; i < s->n_wiped; i++)
+        drop(s->wiped[i].start, s->wiped[i].end);
+    snapshot_copy((void *)s->stack.start, s->stack_copy, s->stack.end - s->stack.start);
+    s->generation++;
+}
+
+static long roll(void *arg)
+{
+    struct snapshot_self *s = snapshot_self;
+    const struct rolling r = *(const struct rolling *)arg;
+    int rc = 0;
+
+    if (s->pid != (pid_t)raw1(SYS_getpid, 0)) {
+        s->scan_next = true;
+        rc = fds_open_own();
+        if (rc < 0)
+            return snapshot_refuse(r.refusal, SNAPSHOT_SYSTEM, -rc, "/proc after a fork");
+    }
+    rc = kernel_state_restore(r.refusal);
+    if (rc < 0)
+        return rc;
+    restore_memory(r.faults);
+    if (s->options.verify)
+        snapshot_verify();
+    s->stats.last_ns = now_ns() - r.started_ns;
+    s->stats.total_ns += s->stats.last_ns;
+    s->faults = kernel_faults();
+    snapshot_context_resume(&s->context);
+}
+
+int snapshot_rollback(struct snapshot_refusal *ret)
+{
+    struct snapshot_self *s = snapshot_self;
+    uint64_t all = UINT64_MAX, before = 0;
+
+    CHECK(s && s->magic == SELF_MAGIC);
+    if (!s->frozen)
+        return snapshot_refuse(ret, SNAPSHOT_SYSTEM, EINVAL, "there is no image to go back to");
+    struct rolling r = { ret, now_ns(), kernel_faults() };
+    raw4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&before, 8);
+    int rc = (int)snapshot_call_on((void *)s->own_stack_top, roll, &r);
+    raw4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, 8);
+    return rc;
+}
+
+/* --- reports ---------------------------------------------------------------------------------- */
+
+static bool is_changed(uintptr_t at)
+{
+    const struct snapshot_self *s = snapshot_self;
+
+    for (uint32_t i = 0; i < s->n_regions; i++) {
+        const struct region *r = &s->regions[i];
+        if (at < r->start || at >= r->end)
+            continue;
+        uint64_t page = r->page + (at - r->start) / PAGE_BYTES;
+        return s->kind[page] != PAGE_SCRATCH &&
+               !snapshot_same((const void *)at, image_of(page), PAGE_BYTES);
+    }
+    return false;
+}
+
+int snapshot_dirty(void (*each)(void *context, const void *addr, size_t bytes), void *context)
+{
+    struct snapshot_self *s = snapshot_self;
+    struct range run = { 0, 0 };
+    struct dirty_runs d;
+
+    CHECK(s && s->magic == SELF_MAGIC);
+    if (!s->frozen)
+        return -EINVAL;
+    for (uint32_t i = 0; i < s->n_spans; i++) {
+        pagemap_start(&d, s->spans[i].start, s->spans[i].end);
+        while (pagemap_next(&d)) {
+            for (uint32_t k = 0; k < d.n; k++) {
+                for (uintptr_t at = d.run[k].start; at < d.run[k].end; at += PAGE_BYTES) {
+                    if (!is_changed(at))
+                        continue;
+                    if (run.end && run.end != at)
+                        each(context, (const void *)run.start, run.end - run.start);
+                    run.start = run.end == at ? run.start : at;
+                    run.end = at + PAGE_BYTES;
+                }
+            }
+        }
+    }
+    if (run.end)
+        each(context, (const void *)run.start, run.end - run.start);
+    return 0;
+}
