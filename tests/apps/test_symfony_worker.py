@@ -21,21 +21,21 @@ PACKAGE = Path(__file__).resolve().parents[2] / "packaging" / "php"
 
 
 class Database:
-    """The tests name the database of classic mode; here they mean ours."""
+    """The tests name the database of classic mode; here they mean another."""
 
-    def __init__(self, db):
-        self.db = db
+    def __init__(self, db, name):
+        self.db, self.name = db, name
 
     def __getattr__(self, name):
         return getattr(self.db, name)
 
     def sql(self, statement, database=None):
-        return self.db.sql(statement, DATABASE if database == "symfony" else database)
+        return self.db.sql(statement, self.name if database == "symfony" else database)
 
 
 @pytest.fixture(scope="module")
 def mariadb(mariadb):
-    return Database(mariadb)
+    return Database(mariadb, DATABASE)
 
 
 @pytest.fixture(scope="module")

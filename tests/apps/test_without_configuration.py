@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from lib import account, ports, sapid
+from lib import account, composer, ports, sapid
 from lib.dokuwiki import make_dokuwiki
 from lib.httpclient import Session
 from lib.pages import check_page
 from lib.process import Process, accepts
-from lib.symfony import SOURCE as SYMFONY, link_or_copy, vendor
+from lib.symfony import SOURCE as SYMFONY, packages
 
 pytestmark = pytest.mark.sapid_only
 
@@ -58,7 +58,7 @@ def test_dokuwiki(serve, workdir):
 def test_symfony(serve, workdir):
     folder = workdir / "app"
     shutil.copytree(SYMFONY, folder)
-    shutil.copytree(vendor() / "vendor", folder / "vendor", copy_function=link_or_copy, symlinks=True)
+    shutil.copytree(composer.vendor("symfony", packages()), folder / "vendor", copy_function=composer.link_or_copy, symlinks=True)
     env = {"APP_ENV": "prod", "APP_SECRET": "x", "DATABASE_URL": "mysql://nobody:x@127.0.0.1:1/x?serverVersion=10.11.0-MariaDB"}
     (folder / "sapid.toml").write_text("[php]\nenv = { " + ", ".join(f'{k} = "{v}"' for k, v in env.items()) + " }\n")
     os.mkdir(folder / "var")

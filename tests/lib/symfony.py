@@ -1,58 +1,48 @@
 """The Symfony application of tests/apps/symfony: packages by Composer, database schema, rows."""
-import hashlib
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from lib import account
+from lib import account, composer
 
 SOURCE = Path(__file__).resolve().parents[1] / "apps" / "symfony"
-CACHE = Path(os.environ.get("SAPID_TEST_CACHE", f"/var/tmp/sapid-test-cache-{os.geteuid()}"))
+# Packagist does not give symfony/runtime here; Debian has version 5.4. Composer installs it from there as the plugin
+# that it is, and sapid/runtime from packaging/php.
+DEBIAN_RUNTIME = Path("/usr/share/php/Symfony/Component/Runtime")
+RUNTIME = {
+    "require": {"symfony/runtime": "*", "sapid/runtime": "@dev"},
+    "repositories": [
+        {"type": "package",
+         "package": {"name": "symfony/runtime", "version": "5.4.53", "type": "composer-plugin",
+                     "require": {"composer-plugin-api": "^2.0"}, "dist": {"type": "path", "url": str(DEBIAN_RUNTIME)},
+                     "autoload": {"psr-4": {"Symfony\\Component\\Runtime\\": ""}},
+                     "extra": {"class": "Symfony\\Component\\Runtime\\Internal\\ComposerPlugin"}}},
+        {"type": "path", "url": str(composer.PACKAGE), "options": {"symlink": False}}],
+    "config": {"allow-plugins": {"symfony/runtime": True}},
+}
 
 
-def make_readable(folder: Path) -> None:
-    """Archives may carry modes that only their owner can read; PHP runs as somebody else."""
-    for path, _, files in os.walk(folder):
-        os.chmod(path, 0o755)
-        for name in files:
-            os.chmod(os.path.join(path, name), 0o644, follow_symlinks=True)
-
-
-def vendor() -> Path:
-    """Folder with composer.json and vendor/, installed from Packagist once for each composer.json."""
-    key = hashlib.sha256((SOURCE / "composer.json").read_bytes()).hexdigest()[:16]
-    folder = CACHE / f"symfony-{key}"
-    if not (folder / "vendor/autoload.php").exists():
-        building = CACHE / f"symfony-{key}.{os.getpid()}"
-        building.mkdir(parents=True)
-        shutil.copy(SOURCE / "composer.json", building)
-        done = subprocess.run(["composer", "install", "--no-interaction", "--no-progress", "--no-dev", "--prefer-dist"], cwd=building,
-                              env={**os.environ, "COMPOSER_ALLOW_SUPERUSER": "1", "XDEBUG_MODE": "off"},
-                              capture_output=True, text=True, timeout=600)
-        if done.returncode != 0:
-            shutil.rmtree(building)
-            raise RuntimeError(f"composer install failed for {SOURCE}/composer.json:\n{done.stdout}\n{done.stderr}")
-        make_readable(building)
-        shutil.rmtree(folder, ignore_errors=True)
-        building.rename(folder)
-    return folder
-
-
-def link_or_copy(source, target):
-    try:
-        os.link(source, target)
-    except OSError:   # another file system, or not our file
-        shutil.copy2(source, target)
+def packages(runtime: bool = False) -> dict:
+    """The application's composer.json."""
+    plain = json.loads((SOURCE / "composer.json").read_text())
+    if not runtime:
+        return plain
+    return {**plain, **RUNTIME, "require": {**plain["require"], **RUNTIME["require"]},
+            "config": {**plain["config"], **RUNTIME["config"]}}
 
 
 class SymfonyApp:
-    """A copy of the application in `root`, with a database of its own."""
+    """A copy of the application in `root`, with a database of its own; with `runtime` also with symfony/runtime and
+    sapid/runtime, and with the public/index.php of Symfony's own template."""
 
-    def __init__(self, root: Path, db, php: list, database: str = "symfony"):
+    def __init__(self, root: Path, db, php: list, database: str = "symfony", runtime: bool = False):
         self.root, self.php = root, php
         shutil.copytree(SOURCE, root)
-        shutil.copytree(vendor() / "vendor", root / "vendor", copy_function=link_or_copy, symlinks=True)
+        if runtime:
+            (root / "public/runtime.php").rename(root / "public/index.php")
+        shutil.copytree(composer.vendor("symfony", packages(runtime)), root / "vendor", copy_function=composer.link_or_copy, symlinks=True)
         for name in ("var/cache", "var/log", "var/sessions", "var/uploads"):
             (root / name).mkdir(parents=True)
         db.create(database)

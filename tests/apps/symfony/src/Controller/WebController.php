@@ -22,6 +22,16 @@ class WebController extends AbstractController
         return new Response((string) $session->get('n'), headers: ['Content-Type' => 'text/plain']);
     }
 
+    /** Which run of the kernel this is, and how many requests it has seen: 1 in classic mode. */
+    #[Route('/life', methods: 'GET')]
+    public function life(): Response
+    {
+        static $kernel, $requests = 0;
+        $kernel ??= bin2hex(random_bytes(4));
+
+        return new JsonResponse(['pid' => getmypid(), 'kernel' => $kernel, 'requests' => ++$requests, 'mode' => $_SERVER['APP_RUNTIME_MODE'] ?? '']);
+    }
+
     #[Route('/boom', methods: 'GET')]
     public function boom(): Response
     {
