@@ -13,14 +13,14 @@
  *                           the boot memfd of that generation: its configuration and document root;
  *                           text = document root; of a pool with use_fpm only
  *                           the memfd), POOL_ACTIVATE, POOL_REMOVE, LISTEN, DRAIN,
+ *                           FELL_BACK (after POOL_ADD: what had fallen back before),
  *                           REOPEN_LOGS (fd: the new error log, when that is a file)
- *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED, DRAINED
- *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP
- *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (wants a new generation)
- *   pool -> gateway         WORKER_START (fd: gateway's end of the worker's socket), WORKER_DEAD
- *   gateway -> pool         WORKER_KILL
- *   worker -> gateway       BODY_WANTED (on the worker's own socket)
- *   gateway -> worker       BODY (fd; likewise)
+ *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED,
+ * DRAINED, FELL_BACK supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n
+ * eventfds), DRAIN, STOP pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART
+ * (wants a new generation) pool -> gateway         WORKER_START (fd: gateway's end of the worker's
+ * socket), WORKER_DEAD gateway -> pool         WORKER_KILL worker -> gateway       BODY_WANTED (on
+ * the worker's own socket) gateway -> worker       BODY (fd; likewise)
  */
 #ifndef SAPID_CHANNEL_CONTROL_H
 #define SAPID_CHANNEL_CONTROL_H
@@ -60,6 +60,7 @@ enum control_type {
     CONTROL_WORKER_KILL,
     CONTROL_BODY_WANTED,
     CONTROL_BODY,
+    CONTROL_FELL_BACK, /* worker: 0 the pool, else 1 + index of the [[route]] */
 };
 
 struct control_message {

@@ -89,6 +89,9 @@ struct config_route {
     uint32_t status;             /* of deny (403) or redirect (302) */
     uint64_t max_body_size;      /* 0: the server's */
     uint64_t request_timeout_ms; /* 0: the pool's */
+    bool fallback;               /* after crashes of its requests, as the pool's */
+    uint32_t fallback_crashes;   /* 0: the pool's */
+    uint64_t fallback_window_ms; /* 0: the pool's */
     uint32_t line;               /* in the file, for check --explain */
 };
 

@@ -196,6 +196,7 @@ static void print_section(const struct sink *out, const struct config *c, struct
 static bool is_empty(const struct config_key *key, const void *field)
 {
     switch (key->kind) {
+    case KIND_BOOLEAN: return !*(const bool *)field;
     case KIND_COUNT32: return *(const uint32_t *)field == 0;
     case KIND_SIZE:
     case KIND_TIME: return *(const uint64_t *)field == 0;

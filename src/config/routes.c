@@ -50,6 +50,16 @@ const struct config_key config_route_keys[] = {
       .fallback = "0", .fallback_text = "the pool's", .example = "\"10m\"",
       .text = "How long a PHP request of this route may run, instead of the `request_timeout` of "
               "its pool; shorter or longer. Then its worker is killed and it is answered 504." },
+    { "route", "fallback", KIND_BOOLEAN, ROUTE(fallback), .fallback = "false", .example = "true",
+      .text = "When workers crash again and again while they run requests of this route, its PHP "
+              "requests go to the pool's `fpm_socket` or the servers of `[fastcgi]` until the next "
+              "reload. The error log says so. For a whole pool: `php.fallback`." },
+    { "route", "fallback_crashes", KIND_COUNT32, ROUTE(fallback_crashes), .min = 1, .max = 64,
+      .fallback = "0", .fallback_text = "the pool's", .example = "3",
+      .text = "How many crashes within `fallback_window` are enough." },
+    { "route", "fallback_window", KIND_TIME, ROUTE(fallback_window_ms), .min = 1, .max = 86400000,
+      .fallback = "0", .fallback_text = "the pool's", .example = "\"10m\"",
+      .text = "The time in which crashes are counted." },
 };
 const size_t config_n_route_keys = ARRAY_LENGTH(config_route_keys);
 
@@ -133,6 +143,24 @@ static bool is_redirect_status(uint32_t status)
     return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
+static void check_fallback(struct loader *l, const struct config_route *r,
+                           const struct config_pool *pool, const struct toml_value *table)
+{
+    const struct toml_value *at = toml_get(table, STR("fallback"));
+
+    if (!r->fallback)
+        return;
+    CHECK(at);
+    if (r->backend != CONFIG_BACKEND_PHP)
+        loader_complain(l, NULL, at->line, at->column,
+                        "route.fallback: only a route with backend \"php\" can fall back");
+    else if (!pool->upstream)
+        loader_complain(l, NULL, at->line, at->column,
+                        "route.fallback: needs servers in [fastcgi], or %.*s.fpm_socket: where is "
+                        "PHP-FPM?",
+                        STR_ARG(pool->table));
+}
+
 static void check_route(struct loader *l, struct config_route *r, const struct config_pool *pool,
                         const struct toml_value *table)
 {
@@ -142,6 +170,9 @@ static void check_route(struct loader *l, struct config_route *r, const struct c
         loader_complain(l, NULL, line, column,
                         "route: expected match = { exact, prefix, suffix or "
                         "regex = \"...\" }");
+    if (r->fallback && r->redirect.n)
+        loader_complain(l, NULL, line, column,
+                        "route.fallback: only a route with backend \"php\" can fall back");
     if (r->redirect.n) {
         if (toml_get(table, STR("backend")))
             loader_complain(l, NULL, line, column, "route: either backend or redirect, not both");
@@ -171,6 +202,7 @@ static void check_route(struct loader *l, struct config_route *r, const struct c
         loader_complain(l, NULL, line, column,
                         "route.backend: \"fastcgi\" needs servers in [fastcgi], or %.*s.fpm_socket",
                         STR_ARG(pool->table));
+    check_fallback(l, r, pool, table);
 }
 
 static void set_route(struct loader *l, struct config_route *r, const struct toml_value *table)

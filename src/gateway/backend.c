@@ -108,6 +108,7 @@ int backend_push(struct backend *b, struct exchange *x, const struct channel_req
         return result;
     b->inflight[x->ticket.slot] = x;
     atomic_store_explicit(&b->pool->limits_ms[x->ticket.slot], x->limit_ms, memory_order_relaxed);
+    atomic_store_explicit(&b->pool->marks[x->ticket.slot], x->route_mark, memory_order_relaxed);
     b->n_inflight++;
     x->backend = b;
     return 0;

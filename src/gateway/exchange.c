@@ -101,6 +101,7 @@ static void act(struct exchange *x, struct route route)
 
     x->conn->state = CONN_WAIT;
     x->limit_ms = route.rule ? (uint32_t)route.rule->request_timeout_ms : 0;
+    x->route_mark = route.rule ? fallback_mark(t->active[0]->pool, route.rule) : 0;
     switch (route.verdict) {
     case VERDICT_STATUS: respond_status(x, route.status, route.extra); break;
     case VERDICT_STATIC: respond_static(x, route.files, t->match.file); break;

@@ -49,6 +49,7 @@ static int add_pool(struct stage *s, uint32_t pool, const char *root)
         s->gateway.loop_pool = pool;
         link->loop_name = config_script_name(p->worker_script, str_from(root));
     }
+    fallback_init(link);
     int r = rules_new(link->config, &link->rules, message, sizeof(message));
     if (r < 0)
         fprintf(stderr, "%s\n", message);
@@ -93,6 +94,7 @@ static void clean_up(struct stage *s)
         if (s->thread.active[i])
             backend_free(s->thread.active[i]);
         rules_free(link->rules);
+        fallback_fini(link);
         mem_free(link->document_root);
         fd_close(&link->root_fd);
     }
@@ -245,6 +247,8 @@ static void say_limits(const struct stage *s, const struct config_route *rule)
 {
     if (!rule)
         return;
+    if (rule->fallback)
+        fprintf(s->out, "after too many crashes on this route: PHP by FastCGI\n");
     if (rule->max_body_size)
         fprintf(s->out, "limits: max_body_size %llu bytes\n",
                 (unsigned long long)rule->max_body_size);

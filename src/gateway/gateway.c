@@ -10,14 +10,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -131,53 +129,13 @@ static void recover_worker(struct gateway_thread *t, struct command *c)
     mem_free(c);
 }
 
-/* A death that speaks against the engine or an extension. SIGKILL and SIGTERM come from outside or
- * from ourselves; status 0 is a worker that has done its share, 124 PHP's hard_timeout. */
-static bool is_crash(int wait_status)
-{
-    enum { HARD_TIMEOUT = 124 };
-    static const int signals[] = { SIGSEGV, SIGBUS, SIGABRT, SIGILL, SIGFPE, SIGSYS, SIGTRAP };
-
-    if (WIFEXITED(wait_status))
-        return WEXITSTATUS(wait_status) != 0 && WEXITSTATUS(wait_status) != HARD_TIMEOUT;
-    for (size_t i = 0; WIFSIGNALED(wait_status) && i < ARRAY_LENGTH(signals); i++)
-        if (WTERMSIG(wait_status) == signals[i])
-            return true;
-    return false;
-}
-
-/* php.fallback: too many crashes in the window, and PHP-FPM takes over for the rest of this
- * generation. What is queued for the engine stays there: its workers are replaced as ever. */
-static void count_crash(struct pool_link *link)
-{
-    const struct config_pool *pool = &link->config->pools[link->pool];
-    uint32_t most = pool->fallback_crashes;
-    uint64_t now = clock_monotonic_ns();
-
-    if (!pool->fallback || atomic_load_explicit(&link->fell_back, memory_order_relaxed))
-        return;
-    CHECK(most >= 1 && most <= CRASHES_MAX && pool->upstream);
-    link->crashes[link->n_crashes++ % most] = now;
-    if (link->n_crashes < most ||
-        now - link->crashes[link->n_crashes % most] > pool->fallback_window_ms * NS_PER_MS)
-        return;
-    atomic_store_explicit(&link->fell_back, true, memory_order_relaxed);
-    log_error("pool %.*s: %u workers crashed within %" PRIu64
-              " ms: PHP REQUESTS GO TO PHP-FPM NOW (%.*s%s) until the next reload; see the crashes "
-              "above",
-              STR_ARG(pool->name), most, (now - link->crashes[link->n_crashes % most]) / NS_PER_MS,
-              STR_ARG(pool->upstream->servers[0].address.text),
-              pool->upstream->n_servers > 1 ? ", ..." : "");
-}
-
 static void worker_died(struct pool_link *link, const struct control_message *m)
 {
     struct gateway *g = link->gateway;
 
     if (m->incarnation != link->incarnations[m->worker] || link->recovering[m->worker])
         return;
-    if (is_crash(m->status))
-        count_crash(link);
+    fallback_on_death(link, m->worker, m->status);
     link->recovering[m->worker] = g->n_threads;
     for (uint32_t i = 0; i < g->n_threads; i++)
         thread_tell(&g->threads[i], recover_worker, link, m->worker, m->incarnation);
@@ -247,6 +205,8 @@ static void free_link(struct pool_link *link)
     mem_free(link->eventfds);
     mem_free(link->worker_sockets);
     mem_free(link->limits_ms);
+    mem_free(link->marks);
+    fallback_fini(link);
     mem_free(link->incarnations);
     mem_free(link->recovering);
     overdue_forget(link);
@@ -381,6 +341,7 @@ static int open_channel(struct pool_link *link, const int *fds)
         return -EPROTO;
     link->worker_sockets = mem_alloc(geometry->workers * sizeof(int));
     link->limits_ms = mem_zalloc(geometry->slots * sizeof(link->limits_ms[0]));
+    link->marks = mem_zalloc(geometry->slots * sizeof(link->marks[0]));
     link->incarnations = mem_zalloc(geometry->workers * sizeof(uint32_t));
     link->recovering = mem_zalloc(geometry->workers * sizeof(uint32_t));
     link->announced = mem_zalloc(geometry->workers * sizeof(bool));
@@ -410,6 +371,7 @@ static int open_link(struct pool_link *link, const struct control_message *m, co
         return r;
     if (!has_channel && !link->config->pools[link->pool].upstream)
         return -EPROTO;
+    fallback_init(link);
     char message[512] = "out of memory";
     if ((r = rules_new(link->config, &link->rules, message, sizeof(message))) < 0) {
         log_error("%s", message);
@@ -461,6 +423,8 @@ static void activate(struct gateway_thread *t, struct command *c)
     if (!b || b == old)
         return;
     t->active[b->pool->pool] = b;
+    if (old && t->index == 0)
+        fallback_say_end(b->pool, old->pool);
     if (old) {
         old->draining = true;
         backend_report_drained(old);
@@ -593,6 +557,11 @@ static void on_message(struct gateway *g, const struct control_message *m, const
         link = find_link(g, m->pool, m->generation);
         if (link)
             tell_threads(g, activate, link);
+        break;
+    case CONTROL_FELL_BACK:
+        link = find_link(g, m->pool, m->generation);
+        if (link)
+            fallback_remember(link, m->worker);
         break;
     case CONTROL_POOL_REMOVE:
         link = find_link(g, m->pool, m->generation);

@@ -9,6 +9,7 @@
  *   backend.c   one pool generation as a thread sees it: channel in, ring out, recovery
  *   upstream*.c FastCGI servers: connections, balancing, retries (upstream_int.h)
  *   overdue.c   requests beyond request_timeout
+ *   fallback.c  to PHP-FPM, after too many crashes
  *   spool.c     unlinked files for what does not fit in memory
  *   trust.c     which peers may speak for a client
  *   access_log.c, files.c, static.c, mime.c
@@ -40,7 +41,6 @@ enum {
     BACKEND_MAGIC = 0x4241434b,
     POOLS_MAX = 64,
     LISTENERS_MAX = CONTROL_LISTENERS_MAX,
-    CRASHES_MAX = 64,       /* of php.fallback_crashes */
     IN_BUFFER_BYTES = 8192, /* first input buffer of an active connection, pooled per thread */
     OUT_MEMORY_MAX = 256 *
                      1024, /* answer bytes in memory for a slow client before the spool file */
@@ -109,19 +109,18 @@ struct pool_link {
     int *eventfds;
     int *worker_sockets; /* by worker index, -1 none */
     _Atomic uint32_t
-        *limits_ms;         /* by slot: request_timeout of the request's route, 0: the pool's */
-    uint32_t *incarnations; /* announced by WORKER_START */
-    uint32_t *recovering;   /* threads that have yet to recover this worker's predecessor */
-    bool *announced;        /* a successor waits for that recovery */
+        *limits_ms;          /* by slot: request_timeout of the request's route, 0: the pool's */
+    _Atomic uint64_t *marks; /* by slot: fallback_mark of its request */
+    uint32_t *incarnations;  /* announced by WORKER_START */
+    uint32_t *recovering;    /* threads that have yet to recover this worker's predecessor */
+    bool *announced;         /* a successor waits for that recovery */
     struct worker_watch *watches;
     struct loop_watch socket; /* to the pool process */
     int socket_fd;
     struct control_boot boot; /* where `config` came from, when it is its own */
     struct gateway *gateway;
     bool ready, dead, closing;
-    _Atomic bool fell_back;        /* to FastCGI, after too many crashes */
-    uint64_t crashes[CRASHES_MAX]; /* when the last ones were: a ring; first thread */
-    uint32_t n_crashes;
+    struct fallback *fallbacks;    /* of the pool, then of each of config->routes */
     _Atomic uint64_t hang_told_ns; /* queue_wait.c */
     uint32_t idle_threads;     /* threads without a request of this generation while it drains */
     uint32_t removed_threads;  /* threads that have let go of it */
@@ -134,6 +133,23 @@ void overdue_watch(struct pool_link *link);
 void overdue_forget(struct pool_link *link);
 /* The worker runs, or died while it ran, a request that is beyond the limit. Any thread. */
 bool overdue_worker(const struct pool_link *link, uint32_t worker);
+
+/* --- fallback.c ------------------------------------------------------------------------------- */
+void fallback_init(struct pool_link *link);
+void fallback_fini(struct pool_link *link);
+/* Do the pool's PHP requests go to its FastCGI servers? Any thread. */
+bool fallback_pool(const struct pool_link *link);
+/* Do those of this route? `link` is the first pool's generation, whose [[route]] it is. */
+bool fallback_route(const struct pool_link *link, const struct config_route *rule);
+/* What a slot remembers of the route of its request; 0: nothing (rule NULL, or without fallback).
+ */
+uint64_t fallback_mark(const struct pool_link *link, const struct config_route *rule);
+/* First thread: a worker ended, and what it ran is not yet recovered. */
+void fallback_on_death(struct pool_link *link, uint32_t worker, int wait_status);
+/* The supervisor says that it fell back in an earlier generation: 0 the pool, else 1 + route. */
+void fallback_remember(struct pool_link *link, uint32_t which);
+/* `link` takes over: says so when what `old` had fallen back from is over. */
+void fallback_say_end(const struct pool_link *link, const struct pool_link *old);
 
 /* The same generation in one thread. */
 struct backend {
@@ -187,6 +203,7 @@ struct exchange {
     uint32_t limit_ms;     /* request_timeout of its route, 0: the pool's */
     uint64_t waited_ms;    /* in the queue, up to the timer's last look */
     uint32_t wait_step_ms; /* until its next one */
+    uint64_t route_mark;   /* fallback_mark of its route */
 
     /* answer */
     int status;

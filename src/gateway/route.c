@@ -174,12 +174,20 @@ static struct route by_loop(struct exchange *x, struct route route, struct str p
     return (struct route){ .verdict = VERDICT_PHP };
 }
 
+/* Do scripts of this route run on FastCGI servers, by its own word or by what crashed on it? */
+static bool is_fastcgi(const struct gateway_thread *t, const struct config_route *rule)
+{
+    return rule && (rule->backend == CONFIG_BACKEND_FASTCGI ||
+                    (rule->fallback && fallback_route(t->active[0]->pool, rule)));
+}
+
 /* The files decided, and a route left the choice of the pool open. */
-static bool follows_files(const struct config_route *rule, const struct route *found)
+static bool follows_files(const struct gateway_thread *t, const struct config_route *rule,
+                          const struct route *found)
 {
     if (!rule)
         return true;
-    return rule->backend == CONFIG_BACKEND_PHP && rule->pool.n == 0 &&
+    return rule->backend == CONFIG_BACKEND_PHP && !is_fastcgi(t, rule) && rule->pool.n == 0 &&
            (rule->try.n == 0 || found->verdict == VERDICT_PHP);
 }
 
@@ -207,28 +215,28 @@ static struct route find_place(struct exchange *x)
         route = by_rule(x, b->pool->config, rule, &groups, path);
     else
         route = by_files(t, b, path);
-    if (t->gateway->loop_pool && follows_files(rule, &route))
+    if (t->gateway->loop_pool && follows_files(t, rule, &route))
         route = by_loop(x, route, path);
     route.rule = rule;
     return route;
 }
 
 /* Does the pool's engine run the script, or a FastCGI server? */
-static bool goes_to_fastcgi(const struct backend *b, const struct config_route *rule)
+static bool goes_to_fastcgi(const struct gateway_thread *t, const struct backend *b,
+                            const struct config_route *rule)
 {
     if (!b || !b->upstream)
         return false;
-    return b->pool->config->pools[b->pool->pool].use_fpm ||
-           (rule && rule->backend == CONFIG_BACKEND_FASTCGI) ||
-           atomic_load_explicit(&b->pool->fell_back, memory_order_relaxed);
+    return b->pool->config->pools[b->pool->pool].use_fpm || is_fastcgi(t, rule) ||
+           fallback_pool(b->pool);
 }
 
 struct route route_find(struct exchange *x)
 {
+    struct gateway_thread *t = x->conn->thread;
     struct route route = find_place(x);
 
-    if (route.verdict == VERDICT_PHP &&
-        goes_to_fastcgi(x->conn->thread->active[x->pool], route.rule))
+    if (route.verdict == VERDICT_PHP && goes_to_fastcgi(t, t->active[x->pool], route.rule))
         route.verdict = VERDICT_FASTCGI;
     return route;
 }

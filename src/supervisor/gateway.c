@@ -31,6 +31,7 @@ static void on_message(struct role *r, const struct control_message *m)
         break;
     case CONTROL_POOL_READY:
     case CONTROL_POOL_DRAINED:
+    case CONTROL_FELL_BACK:
         if (m->pool < s->n_pools)
             pool_gateway_message(&s->pools[m->pool], m);
         break;

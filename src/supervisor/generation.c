@@ -140,6 +140,7 @@ static void attach(struct generation *g)
     m.generation = g->number;
     control_message_set_text(&m, str_from(g->plan->pools[g->pool->index].document_root));
     role_send(&gw->role, &m, fds, n);
+    fallback_tell(g);
     g->attached = true;
     fd_close(&boot);
     link_close(&g->ends);
@@ -520,6 +521,8 @@ void pool_gateway_message(struct pool *p, const struct control_message *m)
             role_send_type(&p->sup->gateway.role, CONTROL_POOL_ACTIVATE, p->index, g->number);
             gateway_maybe_listen(&p->sup->gateway);
         }
+    } else if (m->type == CONTROL_FELL_BACK) {
+        fallback_note(g, m->worker);
     } else if (m->type == CONTROL_POOL_DRAINED && g->state == GENERATION_DRAINING) {
         finish_draining(g);
     }

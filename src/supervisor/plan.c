@@ -1,7 +1,7 @@
 /*
  * A plan is a configuration as accepted, with everything decided that must be decided before a role
- * is started. It is made from the file as it is now and never changes afterwards; a reload makes
- * another.
+ * is started. It is made from the file as it is now and never changes afterwards (but for
+ * what falls back to PHP-FPM while it is in force); a reload makes another.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -205,6 +205,7 @@ void plan_unref(struct plan *p)
         for (uint32_t i = 0; i < p->config->n_pools; i++)
             pool_plan_fini(&p->pools[i]);
     mem_free(p->pools);
+    mem_free(p->fallbacks);
     config_free(p->config);
     for (char **it = p->overrides; it && *it; it++)
         mem_free(*it);

@@ -15,6 +15,7 @@
  *   logs.c        error log and access log files, their rotation
  *   stop.c        draining and ending everything
  *   watch.c       changed files restart worker scripts
+ *   fallback.c    what went to PHP-FPM stays there until a reload
  *   notify.c      sd_notify
  */
 #ifndef SAPID_SUPERVISOR_INT_H
@@ -102,6 +103,10 @@ struct plan {
     struct pool_plan *pools; /* config->n_pools */
     struct user gateway_user;
     uint32_t threads;
+    struct plan_fallback {
+        uint32_t pool, which; /* 0: the pool, else 1 + index of the [[route]] */
+    } * fallbacks;            /* to PHP-FPM, while this plan is in force: fallback.c */
+    uint32_t n_fallbacks;
 };
 /* Reads the file afresh. 0, or -EINVAL after `say` was called with each line of what is wrong. */
 MUST_USE int plan_new(const struct config_cli *cli, void (*say)(const char *line),
@@ -256,6 +261,12 @@ bool pool_serves(const struct pool *p);
 void pool_cancel_pending(struct pool *p);
 void pool_drain(struct pool *p);
 void pool_stop(struct pool *p, uint64_t kill_after_ns);
+
+/* --- fallback.c ------------------------------------------------------------------------------ */
+/* The gateway says that `which` went to PHP-FPM. */
+void fallback_note(struct generation *g, uint32_t which);
+/* The gateway was given the generation: what went to PHP-FPM under its plan stays there. */
+void fallback_tell(const struct generation *g);
 
 /* --- gateway.c ------------------------------------------------------------------------------- */
 struct gateway_process {

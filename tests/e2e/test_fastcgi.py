@@ -3,6 +3,7 @@ is what SAPID_TEST_BACKEND=fpm shows with all other tests."""
 import hashlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -597,8 +598,60 @@ def test_fallback_after_crashes_until_the_reload(launch, root, fpm):
     assert server.get("/crash.php", method="POST").status == 502
     wait_until(lambda: server.get("/hello.php").text == "hello fpm", "the fallback")
     assert "PHP REQUESTS GO TO PHP-FPM NOW" in server.log_text()
+    old = gateway(server)
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: [p for p in gateways(server) if p != old], "another gateway")
+    assert server.get("/hello.php").text == "hello fpm"
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: server.get("/hello.php").text == engine, "the engine after the reload")
+
+
+def test_route_falls_back_alone_and_stays_until_the_reload(launch, root, fpm):
+    """Not the pool, not another route; nor does a new gateway or a new engine forget it."""
+    shutil.copy(root / "hello.php", root / "other.php")
+    shutil.copy(root / "crash.php", root / "hcrash.php")
+    fallback = {"fallback": True, "fallback_crashes": 2, "fallback_window": "30s"}
+    server = launch(root, expect_errors=True, workers=2, php={"fpm_socket": str(fpm().socket_path)},
+                    routes=[{"match": {"prefix": "/h"}, **fallback}, {"match": {"prefix": "/c"}, "try": ["$uri"], **fallback}])
+
+    def texts():
+        return [server.get(path).text for path in ("/hello.php", "/other.php")]
+
+    engine, moved = ["hello engine", "hello engine"], ["hello fpm", "hello engine"]
+    for _ in range(2):
+        assert server.get("/crash.php", method="POST").status == 502   # by the other route: this one is not touched
+        assert texts() == engine
+    wait_until(lambda: "/c\"): 2 workers crashed" in server.log_text(), "the other route to fall back")
+    assert texts() == engine
+    for _ in range(2):
+        assert texts() == engine
+        assert server.get("/hcrash.php", method="POST").status == 502
+    wait_until(lambda: texts() == moved, "the fallback")
+    assert re.search(r'route \S+:\d+ \(prefix "/h"\): 2 workers crashed .* GO TO PHP-FPM NOW', server.log_text())
+
+    old = gateway(server)
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: [p for p in gateways(server) if p != old], "another gateway")
+    assert texts() == moved
+    old = pools(server)[0]
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: [p for p in pools(server) if p != old], "another engine")
+    assert texts() == moved
+
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: texts() == engine, "the engine after the reload")
+    assert "the fallback to PHP-FPM has ended" in server.log_text()
+
+
+def test_check_names_a_route_that_cannot_fall_back(launch, root):
+    match = '[[route]]\nmatch = { prefix = "/a" }\n'
+    for route, why in [("fallback = true", "needs servers in [fastcgi], or php.fpm_socket"),
+                       ('backend = "static"\nfallback = true', 'only a route with backend "php" can fall back'),
+                       ('redirect = "/b"\nfallback = true', 'only a route with backend "php" can fall back')]:
+        status, said = run_check(launch, root, match + route, use_fpm=False)
+        assert status == 1 and why in said, said
+    status, said = run_check(launch, root, f'fpm_socket = "/run/x.sock"\n{match}fallback = true\nfallback_crashes = 2\n', use_fpm=False)
+    assert status == 0 and "fallback = true\nfallback_crashes = 2\n" in said, said
 
 
 def test_killed_workers_are_no_crashes(launch, root, fpm):
@@ -613,9 +666,9 @@ def test_killed_workers_are_no_crashes(launch, root, fpm):
 
 # --- what is checked before the start ----------------------------------------------------------------------------------------
 
-def run_check(launch, root, text):
+def run_check(launch, root, text, use_fpm=True):
     config = launch.folder / "check.toml"
-    config.write_text(f'[php]\ndocument_root = "{root}"\nuse_fpm = true\n' + text)
+    config.write_text(f'[php]\ndocument_root = "{root}"\nuse_fpm = {str(use_fpm).lower()}\n' + text)
     done = subprocess.run([str(binary()), "check", "--config", str(config)], capture_output=True, text=True, timeout=20)
     return done.returncode, done.stdout + done.stderr
 
