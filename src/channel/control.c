@@ -40,7 +40,7 @@ struct str control_message_text(const struct control_message *m)
 
 int control_send(int sock, const struct control_message *m, const int *fds, size_t n_fds)
 {
-    CHECK(m->type >= CONTROL_READY && m->type <= CONTROL_FELL_BACK);
+    CHECK(m->type >= CONTROL_READY && m->type <= CONTROL_LAST);
     CHECK(m->text_bytes <= CONTROL_TEXT_MAX);
     return fd_send(sock, m, HEAD_BYTES + m->text_bytes, fds, n_fds);
 }
@@ -57,7 +57,7 @@ int control_receive(int sock, struct control_message *ret, int *ret_fds, size_t 
         return -EPROTO;
     if (n < 0)
         return (int)n;
-    if (n < HEAD_BYTES || ret->type < CONTROL_READY || ret->type > CONTROL_FELL_BACK ||
+    if (n < HEAD_BYTES || ret->type < CONTROL_READY || ret->type > CONTROL_LAST ||
         ret->text_bytes > CONTROL_TEXT_MAX || (size_t)n != HEAD_BYTES + ret->text_bytes) {
         for (size_t i = 0; i < n_fds; i++)
             fd_close(&ret_fds[i]);

@@ -12,15 +12,21 @@
  *                           POOL_ADD (channel fd, socket to the pool process, n eventfds, and last
  *                           the boot memfd of that generation: its configuration and document root;
  *                           text = document root; of a pool with use_fpm only
- *                           the memfd), POOL_ACTIVATE, POOL_REMOVE, LISTEN, DRAIN,
+ *                           the memfd), POOL_ACTIVATE, POOL_REMOVE, LISTEN,
+ *                           DRAIN (status: ms that idle connections may stay, when another
+ *                           gateway has the listeners now; 0: the server stops),
  *                           FELL_BACK (after POOL_ADD: what had fallen back before),
- *                           REOPEN_LOGS (fd: the new error log, when that is a file)
+ *                           REOPEN_LOGS (fd: the new error log, when that is a file),
+ *                           PROBE (text = path; the newest generation of each pool answers)
  *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED,
- * DRAINED, FELL_BACK supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n
- * eventfds), DRAIN, STOP pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART
- * (wants a new generation) pool -> gateway         WORKER_START (fd: gateway's end of the worker's
- * socket), WORKER_DEAD gateway -> pool         WORKER_KILL worker -> gateway       BODY_WANTED (on
- * the worker's own socket) gateway -> worker       BODY (fd; likewise)
+ *                           PROBED (generation as in PROBE; HTTP status, or 0 and why),
+ *                           FELL_BACK, DRAINED
+ *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP
+ *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (wants a new generation)
+ *   pool -> gateway         WORKER_START (fd: gateway's end of the worker's socket), WORKER_DEAD
+ *   gateway -> pool         WORKER_KILL
+ *   worker -> gateway       BODY_WANTED (on the worker's own socket)
+ *   gateway -> worker       BODY (fd; likewise)
  */
 #ifndef SAPID_CHANNEL_CONTROL_H
 #define SAPID_CHANNEL_CONTROL_H
@@ -61,6 +67,9 @@ enum control_type {
     CONTROL_BODY_WANTED,
     CONTROL_BODY,
     CONTROL_FELL_BACK, /* worker: 0 the pool, else 1 + index of the [[route]] */
+    CONTROL_PROBE,
+    CONTROL_PROBED,
+    CONTROL_LAST = CONTROL_PROBED,
 };
 
 struct control_message {

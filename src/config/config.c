@@ -462,6 +462,23 @@ static void find_upstream(struct loader *l, struct config_pool *pool)
     }
 }
 
+/* What the server asks for itself. */
+static void check_paths(struct loader *l, const struct config_pool *pool, const char *name,
+                        const struct config_strings *list)
+{
+    for (uint32_t i = 0; i < list->n; i++) {
+        struct str path = list->v[i];
+        bool good = path.n && path.p[0] == '/' && path.n <= 2048;
+        for (size_t at = 0; good && at < path.n; at++)
+            good = path.p[at] > ' ' && path.p[at] != 0x7F;
+        if (!good)
+            loader_complain(l, NULL, line_of(pool, name), 1,
+                            "%.*s.%s: expected a path such as \"/health\" (with / at its "
+                            "beginning, %%-encoded, at most 2048 bytes), found \"%.*s\"",
+                            STR_ARG(pool->table), name, STR_ARG(path));
+    }
+}
+
 /* document_root is absolute in any case; without one it is where detection begins. */
 static void finish(struct loader *l)
 {
@@ -473,6 +490,8 @@ static void finish(struct loader *l)
         if (l->c->dev)
             apply_dev(l, &l->c->pools[i]);
         find_upstream(l, &l->c->pools[i]);
+        check_paths(l, &l->c->pools[i], "warmup", &l->c->pools[i].warmup);
+        check_paths(l, &l->c->pools[i], "probe", &l->c->pools[i].probe);
     }
     if (pool->worker_script.n && !pool->use_fpm)
         add_loop(l);

@@ -139,6 +139,8 @@ struct config_pool {
     struct str front_controller; /* "index.php"; "" = none (front_controller = false) */
     bool front_controller_given;
     struct config_strings index; /* ["index.php", "index.html"] */
+    /* Paths a new generation is asked for before it serves; of `probe` the answers count. */
+    struct config_strings warmup, probe;
     /* PHP by FastCGI: no engine and no process of our own. */
     bool use_fpm;
     struct config_listen fpm_socket; /* text "" = the servers of [fastcgi] */
@@ -219,6 +221,18 @@ typedef void config_put(void *ctx, const char *text);
 void config_print_reference(config_put *put, void *ctx);
 /* Every key with its value and where it came from, as TOML that could be loaded again. */
 void config_print_effective(const struct config *c, config_put *put, void *ctx);
+
+/* Keys by what must start afresh when they change. */
+enum config_scope {
+    CONFIG_SCOPE_GATEWAY, /* [server], [log] */
+    CONFIG_SCOPE_ROUTING, /* [fastcgi]; beside it the routes */
+    CONFIG_SCOPE_POOL,    /* [php], [worker], [pool.NAME]: of the two pools */
+};
+/* First key of the scope with another value, "server.listen", valid until the next call; NULL: all
+ * are the same. */
+const char *config_difference(const struct config *a, uint32_t pool_a, const struct config *b,
+                              uint32_t pool_b, enum config_scope scope);
+bool config_routes_differ(const struct config *a, const struct config *b);
 
 /* --- the command line that `serve` and `check` share
  * ---------------------------------------------- */

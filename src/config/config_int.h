@@ -90,6 +90,9 @@ void *loader_alloc(struct loader *l, size_t bytes);
 struct str loader_copy(struct loader *l, struct str s);
 struct str loader_absolute(struct loader *l, struct str path);
 
+/* As TOML that reads back as the same value. */
+void config_print_value(config_put *put, void *ctx, const struct config *c,
+                        const struct config_key *key, const void *field);
 /* The field of `key` in that pool, the server or the log part. */
 void *config_field(struct config *c, struct config_pool *pool, const struct config_key *key);
 /* pools.c: all of [pool.NAME]. */

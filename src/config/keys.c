@@ -115,8 +115,10 @@ const struct config_key config_keys[] = {
               "or 2." },
     { "server", "drain_timeout", KIND_TIME, SERVER(drain_timeout_ms), NOT_TRACKED, .max = DAY,
       .fallback = "\"5s\"", .example = "\"30s\"",
-      .text = "On SIGTERM and reload, how long running requests may still take. Idle connections "
-              "are closed at once." },
+      .text =
+          "On SIGTERM, reload and upgrade, how long running requests may still take. On SIGTERM "
+          "idle connections are closed at once; where another process goes on serving they "
+          "have 60 % of this time to send one more request, whose answer closes them." },
     { "server", "user", KIND_STRING, SERVER(user), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "`nobody`, or the PHP user where only that one may read the files",
       .example = "\"www-data\"",
@@ -205,6 +207,16 @@ const struct config_key config_keys[] = {
     { "php", "index", KIND_STRINGS, POOL(index), NOT_TRACKED,
       .fallback = "[\"index.php\", \"index.html\"]", .example = "[\"index.html\"]",
       .text = "Files looked for, in this order, when the URL is a folder." },
+    { "php", "warmup", KIND_STRINGS, POOL(warmup), NOT_TRACKED, .fallback = "[]",
+      .example = "[\"/\", \"/shop/\"]",
+      .text = "Paths that the server itself asks a new generation for, one after the other, before "
+              "it serves: they fill opcache. What they are answered is logged when it is 500 or "
+              "above, and does not matter otherwise." },
+    { "php", "probe", KIND_STRINGS, POOL(probe), NOT_TRACKED, .fallback = "[]",
+      .example = "[\"/health\"]",
+      .text = "Paths that a new generation must answer with a status below 500, within 30 seconds "
+              "each, before it serves. If it does not, a reload fails and the old generation goes "
+              "on; at the start of the server it is only logged. Asked after `warmup`." },
 
     { "worker", "script", KIND_PATH, POOL(worker_script), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "no worker mode", .example = "\"public/index.php\"",

@@ -135,6 +135,14 @@ static void print_value(const struct sink *out, const struct config *c,
     }
 }
 
+void config_print_value(config_put *put, void *ctx, const struct config *c,
+                        const struct config_key *key, const void *field)
+{
+    const struct sink out = { put, ctx };
+
+    print_value(&out, c, key, field);
+}
+
 /* Keys whose default is found at start have nothing that could be loaded again: those lines are
  * comments. */
 static bool is_decided_at_start(const struct config_key *key, const struct config_origin *o)
@@ -328,8 +336,8 @@ void config_print_reference(config_put *put, void *ctx)
         "`\"1d\"`; or `0`.\n"
         "- A relative **path** in the file is relative to the file's folder, on the command "
         "line to the current one.\n"
-        "- SIGHUP reads the file again for `[php]` and `[fastcgi]`; changes of `[server]` and "
-        "`[log]` need a restart.\n"
+        "- `sapid reload` (SIGHUP) reads the file again, and every key takes effect without a lost "
+        "request: see [deploy.md](deploy.md).\n"
         "\n");
     for (size_t s = 0; s < config_n_sections; s++) {
         print(&out, "## [%s]\n\n%s\n\n", config_sections[s].name, config_sections[s].text);

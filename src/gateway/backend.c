@@ -84,7 +84,7 @@ void backend_report_drained(struct backend *b)
     if (!b->draining || b->drain_reported || b->n_inflight)
         return;
     b->drain_reported = true;
-    thread_tell(&b->thread->gateway->threads[0], gateway_on_link_idle, b->pool, 0, 0);
+    thread_tell(&b->thread->gateway->threads[0], gateway_on_link_idle, b->pool, 0, b->drains);
 }
 
 static void leave_channel(struct backend *b, struct channel_ticket ticket)

@@ -346,7 +346,8 @@ void conn_advance(struct conn *c)
 void conn_exchange_done(struct conn *c)
 {
     struct exchange *x = c->exchange;
-    bool keep = x->keep_alive && !c->thread->draining;
+    /* An answer that began before the drain promised to keep the connection. */
+    bool keep = x->keep_alive && (!c->thread->draining || c->thread->idle_limit.deadline_ns != 0);
     bool unread = !x->body_complete;
 
     access_log_line(x);
@@ -364,25 +365,49 @@ void conn_exchange_done(struct conn *c)
         conn_close(c);
 }
 
-static bool admit(struct gateway_thread *t, int fd)
+/* What a script is told of a client that is the server itself. */
+static void be_local(struct conn *c)
+{
+    static const char text[] = "127.0.0.1";
+
+    c->peer = c->local = (struct address){ .port = 80, .length = sizeof(text) - 1 };
+    memcpy(c->peer.text, text, sizeof(text));
+    memcpy(c->local.text, text, sizeof(text));
+}
+
+/* Bytes that have come already are a request that must be answered: its answer says close. */
+void conn_part(struct conn *c)
+{
+    char byte;
+
+    CHECK(c->state == CONN_IDLE || c->state == CONN_PROXY);
+    if (recv(c->watch.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) {
+        c->may_read = true;
+        thread_resume(c->thread, c);
+    } else {
+        conn_close(c);
+    }
+}
+
+static bool admit(struct gateway_thread *t, int fd, enum conn_source source)
 {
     const struct config_server *s = &t->gateway->config->server;
     uint32_t share = s->max_connections / t->gateway->n_threads;
 
-    if (t->n_conns < (share ? share : 1))
+    if (source == CONN_FROM_PROBE || t->n_conns < (share ? share : 1))
         return true;
     t->count.refused++;
     close(fd);
     return false;
 }
 
-void conn_accept(struct gateway_thread *t, int fd, bool is_unix)
+void conn_accept(struct gateway_thread *t, int fd, enum conn_source source)
 {
     const struct config_server *s = &t->gateway->config->server;
     struct sockaddr_storage ss;
     socklen_t n = sizeof(ss);
 
-    if (!admit(t, fd))
+    if (!admit(t, fd, source))
         return;
     struct conn *c = mem_try_zalloc(sizeof(*c));
     if (!c) {
@@ -392,11 +417,14 @@ void conn_accept(struct gateway_thread *t, int fd, bool is_unix)
     }
     c->magic = CONN_MAGIC;
     c->thread = t;
-    c->is_unix = is_unix;
+    c->is_unix = source == CONN_FROM_UNIX;
+    c->is_probe = source == CONN_FROM_PROBE;
     c->may_write = true;
     list_init(&c->resume);
     buf_init(&c->in, s->max_request_line + s->max_header_size + 2 * BODY_READ_BYTES);
-    if (!is_unix) {
+    if (source == CONN_FROM_PROBE)
+        be_local(c);
+    if (source == CONN_FROM_TCP) {
         int one = 1;
         (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
         if (getpeername(fd, (struct sockaddr *)&ss, &n) == 0)
@@ -405,7 +433,8 @@ void conn_accept(struct gateway_thread *t, int fd, bool is_unix)
         if (getsockname(fd, (struct sockaddr *)&ss, &n) == 0)
             address_from_sockaddr(&c->local, &ss);
     }
-    c->trusted = trust_has(t->gateway->trust, (struct str){ c->peer.text, c->peer.length });
+    c->trusted = source != CONN_FROM_PROBE &&
+                 trust_has(t->gateway->trust, (struct str){ c->peer.text, c->peer.length });
     c->state = s->proxy_protocol && c->trusted ? CONN_PROXY : CONN_IDLE;
     int r = loop_watch_add(t->loop, &c->watch, fd, LOOP_READ | LOOP_WRITE | LOOP_EDGE, on_ready);
     if (r < 0) {

@@ -101,13 +101,13 @@ static void act(struct exchange *x, struct route route)
 
     x->conn->state = CONN_WAIT;
     x->limit_ms = route.rule ? (uint32_t)route.rule->request_timeout_ms : 0;
-    x->route_mark = route.rule ? fallback_mark(t->active[0]->pool, route.rule) : 0;
+    x->route_mark = route.rule ? fallback_mark(backend_for(x->conn, 0)->pool, route.rule) : 0;
     switch (route.verdict) {
     case VERDICT_STATUS: respond_status(x, route.status, route.extra); break;
     case VERDICT_STATIC: respond_static(x, route.files, t->match.file); break;
     case VERDICT_REDIRECT: respond_redirect(x, t->match.script_name); break;
     case VERDICT_PHP: exchange_dispatch(x); break;
-    case VERDICT_FASTCGI: push_upstream(x, t->active[x->pool]); break;
+    case VERDICT_FASTCGI: push_upstream(x, backend_for(x->conn, x->pool)); break;
     }
 }
 
@@ -522,7 +522,7 @@ static void push(struct exchange *x, struct backend *b)
 
 void exchange_dispatch(struct exchange *x)
 {
-    struct backend *b = x->conn->thread->active[x->pool];
+    struct backend *b = backend_for(x->conn, x->pool);
 
     if (b)
         push(x, b);

@@ -418,6 +418,7 @@ static void activate(struct gateway_thread *t, struct command *c)
 {
     struct backend *b = backend_find(t, c->pool);
     struct backend *old = t->active[c->pool->pool];
+    uint32_t drains = c->incarnation;
 
     mem_free(c);
     if (!b || b == old)
@@ -425,11 +426,34 @@ static void activate(struct gateway_thread *t, struct command *c)
     t->active[b->pool->pool] = b;
     if (old && t->index == 0)
         fallback_say_end(b->pool, old->pool);
+    b->draining = b->drain_reported = false; /* it may be the old one, which comes back */
     if (old) {
         old->draining = true;
+        old->drains = drains;
         backend_report_drained(old);
     }
     backend_take_waiting(b);
+}
+
+/* Those of the pool that drain from now on are counted afresh. */
+static void activate_link(struct gateway *g, struct pool_link *link)
+{
+    static uint32_t drains;
+
+    drains++;
+    link->idle_threads = 0;
+    link->drains = 0;
+    LIST_FOR_EACH(it, &g->links) {
+        struct pool_link *old = LIST_ENTRY(it, struct pool_link, link);
+        if (old != link && old->pool == link->pool && old->active) {
+            old->active = false;
+            old->idle_threads = 0;
+            old->drains = drains;
+        }
+    }
+    link->active = true;
+    for (uint32_t i = 0; i < g->n_threads; i++)
+        thread_tell(&g->threads[i], activate, link, 0, drains);
 }
 
 static void remove_backend(struct gateway_thread *t, struct command *c)
@@ -458,10 +482,11 @@ void gateway_on_removed(struct gateway_thread *t, struct command *c)
 void gateway_on_link_idle(struct gateway_thread *t, struct command *c)
 {
     struct pool_link *link = c->pool;
+    bool current = c->incarnation == link->drains;
 
     (void)t;
     mem_free(c);
-    if (++link->idle_threads == link->gateway->n_threads && !link->closing)
+    if (current && ++link->idle_threads == link->gateway->n_threads && !link->closing)
         tell_supervisor_of(CONTROL_POOL_DRAINED, link);
 }
 
@@ -556,7 +581,7 @@ static void on_message(struct gateway *g, const struct control_message *m, const
     case CONTROL_POOL_ACTIVATE:
         link = find_link(g, m->pool, m->generation);
         if (link)
-            tell_threads(g, activate, link);
+            activate_link(g, link);
         break;
     case CONTROL_FELL_BACK:
         link = find_link(g, m->pool, m->generation);
@@ -573,8 +598,13 @@ static void on_message(struct gateway *g, const struct control_message *m, const
         break;
     case CONTROL_DRAIN:
         g->draining = true;
+        g->drain_idle_ms = m->status > 0 ? (uint32_t)m->status : 0;
+        if (g->drain_idle_ms) /* the socket files are another one's now */
+            for (uint32_t i = 0; i < g->n_listeners; i++)
+                g->listeners[i].unlink_path[0] = '\0';
         tell_threads(g, start_draining, NULL);
         break;
+    case CONTROL_PROBE: probe_begin(g, m); break;
     case CONTROL_REOPEN_LOGS:
         if (n_fds == 1)
             dup2(fds[0], STDERR_FILENO);

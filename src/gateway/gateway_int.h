@@ -10,6 +10,7 @@
  *   upstream*.c FastCGI servers: connections, balancing, retries (upstream_int.h)
  *   overdue.c   requests beyond request_timeout
  *   fallback.c  to PHP-FPM, after too many crashes
+ *   probe.c     requests that the server makes to itself
  *   spool.c     unlinked files for what does not fit in memory
  *   trust.c     which peers may speak for a client
  *   access_log.c, files.c, static.c, mime.c
@@ -88,6 +89,7 @@ struct gateway {
     struct loop_watch control;
     struct list links; /* struct pool_link: live generations, main thread only */
     bool draining;
+    uint32_t drain_idle_ms; /* that idle connections may stay while it drains */
     uint32_t drained_threads;
     _Atomic uint64_t spooled_bytes; /* of all threads, against max_spool_size */
     int access_fd;                  /* -1: off */
@@ -119,11 +121,12 @@ struct pool_link {
     int socket_fd;
     struct control_boot boot; /* where `config` came from, when it is its own */
     struct gateway *gateway;
-    bool ready, dead, closing;
+    bool ready, active, dead, closing;
     struct fallback *fallbacks;    /* of the pool, then of each of config->routes */
     _Atomic uint64_t hang_told_ns; /* queue_wait.c */
-    uint32_t idle_threads;     /* threads without a request of this generation while it drains */
-    uint32_t removed_threads;  /* threads that have let go of it */
+    uint32_t idle_threads;    /* threads without a request of this generation while it drains */
+    uint32_t drains;          /* how often it became the old one; news of an earlier time is void */
+    uint32_t removed_threads; /* threads that have let go of it */
     struct loop_timer overdue; /* request_timeout; first thread */
 };
 
@@ -163,6 +166,7 @@ struct backend {
     struct exchange **inflight; /* by slot */
     uint32_t n_inflight;        /* requests given to the channel and not yet released */
     bool draining, drain_reported;
+    uint32_t drains; /* as in the link, when it began to drain */
 };
 
 /* --- one request and its answer --------------------------------------------------------------- */
@@ -252,6 +256,7 @@ struct conn {
     bool hangup;      /* the end of the client's stream is in the socket, or an error */
     bool half_closed; /* the client will send no more: read to the end */
     bool is_unix;
+    bool is_probe; /* probe.c */
     bool trusted;
     bool busy;          /* conn_advance is on the stack */
     struct list resume; /* in thread->resume, or alone */
@@ -290,6 +295,7 @@ struct gateway_thread {
     bool take_all; /* a dead worker's ring is read to its end, whatever the client's pace */
     uint64_t spread_counter; /* request ids */
 
+    struct loop_timer idle_limit;   /* while draining: idle connections close */
     struct loop_timer accept_retry; /* after running out of descriptors */
     struct loop_watch mailbox;
     int mailbox_fd;
@@ -352,7 +358,11 @@ void gateway_on_removed(struct gateway_thread *main_thread, struct command *c);
 void gateway_on_recovered(struct gateway_thread *main_thread, struct command *c);
 
 /* conn.c */
-void conn_accept(struct gateway_thread *t, int fd, bool is_unix);
+enum conn_source { CONN_FROM_TCP, CONN_FROM_UNIX, CONN_FROM_PROBE };
+void conn_accept(struct gateway_thread *t, int fd, enum conn_source source);
+/* The gateway has no further use for an idle connection: closes it, unless a request is on the way.
+ */
+void conn_part(struct conn *c);
 /* Goes on as far as it can without blocking: parse, route, read bodies, send. */
 void conn_advance(struct conn *c);
 void conn_close(struct conn *c);
@@ -449,6 +459,12 @@ void backend_take_waiting(struct backend *b);
 void queue_wait_begin(struct exchange *x);
 /* On the timer. True: it waits on, or was answered. False: its time is up, or it waits no more. */
 bool queue_wait_goes_on(struct exchange *x);
+
+/* probe.c */
+/* PROBE: asks for the path and tells the supervisor what came. First thread. */
+void probe_begin(struct gateway *g, const struct control_message *m);
+/* The generation that takes requests of this connection for the pool; NULL: none is up. */
+struct backend *backend_for(const struct conn *c, uint32_t pool);
 
 /* spool.c */
 /* Unlinked file in spool_dir: descriptor or -errno. */

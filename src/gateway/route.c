@@ -138,7 +138,7 @@ static struct route by_rule(struct exchange *x, const struct config *c,
         return redirect(t, rule, &v);
     if (rule->pool.n)
         x->pool = pool_index(c, rule->pool);
-    struct backend *b = t->active[x->pool];
+    struct backend *b = backend_for(x->conn, x->pool);
     if (!b)
         return (struct route){ .verdict = VERDICT_PHP };
     struct route route = rule->try.n ? by_try(t, b, rule, &v) : by_files(t, b, path);
@@ -162,7 +162,7 @@ static bool is_for_loop(const struct files_match *m, struct str path, struct str
 static struct route by_loop(struct exchange *x, struct route route, struct str path)
 {
     struct gateway_thread *t = x->conn->thread;
-    struct backend *b = t->active[t->gateway->loop_pool];
+    struct backend *b = backend_for(x->conn, t->gateway->loop_pool);
     struct str name = b ? b->pool->loop_name : STR_NONE;
 
     if (!is_for_loop(&t->match, path, name))
@@ -175,19 +175,19 @@ static struct route by_loop(struct exchange *x, struct route route, struct str p
 }
 
 /* Do scripts of this route run on FastCGI servers, by its own word or by what crashed on it? */
-static bool is_fastcgi(const struct gateway_thread *t, const struct config_route *rule)
+static bool is_fastcgi(const struct exchange *x, const struct config_route *rule)
 {
     return rule && (rule->backend == CONFIG_BACKEND_FASTCGI ||
-                    (rule->fallback && fallback_route(t->active[0]->pool, rule)));
+                    (rule->fallback && fallback_route(backend_for(x->conn, 0)->pool, rule)));
 }
 
 /* The files decided, and a route left the choice of the pool open. */
-static bool follows_files(const struct gateway_thread *t, const struct config_route *rule,
+static bool follows_files(const struct exchange *x, const struct config_route *rule,
                           const struct route *found)
 {
     if (!rule)
         return true;
-    return rule->backend == CONFIG_BACKEND_PHP && !is_fastcgi(t, rule) && rule->pool.n == 0 &&
+    return rule->backend == CONFIG_BACKEND_PHP && !is_fastcgi(x, rule) && rule->pool.n == 0 &&
            (rule->try.n == 0 || found->verdict == VERDICT_PHP);
 }
 
@@ -205,7 +205,7 @@ static struct route find_place(struct exchange *x)
         return answer(400, STR_NONE);
     x->pool = 0;
     t->query = r->query;
-    struct backend *b = t->active[x->pool];
+    struct backend *b = backend_for(x->conn, x->pool);
     /* No generation is up: every request waits for one, files too, since they are its files. */
     if (!b)
         return (struct route){ .verdict = VERDICT_PHP };
@@ -215,28 +215,27 @@ static struct route find_place(struct exchange *x)
         route = by_rule(x, b->pool->config, rule, &groups, path);
     else
         route = by_files(t, b, path);
-    if (t->gateway->loop_pool && follows_files(t, rule, &route))
+    if (t->gateway->loop_pool && follows_files(x, rule, &route))
         route = by_loop(x, route, path);
     route.rule = rule;
     return route;
 }
 
 /* Does the pool's engine run the script, or a FastCGI server? */
-static bool goes_to_fastcgi(const struct gateway_thread *t, const struct backend *b,
+static bool goes_to_fastcgi(const struct exchange *x, const struct backend *b,
                             const struct config_route *rule)
 {
     if (!b || !b->upstream)
         return false;
-    return b->pool->config->pools[b->pool->pool].use_fpm || is_fastcgi(t, rule) ||
+    return b->pool->config->pools[b->pool->pool].use_fpm || is_fastcgi(x, rule) ||
            fallback_pool(b->pool);
 }
 
 struct route route_find(struct exchange *x)
 {
-    struct gateway_thread *t = x->conn->thread;
     struct route route = find_place(x);
 
-    if (route.verdict == VERDICT_PHP && goes_to_fastcgi(t, t->active[x->pool], route.rule))
+    if (route.verdict == VERDICT_PHP && goes_to_fastcgi(x, backend_for(x->conn, x->pool), route.rule))
         route.verdict = VERDICT_FASTCGI;
     return route;
 }

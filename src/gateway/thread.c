@@ -192,7 +192,7 @@ static void on_acceptable(struct loop_watch *w, unsigned events)
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
-            conn_accept(t, fd, tl->listener->is_unix);
+            conn_accept(t, fd, tl->listener->is_unix ? CONN_FROM_UNIX : CONN_FROM_TCP);
             continue;
         }
         if (errno == EINTR || errno == ECONNABORTED)
@@ -249,17 +249,44 @@ void thread_conn_gone(struct gateway_thread *t)
     }
 }
 
-void thread_drain(struct gateway_thread *t)
+static void close_idle(struct gateway_thread *t)
 {
-    t->draining = true;
-    thread_stop_listening(t);
     LIST_FOR_EACH_SAFE(it, &t->conns) {
         struct conn *c = LIST_ENTRY(it, struct conn, link);
         if (c->state == CONN_IDLE || c->state == CONN_PROXY)
-            conn_close(c);
-        else if (c->exchange && !c->exchange->head_sent)
+            conn_part(c);
+    }
+    thread_conn_gone(t);
+}
+
+static void on_idle_limit(struct loop_timer *timer)
+{
+    close_idle(CONTAINER_OF(timer, struct gateway_thread, idle_limit));
+}
+
+/* Every answer whose head is not out yet says "Connection: close". Closing is the only way to tell
+ * an idle client, and its next request may be on the way: where another gateway serves from now on,
+ * there is time to let it come and answer it. */
+void thread_drain(struct gateway_thread *t)
+{
+    uint32_t idle_ms = t->gateway->drain_idle_ms;
+
+    /* whoever is in the backlog of a socket that closes now was promised an answer */
+    for (uint32_t i = 0; i < t->gateway->n_listeners; i++)
+        if (t->listeners[i].watch.fd >= 0 && t->listeners[i].thread)
+            on_acceptable(&t->listeners[i].watch, LOOP_READ);
+    t->draining = true;
+    thread_stop_listening(t);
+    LIST_FOR_EACH(it, &t->conns) {
+        struct conn *c = LIST_ENTRY(it, struct conn, link);
+        if (c->exchange && !c->exchange->head_sent)
             c->exchange->keep_alive = false;
     }
+    if (idle_ms)
+        loop_timer_set(t->loop, &t->idle_limit, loop_now_ns(t->loop) + idle_ms * NS_PER_MS,
+                       on_idle_limit);
+    else
+        close_idle(t);
     thread_conn_gone(t);
 }
 

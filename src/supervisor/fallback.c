@@ -10,7 +10,7 @@
 void fallback_note(struct generation *g, uint32_t which)
 {
     struct plan *plan = g->plan;
-    const struct plan_fallback found = { g->pool->index, which };
+    const struct plan_fallback found = { g->index, which };
 
     CHECK_MAGIC(g, GENERATION_MAGIC);
     if (which > plan->config->n_routes)
@@ -32,12 +32,12 @@ void fallback_tell(const struct generation *g)
     struct control_message m;
 
     for (uint32_t i = 0; i < plan->n_fallbacks; i++) {
-        if (plan->fallbacks[i].pool != g->pool->index)
+        if (plan->fallbacks[i].pool != g->index)
             continue;
         control_message_init(&m, CONTROL_FELL_BACK);
-        m.pool = g->pool->index;
+        m.pool = g->index;
         m.generation = g->number;
         m.worker = plan->fallbacks[i].which;
-        role_send(&g->pool->sup->gateway.role, &m, NULL, 0);
+        role_send(&g->gateway->role, &m, NULL, 0);
     }
 }

@@ -1,7 +1,11 @@
 /*
- * The gateway process as the supervisor sees it. It is started at once, so that it is ready when
+ * Gateway processes as the supervisor sees them. One is started at once, so that it is ready when
  * the pools are, but accepts nothing before LISTEN. When it dies its clients are gone; the
- * listeners are not, and the next gateway takes over their backlog within milliseconds.
+ * listeners are not, and the next process takes over their backlog within milliseconds.
+ *
+ * A reload that changes what the gateway was started with starts another one beside it, with
+ * generations of its own. Both accept for a moment; then the old one leaves: it answers what it
+ * has, tells its clients to come again on another connection, and ends, its generations with it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -13,9 +17,47 @@
 #include "base/mem.h"
 #include "supervisor/supervisor_int.h"
 
-static void on_message(struct role *r, const struct control_message *m)
+enum { LEAVE_KILL_MS = 1000, LEAVE_LATE_MS = 500, LEAVE_IDLE_PERCENT = 60 };
+
+static struct gateway_process *of_role(struct role *r)
 {
     struct gateway_process *g = CONTAINER_OF(r, struct gateway_process, role);
+
+    CHECK_MAGIC(g, GATEWAY_PROCESS_MAGIC);
+    return g;
+}
+
+static void tell_pools(struct gateway_process *g,
+                       void (*tell)(struct pool *, struct gateway_process *))
+{
+    LIST_FOR_EACH_SAFE(it, &g->role.sup->all_pools)
+        tell(LIST_ENTRY(it, struct pool, link), g);
+}
+
+static void on_drained(struct gateway_process *g)
+{
+    g->drained = true;
+    if (g->leaving) {
+        loop_timer_cancel(g->role.sup->loop, &g->drain_limit);
+        tell_pools(g, pool_gateway_drained);
+        gateways_settle(g->role.sup);
+    }
+    supervisor_drained(g->role.sup);
+}
+
+/* Not before its pools have ended: a worker may still write behind fastcgi_finish_request(). */
+void gateways_settle(struct supervisor *s)
+{
+    LIST_FOR_EACH_SAFE(it, &s->gateways) {
+        struct gateway_process *g = LIST_ENTRY(it, struct gateway_process, link);
+        if (g->leaving && g->drained && !pools_use_gateway(s, g))
+            role_end(&g->role, LEAVE_KILL_MS * NS_PER_MS);
+    }
+}
+
+static void on_message(struct role *r, const struct control_message *m)
+{
+    struct gateway_process *g = of_role(r);
     struct supervisor *s = r->sup;
 
     switch (m->type) {
@@ -23,6 +65,7 @@ static void on_message(struct role *r, const struct control_message *m)
         g->ready = true;
         log_text(LOG_INFO, STR_NONE, control_message_text(m));
         gateway_maybe_listen(g);
+        rollout_progress(s);
         break;
     case CONTROL_FAILED:
         mem_free(g->failure);
@@ -31,11 +74,9 @@ static void on_message(struct role *r, const struct control_message *m)
         break;
     case CONTROL_POOL_READY:
     case CONTROL_POOL_DRAINED:
-    case CONTROL_FELL_BACK:
-        if (m->pool < s->n_pools)
-            pool_gateway_message(&s->pools[m->pool], m);
-        break;
-    case CONTROL_DRAINED: supervisor_drained(s); break;
+    case CONTROL_FELL_BACK: pools_gateway_message(g, m); break;
+    case CONTROL_PROBED: rollout_probed(s, m); break;
+    case CONTROL_DRAINED: on_drained(g); break;
     default: log_warn("the gateway sent message %u, which is not for the supervisor", m->type);
     }
 }
@@ -60,7 +101,7 @@ static void restart(struct gateway_process *g, pid_t pid, const char *why)
 
 static void on_exit(struct role *r, int wait_status)
 {
-    struct gateway_process *g = CONTAINER_OF(r, struct gateway_process, role);
+    struct gateway_process *g = of_role(r);
     struct supervisor *s = r->sup;
     pid_t pid = r->pid;
     char how[96];
@@ -71,44 +112,70 @@ static void on_exit(struct role *r, int wait_status)
     char *why = mem_strdup(g->failure ? g->failure : how);
     mem_free(g->failure);
     g->failure = NULL;
-    for (uint32_t i = 0; i < s->n_pools; i++)
-        pool_gateway_gone(&s->pools[i]);
-    if (s->phase == SUPERVISOR_STARTING)
-        supervisor_start_failed(s, "the gateway", why);
-    else if (s->phase == SUPERVISOR_SERVING)
-        restart(g, pid, why);
-    else
+    tell_pools(g, pool_gateway_gone);
+    if (g->leaving) {
+        if (!g->drained)
+            log_warn("gateway[%d], which was leaving, ended: %s", (int)pid, why);
+        gateway_free(g);
         supervisor_drained(s);
+    } else if (g != s->gateway) { /* of a rollout, which may be given up already */
+        rollout_gateway_lost(s, g, why);
+        gateway_free(g);
+        supervisor_drained(s);
+    } else if (s->phase == SUPERVISOR_SERVING) {
+        rollout_gateway_gone(s, g);
+        restart(g, pid, why);
+    } else {
+        g->drained = true;
+        supervisor_drained(s);
+    }
     mem_free(why);
     supervisor_role_ended(s);
 }
 
-void gateway_init(struct gateway_process *g, struct supervisor *s)
+struct gateway_process *gateway_new(struct supervisor *s, struct plan *plan,
+                                    struct listeners *listeners)
 {
-    memset(g, 0, sizeof(*g));
+    struct gateway_process *g = mem_zalloc(sizeof(*g));
+
+    g->magic = GATEWAY_PROCESS_MAGIC;
     role_init(&g->role, s, "gateway");
     g->role.on_message = on_message;
     g->role.on_exit = on_exit;
+    g->plan = plan_ref(plan);
+    g->listeners = *listeners;
+    *listeners = (struct listeners){ NULL, 0 };
+    list_push_back(&s->gateways, &g->link);
+    return g;
 }
 
-void gateway_fini(struct gateway_process *g)
+void gateway_free(struct gateway_process *g)
 {
+    struct supervisor *s = g->role.sup;
+
+    CHECK_MAGIC(g, GATEWAY_PROCESS_MAGIC);
     CHECK(!role_running(&g->role));
-    loop_timer_cancel(g->role.sup->loop, &g->retry);
+    loop_timer_cancel(s->loop, &g->retry);
+    loop_timer_cancel(s->loop, &g->drain_limit);
+    listeners_close(&g->listeners);
+    plan_unref(g->plan);
     mem_free(g->failure);
-    g->failure = NULL;
+    list_remove(&g->link);
+    if (s->gateway == g)
+        s->gateway = NULL;
+    g->magic = 0;
+    mem_free(g);
 }
 
 static int spawn(struct gateway_process *g)
 {
-    struct supervisor *s = g->role.sup;
-    int boot = plan_boot(s->plan, 0, 0);
+    int boot = plan_boot(g->plan, 0, 0);
 
     if (boot < 0)
         return boot;
-    char **environment = role_environment(NULL, &s->plan->gateway_user);
+    char **environment = role_environment(NULL, &g->plan->gateway_user);
     struct role_spec spec = { .verb = "@gateway",
-                              .user = &s->plan->gateway_user,
+                              .user = &g->plan->gateway_user,
                               .environment = environment,
                               .boot_fd = boot,
                               .no_new_privs = true };
@@ -120,7 +187,7 @@ static int spawn(struct gateway_process *g)
 
 static void send_listeners(struct gateway_process *g)
 {
-    const struct listeners *l = &g->role.sup->listeners;
+    const struct listeners *l = &g->listeners;
     struct control_message m;
 
     for (uint32_t i = 0; i < l->n; i++) {
@@ -141,8 +208,8 @@ void gateway_start(struct gateway_process *g)
     CHECK(!role_running(&g->role));
     g->started_ns = clock_monotonic_ns();
     int r = spawn(g);
-    if (r < 0 && s->phase == SUPERVISOR_STARTING) {
-        supervisor_start_failed(s, "the gateway", strerror(-r));
+    if (r < 0 && g != s->gateway) {
+        rollout_lost(s, "the gateway", strerror(-r));
         return;
     }
     if (r < 0) {
@@ -152,8 +219,18 @@ void gateway_start(struct gateway_process *g)
         return;
     }
     send_listeners(g);
-    for (uint32_t i = 0; i < s->n_pools; i++)
-        pool_gateway_started(&s->pools[i]);
+    tell_pools(g, pool_gateway_started);
+}
+
+int gateway_listen(struct gateway_process *g, char *message, size_t message_size)
+{
+    int r = listeners_listen(&g->listeners, message, message_size);
+
+    if (r < 0)
+        return r;
+    g->listening = true;
+    role_send_type(&g->role, CONTROL_LISTEN, 0, 0);
+    return 0;
 }
 
 void gateway_maybe_listen(struct gateway_process *g)
@@ -161,16 +238,67 @@ void gateway_maybe_listen(struct gateway_process *g)
     struct supervisor *s = g->role.sup;
     char message[256];
 
-    if (!g->ready || g->listening || s->phase >= SUPERVISOR_DRAINING)
+    if (g != s->gateway || !g->ready || g->listening || s->phase >= SUPERVISOR_DRAINING)
         return;
     for (uint32_t i = 0; i < s->n_pools; i++)
-        if (!pool_serves(&s->pools[i]))
+        if (!pool_serves(s->pools[i]))
             return;
-    if (listeners_listen(&s->listeners, message, sizeof(message)) < 0) {
-        supervisor_start_failed(s, "listening", message);
+    if (gateway_listen(g, message, sizeof(message)) < 0)
+        log_error("listening: %s", message);
+    else
+        supervisor_listening(s);
+}
+
+/* --- the end of one --------------------------------------------------------------------------- */
+
+static void on_drain_limit(struct loop_timer *t)
+{
+    struct gateway_process *g = CONTAINER_OF(t, struct gateway_process, drain_limit);
+
+    CHECK_MAGIC(g, GATEWAY_PROCESS_MAGIC);
+    log_warn("gateway[%d] still has clients after drain_timeout: ending it", (int)g->role.pid);
+    g->drained = true;
+    role_kill(&g->role);
+}
+
+void gateway_leave(struct gateway_process *g)
+{
+    struct supervisor *s = g->role.sup;
+    uint64_t limit_ms = g->plan->config->server.drain_timeout_ms;
+    struct control_message m;
+
+    CHECK(!g->leaving);
+    g->leaving = true;
+    listeners_close(&g->listeners);
+    loop_timer_cancel(s->loop, &g->retry);
+    if (!role_running(&g->role)) {
+        tell_pools(g, pool_gateway_gone);
+        gateway_free(g);
         return;
     }
-    g->listening = true;
-    role_send_type(&g->role, CONTROL_LISTEN, 0, 0);
-    supervisor_listening(s);
+    control_message_init(&m, CONTROL_DRAIN);
+    m.status = (int32_t)(limit_ms * LEAVE_IDLE_PERCENT / 100);
+    if (m.status <= 0)
+        m.status = 1;
+    role_send(&g->role, &m, NULL, 0);
+    /* its generations have been ended by then, and their requests answered 502 */
+    loop_timer_set(s->loop, &g->drain_limit,
+                   clock_monotonic_ns() + (limit_ms + LEAVE_LATE_MS) * NS_PER_MS, on_drain_limit);
+}
+
+void gateway_drain(struct gateway_process *g)
+{
+    loop_timer_cancel(g->role.sup->loop, &g->retry);
+    if (role_running(&g->role))
+        role_send_type(&g->role, CONTROL_DRAIN, 0, 0);
+    else
+        g->drained = true;
+}
+
+bool gateways_drained(const struct supervisor *s)
+{
+    LIST_FOR_EACH(it, &s->gateways)
+        if (!LIST_ENTRY(it, struct gateway_process, link)->drained)
+            return false;
+    return true;
 }

@@ -8,9 +8,14 @@
  *                                                                              v
  *                                                          gone <--exit-- DRAINING
  *
- * At most one generation is being started (`pending`); a reload that comes meanwhile is remembered
- * (`wanted`), so that a flood of SIGHUP cannot keep the pool from ever getting ready. The old
- * generation serves until the new one has a worker that was granted by the gateway.
+ * At most two are being started: `pending` replaces one that died or that wishes it, and is
+ * activated as soon as the gateway has granted its first worker; `next` belongs to a rollout
+ * (rollout.c), which activates it together with those of the other pools. The old generation serves
+ * until then. A wish that comes while one is pending is remembered (`again`), so that a flood of
+ * them cannot keep the pool from ever getting ready.
+ *
+ * A generation belongs to one gateway process, whose channels it has: when that gateway leaves, so
+ * does it.
  *
  * A generation of a pool with use_fpm has no process: PHP-FPM is nobody's child here. It is READY
  * at once, has no channel, and is gone when the gateway has drained it.
@@ -31,25 +36,27 @@ enum {
     FAILED_GRACE_MS = 2000, /* a pool that said FAILED ends by itself */
 };
 
-static void begin(struct pool *p, struct plan *plan);
+static void begin(struct pool *p);
 static void ended(struct generation *g, const char *how);
 
-void pool_init(struct pool *p, struct supervisor *s, uint32_t index, struct str name)
+struct pool *pool_new(struct supervisor *s, struct str name)
 {
-    memset(p, 0, sizeof(*p));
+    struct pool *p = mem_zalloc(sizeof(*p));
+
     p->sup = s;
-    p->index = index;
     snprintf(p->name, sizeof(p->name), "%.*s", STR_ARG(name));
     list_init(&p->generations);
+    list_push_back(&s->all_pools, &p->link);
+    return p;
 }
 
-void pool_fini(struct pool *p)
+void pool_free(struct pool *p)
 {
     CHECK(list_empty(&p->generations));
     loop_timer_cancel(p->sup->loop, &p->retry);
     plan_unref(p->good);
-    plan_unref(p->wanted);
-    p->good = p->wanted = NULL;
+    list_remove(&p->link);
+    mem_free(p);
 }
 
 bool pool_serves(const struct pool *p)
@@ -77,7 +84,7 @@ static void free_generation(struct generation *g)
 
 static bool has_process(const struct generation *g)
 {
-    return !g->plan->config->pools[g->pool->index].use_fpm;
+    return !g->plan->config->pools[g->index].use_fpm;
 }
 
 static void kill_generation(struct generation *g)
@@ -97,14 +104,14 @@ static int renew_link(struct generation *g)
     int fds[ROLE_FDS_MAX];
 
     link_close(&g->ends);
-    int r = link_open(&g->ends, &g->plan->pools[g->pool->index].geometry);
+    int r = link_open(&g->ends, &g->plan->pools[g->index].geometry);
     if (r < 0)
         return r;
     fds[0] = g->ends.channel;
     fds[1] = g->ends.pool_end;
     memcpy(fds + 2, g->ends.eventfds, g->ends.threads * sizeof(int));
     control_message_init(&m, CONTROL_CHANNEL);
-    m.pool = g->pool->index;
+    m.pool = g->index;
     m.generation = g->number;
     m.status = g->pool->active && g->pool->active != g;
     role_send(&g->role, &m, fds, 2 + g->ends.threads);
@@ -114,14 +121,14 @@ static int renew_link(struct generation *g)
 
 static void attach(struct generation *g)
 {
-    struct gateway_process *gw = &g->pool->sup->gateway;
+    struct gateway_process *gw = g->gateway;
     struct control_message m;
     int fds[ROLE_FDS_MAX];
 
-    if (!role_running(&gw->role) || g->attached)
+    if (!gw || !role_running(&gw->role) || g->attached)
         return; /* the next gateway gets it */
     CHECK(!has_process(g) || (g->ends.channel >= 0 && g->ends.gateway_end >= 0));
-    int boot = plan_boot(g->plan, g->pool->index, g->number);
+    int boot = plan_boot(g->plan, g->index, g->number);
     if (boot < 0) {
         log_error("%s: cannot describe it to the gateway: %s", g->role.name, strerror(-boot));
         kill_generation(g);
@@ -136,9 +143,9 @@ static void attach(struct generation *g)
     }
     fds[n++] = boot;
     control_message_init(&m, CONTROL_POOL_ADD);
-    m.pool = g->pool->index;
+    m.pool = g->index;
     m.generation = g->number;
-    control_message_set_text(&m, str_from(g->plan->pools[g->pool->index].document_root));
+    control_message_set_text(&m, str_from(g->plan->pools[g->index].document_root));
     role_send(&gw->role, &m, fds, n);
     fallback_tell(g);
     g->attached = true;
@@ -149,7 +156,7 @@ static void attach(struct generation *g)
 static void detach(struct generation *g)
 {
     if (g->attached)
-        role_send_type(&g->pool->sup->gateway.role, CONTROL_POOL_REMOVE, g->pool->index, g->number);
+        role_send_type(&g->gateway->role, CONTROL_POOL_REMOVE, g->index, g->number);
     g->attached = g->granted = false;
 }
 
@@ -162,7 +169,7 @@ static void stop_generation(struct generation *g)
         ended(g, "it was stopped");
         return;
     }
-    role_send_type(&g->role, CONTROL_STOP, g->pool->index, g->number);
+    role_send_type(&g->role, CONTROL_STOP, g->index, g->number);
     role_kill_in(&g->role, STOP_GRACE_MS * NS_PER_MS);
 }
 
@@ -194,21 +201,21 @@ static void finish_draining(struct generation *g)
         return;
     g->ending = true;
     if (has_process(g))
-        role_send_type(&g->role, CONTROL_DRAIN, g->pool->index, g->number);
+        role_send_type(&g->role, CONTROL_DRAIN, g->index, g->number);
     else
         ended(g, "it is drained");
 }
 
 /* --- READY, ACTIVE --------------------------------------------------------------------------- */
 
-static void start_wanted(struct pool *p)
+/* The pending one is settled. */
+static void settle(struct pool *p)
 {
-    struct plan *next = p->wanted;
+    bool again = p->again;
 
-    p->wanted = NULL;
-    if (next && !stopping(p))
-        begin(p, next);
-    plan_unref(next);
+    p->again = false;
+    if (again && !stopping(p) && !p->pending)
+        begin(p);
 }
 
 static void activate(struct generation *g)
@@ -216,12 +223,11 @@ static void activate(struct generation *g)
     struct pool *p = g->pool;
     struct generation *old = p->active;
 
-    CHECK(g == p->pending && g->state == GENERATION_READY && g->granted);
-    role_send_type(&p->sup->gateway.role, CONTROL_POOL_ACTIVATE, p->index, g->number);
+    CHECK(g != old && g->granted);
+    role_send_type(&g->gateway->role, CONTROL_POOL_ACTIVATE, g->index, g->number);
     loop_timer_cancel(p->sup->loop, &g->timer);
     g->state = GENERATION_ACTIVE;
     g->active_since_ns = clock_monotonic_ns();
-    p->pending = NULL;
     p->active = g;
     plan_unref(p->good);
     p->good = plan_ref(g->plan);
@@ -232,9 +238,25 @@ static void activate(struct generation *g)
     } else if (p->sup->phase != SUPERVISOR_STARTING) {
         log_notice("%s serves", g->role.name);
     }
-    gateway_maybe_listen(&p->sup->gateway);
-    start_wanted(p);
-    supervisor_reload_settled(p->sup);
+}
+
+/* The gateway can give it requests. */
+static void on_granted(struct generation *g)
+{
+    struct pool *p = g->pool;
+
+    g->granted = true;
+    if (g == p->pending) {
+        p->pending = NULL;
+        activate(g);
+        gateway_maybe_listen(g->gateway);
+        settle(p);
+    } else if (g == p->next) {
+        rollout_progress(p->sup);
+    } else if (g == p->active) { /* again, with a new gateway */
+        role_send_type(&g->gateway->role, CONTROL_POOL_ACTIVATE, g->index, g->number);
+        gateway_maybe_listen(g->gateway);
+    }
 }
 
 static void on_engine_ready(struct generation *g, const struct control_message *m)
@@ -280,7 +302,7 @@ static void on_message(struct role *r, const struct control_message *m)
         if (g == g->pool->active && !stopping(g->pool)) {
             log_notice("%s asks for a new generation: %.*s", g->role.name,
                        STR_ARG(control_message_text(m)));
-            pool_renew(g->pool, g->plan);
+            pool_renew(g->pool);
         }
         break;
     case CONTROL_DRAINED: /* its exit follows */ break;
@@ -295,7 +317,7 @@ static void on_retry(struct loop_timer *t)
     struct pool *p = CONTAINER_OF(t, struct pool, retry);
 
     if (!p->pending && !p->active && !stopping(p))
-        begin(p, p->good);
+        begin(p);
 }
 
 /* Nothing serves: the last plan that worked is started again, slower each time it fails. */
@@ -304,7 +326,7 @@ static void replace(struct pool *p, uint64_t lived_ns)
     uint64_t delay = backoff_next_ns(&p->backoff, lived_ns);
 
     if (delay == 0) {
-        begin(p, p->good);
+        begin(p);
         return;
     }
     log_error("pool %s: trying again in %llu ms (failure %u in a row)", p->name,
@@ -316,20 +338,14 @@ static void on_start_failed(struct pool *p, const char *name, const char *why)
 {
     if (stopping(p))
         return;
-    if (p->sup->phase == SUPERVISOR_STARTING) {
-        supervisor_start_failed(p->sup, name, why);
-        return;
-    }
     if (p->active)
         log_error("%s did not start: %s; generation %u keeps serving", name, why,
                   p->active->number);
     else
         log_error("%s did not start: %s", name, why);
-    if (p->wanted)
-        start_wanted(p);
-    else if (!p->active)
+    settle(p);
+    if (!p->active && !p->pending)
         replace(p, 0);
-    supervisor_reload_settled(p->sup);
 }
 
 static void on_active_died(struct pool *p, const char *name, pid_t pid, const char *how,
@@ -349,7 +365,7 @@ static void ended(struct generation *g, const char *how)
     struct pool *p = g->pool;
     struct supervisor *s = p->sup;
     pid_t pid = g->role.pid;
-    bool was_active = g == p->active, was_pending = g == p->pending;
+    bool was_active = g == p->active, was_pending = g == p->pending, was_next = g == p->next;
     uint64_t lived_ns = g->active_since_ns ? clock_monotonic_ns() - g->active_since_ns : 0;
     char name[sizeof(g->role.name)];
 
@@ -362,14 +378,19 @@ static void ended(struct generation *g, const char *how)
         p->active = NULL;
     if (was_pending)
         p->pending = NULL;
-    if (!was_active && !was_pending)
+    if (was_next)
+        p->next = NULL;
+    if (!was_active && !was_pending && !was_next)
         log_info("%s[%d] has ended: %s", name, (int)pid, how);
     free_generation(g);
     if (was_pending)
         on_start_failed(p, name, why);
     else if (was_active)
         on_active_died(p, name, pid, how, lived_ns);
+    else if (was_next)
+        rollout_lost(s, name, why);
     mem_free(why);
+    gateways_settle(s);
     supervisor_role_ended(s);
 }
 
@@ -397,13 +418,12 @@ static void on_start_limit(struct loop_timer *t)
 
 static int spawn(struct generation *g)
 {
-    struct pool *p = g->pool;
-    const struct user *user = &g->plan->pools[p->index].user;
-    int boot = plan_boot(g->plan, p->index, g->number);
+    const struct user *user = &g->plan->pools[g->index].user;
+    int boot = plan_boot(g->plan, g->index, g->number);
 
     if (boot < 0)
         return boot;
-    char **environment = role_environment(&g->plan->config->pools[p->index], user);
+    char **environment = role_environment(&g->plan->config->pools[g->index], user);
     struct role_spec spec = { .verb = "@pool",
                               .user = user,
                               .environment = environment,
@@ -415,16 +435,18 @@ static int spawn(struct generation *g)
     return r;
 }
 
-static void begin(struct pool *p, struct plan *plan)
+static struct generation *new_generation(struct pool *p, struct plan *plan, uint32_t index,
+                                         struct gateway_process *gateway)
 {
     struct generation *g = mem_zalloc(sizeof(*g));
     char name[48];
-    int r;
 
-    CHECK(!p->pending && plan);
+    CHECK(plan && index < plan->config->n_pools);
     g->magic = GENERATION_MAGIC;
     g->pool = p;
     g->number = ++p->last_number;
+    g->index = index;
+    g->gateway = gateway;
     g->state = GENERATION_STARTING;
     g->plan = plan_ref(plan);
     link_init(&g->ends);
@@ -433,57 +455,160 @@ static void begin(struct pool *p, struct plan *plan)
     role_init(&g->role, p->sup, name);
     g->role.on_message = on_message;
     g->role.on_exit = on_exit;
-    p->pending = g;
-    loop_timer_set(p->sup->loop, &g->timer, clock_monotonic_ns() + p->sup->start_limit_ns,
-                   on_start_limit);
+    return g;
+}
+
+/* `g` is pending or next. False: there is no process, and it is freed. */
+static bool launch(struct generation *g, char *why, size_t size)
+{
+    struct supervisor *s = g->pool->sup;
+
+    loop_timer_set(s->loop, &g->timer, clock_monotonic_ns() + s->start_limit_ns, on_start_limit);
     if (!has_process(g)) {
         g->state = GENERATION_READY;
         attach(g);
-        return;
+        return true;
     }
-    r = spawn(g);
+    int r = spawn(g);
     if (r < 0) {
-        p->pending = NULL;
+        snprintf(why, size, "%s", strerror(-r));
         free_generation(g);
-        on_start_failed(p, name, strerror(-r));
-        return;
+        return false;
     }
     r = renew_link(g);
     if (r < 0) {
         g->failure = mem_printf("cannot make a channel: %s", strerror(-r));
         role_kill(&g->role);
     }
+    return true;
 }
 
-void pool_renew(struct pool *p, struct plan *plan)
+/* A generation like the last one that served. */
+static void begin(struct pool *p)
+{
+    char why[128], name[48];
+
+    CHECK(!p->pending && p->good && p->sup->gateway);
+    uint32_t index = plan_pool_index(p->good, str_from(p->name));
+    p->pending = new_generation(p, p->good, index, p->sup->gateway);
+    snprintf(name, sizeof(name), "%s", p->pending->role.name);
+    if (!launch(p->pending, why, sizeof(why))) {
+        p->pending = NULL;
+        on_start_failed(p, name, why);
+    }
+}
+
+void pool_prepare(struct pool *p, struct plan *plan, uint32_t index, struct gateway_process *g)
+{
+    char why[128], name[48];
+
+    CHECK(!p->next);
+    p->next = new_generation(p, plan, index, g);
+    snprintf(name, sizeof(name), "%s", p->next->role.name);
+    if (!launch(p->next, why, sizeof(why))) {
+        p->next = NULL;
+        rollout_lost(p->sup, name, why);
+    }
+}
+
+void pool_renew(struct pool *p)
 {
     if (p->pending) {
-        struct plan *old = p->wanted;
-        p->wanted = plan_ref(plan);
-        plan_unref(old);
+        p->again = true;
         return;
     }
     loop_timer_cancel(p->sup->loop, &p->retry);
-    begin(p, plan);
+    if (p->good)
+        begin(p);
+}
+
+/* --- as a part of a rollout ------------------------------------------------------------------ */
+
+void pool_abandon(struct pool *p)
+{
+    struct generation *g = p->next;
+
+    p->next = NULL; /* its end is nobody's failure */
+    if (g)
+        stop_generation(g);
+}
+
+void pool_switch(struct pool *p)
+{
+    struct generation *g = p->next;
+
+    CHECK(g && g->granted);
+    p->next = NULL;
+    p->again = false;
+    loop_timer_cancel(p->sup->loop, &p->retry);
+    pool_cancel_pending(p);
+    p->backoff = (struct backoff){ 0 };
+    activate(g);
+}
+
+void pool_retire(struct pool *p)
+{
+    struct generation *g = p->active;
+
+    p->again = false;
+    loop_timer_cancel(p->sup->loop, &p->retry);
+    pool_cancel_pending(p);
+    p->active = NULL;
+    if (g)
+        start_draining(g);
+}
+
+struct generation *pool_find_draining(const struct pool *p, const struct plan *plan)
+{
+    for (struct list *it = p->generations.prev; it != &p->generations; it = it->prev) {
+        struct generation *g = LIST_ENTRY(it, struct generation, link);
+        if (g->state == GENERATION_DRAINING && !g->ending && g->attached && g->granted &&
+            g->gateway == p->sup->gateway && !plan_pool_differs(g->plan, plan, g->index))
+            return g;
+    }
+    return NULL;
+}
+
+void pool_return(struct pool *p, struct generation *g)
+{
+    CHECK(g->state == GENERATION_DRAINING && !g->ending);
+    p->again = false;
+    loop_timer_cancel(p->sup->loop, &p->retry);
+    pool_cancel_pending(p);
+    activate(g);
 }
 
 /* --- what the gateway's life and messages mean for a pool ------------------------------------ */
 
-void pool_gateway_gone(struct pool *p)
+void pool_gateway_gone(struct pool *p, struct gateway_process *gateway)
 {
     LIST_FOR_EACH_SAFE(it, &p->generations) {
         struct generation *g = LIST_ENTRY(it, struct generation, link);
+        if (g->gateway != gateway)
+            continue;
         g->attached = g->granted = false;
+        if (gateway != p->sup->gateway)
+            g->gateway = NULL; /* there will be no next process of it */
         if (g->state == GENERATION_DRAINING)
             finish_draining(g); /* its clients are gone with the gateway */
     }
 }
 
-void pool_gateway_started(struct pool *p)
+void pool_gateway_drained(struct pool *p, struct gateway_process *gateway)
 {
     LIST_FOR_EACH_SAFE(it, &p->generations) {
         struct generation *g = LIST_ENTRY(it, struct generation, link);
-        if (g->state == GENERATION_DRAINING || g->state == GENERATION_STARTING)
+        if (g->gateway == gateway && g->state == GENERATION_DRAINING)
+            finish_draining(g);
+    }
+}
+
+void pool_gateway_started(struct pool *p, struct gateway_process *gateway)
+{
+    LIST_FOR_EACH_SAFE(it, &p->generations) {
+        struct generation *g = LIST_ENTRY(it, struct generation, link);
+        if (g->gateway != gateway || g->state == GENERATION_DRAINING ||
+            g->state == GENERATION_STARTING)
             continue;
         /* A link no gateway has seen is as good as new. */
         int r = g->ends.channel >= 0 || !has_process(g) ? 0 : renew_link(g);
@@ -497,44 +622,56 @@ void pool_gateway_started(struct pool *p)
     }
 }
 
-static struct generation *find(struct pool *p, uint32_t number)
+bool pools_use_gateway(const struct supervisor *s, const struct gateway_process *gateway)
 {
-    LIST_FOR_EACH(it, &p->generations) {
-        struct generation *g = LIST_ENTRY(it, struct generation, link);
-        if (g->number == number)
-            return g;
+    LIST_FOR_EACH(pi, &s->all_pools) {
+        const struct pool *p = LIST_ENTRY(pi, struct pool, link);
+        LIST_FOR_EACH(it, &p->generations)
+            if (LIST_ENTRY(it, struct generation, link)->gateway == gateway)
+                return true;
+    }
+    return false;
+}
+
+/* A gateway counts pools as its plan does. */
+static struct generation *find(const struct gateway_process *gateway,
+                               const struct control_message *m)
+{
+    LIST_FOR_EACH(pi, &gateway->role.sup->all_pools) {
+        struct pool *p = LIST_ENTRY(pi, struct pool, link);
+        LIST_FOR_EACH(it, &p->generations) {
+            struct generation *g = LIST_ENTRY(it, struct generation, link);
+            if (g->gateway == gateway && g->index == m->pool && g->number == m->generation)
+                return g;
+        }
     }
     return NULL;
 }
 
-void pool_gateway_message(struct pool *p, const struct control_message *m)
+void pools_gateway_message(struct gateway_process *gateway, const struct control_message *m)
 {
-    struct generation *g = find(p, m->generation);
+    struct generation *g = find(gateway, m);
 
     if (!g || !g->attached)
         return; /* it died while the message was under way */
-    if (m->type == CONTROL_POOL_READY) {
-        g->granted = true;
-        if (g == p->pending) {
-            activate(g);
-        } else if (g == p->active) { /* again, with a new gateway */
-            role_send_type(&p->sup->gateway.role, CONTROL_POOL_ACTIVATE, p->index, g->number);
-            gateway_maybe_listen(&p->sup->gateway);
-        }
-    } else if (m->type == CONTROL_FELL_BACK) {
+    if (m->type == CONTROL_POOL_READY)
+        on_granted(g);
+    else if (m->type == CONTROL_FELL_BACK)
         fallback_note(g, m->worker);
-    } else if (m->type == CONTROL_POOL_DRAINED && g->state == GENERATION_DRAINING) {
+    else if (m->type == CONTROL_POOL_DRAINED && g->state == GENERATION_DRAINING)
         finish_draining(g);
-    }
 }
 
 /* --- end of the server ----------------------------------------------------------------------- */
 
 void pool_cancel_pending(struct pool *p)
 {
+    struct generation *g = p->pending;
+
     loop_timer_cancel(p->sup->loop, &p->retry);
-    if (p->pending)
-        stop_generation(p->pending);
+    p->pending = NULL; /* its end is nobody's failure */
+    if (g)
+        stop_generation(g);
 }
 
 void pool_drain(struct pool *p)
@@ -552,7 +689,7 @@ void pool_stop(struct pool *p, uint64_t kill_after_ns)
             ended(g, "the server stops");
             continue;
         }
-        role_send_type(&g->role, CONTROL_STOP, p->index, g->number);
+        role_send_type(&g->role, CONTROL_STOP, g->index, g->number);
         role_kill_in(&g->role, kill_after_ns);
     }
 }

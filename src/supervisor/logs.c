@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -60,12 +61,18 @@ static void make_access_log(const struct plan *p)
     mem_free(path);
 }
 
-int logs_open(struct supervisor *s)
+static void use_level(const struct config_log *l)
 {
-    const struct config_log *l = &s->plan->config->log;
     enum log_level level = LOG_NOTICE;
 
     (void)log_level_parse(l->level, &level); /* config has checked it */
+    log_init("sapid", STDERR_FILENO, level);
+}
+
+int logs_open(struct supervisor *s)
+{
+    const struct config_log *l = &s->plan->config->log;
+
     make_access_log(s->plan);
     if (is_file(l->error)) {
         first_stderr = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
@@ -79,7 +86,42 @@ int logs_open(struct supervisor *s)
         }
         dprintf(first_stderr, "sapid: the log is written to %.*s\n", STR_ARG(l->error));
     }
-    log_init("sapid", STDERR_FILENO, level);
+    use_level(l);
+    return 0;
+}
+
+static bool same_file(const struct stat *before)
+{
+    struct stat now;
+
+    return fstat(STDERR_FILENO, &now) == 0 && now.st_dev == before->st_dev &&
+           now.st_ino == before->st_ino;
+}
+
+int logs_switch(struct supervisor *s, const struct plan *plan, bool *ret_moved)
+{
+    const struct config_log *l = &plan->config->log;
+    struct stat before = { 0 };
+    int r = 0;
+
+    (void)s;
+    if (fstat(STDERR_FILENO, &before) < 0)
+        return -errno;
+    if (is_file(l->error)) {
+        if (first_stderr < 0)
+            first_stderr = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+        r = open_error_log(l);
+    } else if (first_stderr >= 0) {
+        r = dup2(first_stderr, STDERR_FILENO) < 0 ? -errno : 0;
+        fd_close(&first_stderr);
+    }
+    if (r < 0) {
+        log_error("cannot open the error log %.*s: %s", STR_ARG(l->error), strerror(-r));
+        return r;
+    }
+    make_access_log(plan);
+    use_level(l);
+    *ret_moved = !same_file(&before);
     return 0;
 }
 
@@ -88,11 +130,19 @@ void logs_close(void)
     fd_close(&first_stderr);
 }
 
+void gateways_reopen_logs(struct supervisor *s, bool error_too)
+{
+    struct control_message m;
+    int error_log = STDERR_FILENO;
+
+    control_message_init(&m, CONTROL_REOPEN_LOGS);
+    LIST_FOR_EACH_SAFE(it, &s->gateways)
+        role_send(&LIST_ENTRY(it, struct gateway_process, link)->role, &m, &error_log, error_too);
+}
+
 void logs_reopen(struct supervisor *s)
 {
     const struct config_log *l = &s->plan->config->log;
-    struct control_message m;
-    int error_log = STDERR_FILENO;
     bool rotated = is_file(l->error);
 
     int r = rotated ? open_error_log(l) : 0;
@@ -101,9 +151,8 @@ void logs_reopen(struct supervisor *s)
                   STR_ARG(l->error), strerror(-r));
     log_notice("reopening log files");
     make_access_log(s->plan);
-    control_message_init(&m, CONTROL_REOPEN_LOGS);
-    role_send(&s->gateway.role, &m, &error_log, rotated && r == 0);
+    gateways_reopen_logs(s, rotated && r == 0);
     if (rotated && r == 0 && s->phase == SUPERVISOR_SERVING)
         for (uint32_t i = 0; i < s->n_pools; i++)
-            pool_renew(&s->pools[i], s->pools[i].good);
+            pool_renew(s->pools[i]);
 }

@@ -235,38 +235,16 @@ int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation)
     return r < 0 ? r : fd;
 }
 
-static bool same_listen(const struct config_server *a, const struct config_server *b)
+uint32_t plan_pool_index(const struct plan *p, struct str name)
 {
-    if (a->n_listen != b->n_listen)
-        return false;
-    for (uint32_t i = 0; i < a->n_listen; i++)
-        if (!str_eq(a->listen[i].text, b->listen[i].text))
-            return false;
-    return true;
+    uint32_t i = 0;
+
+    while (i < p->config->n_pools && !str_eq(p->config->pools[i].name, name))
+        i++;
+    return i;
 }
 
-static bool same_strings(const struct config_strings *a, const struct config_strings *b)
-{
-    if (a->n != b->n)
-        return false;
-    for (uint32_t i = 0; i < a->n; i++)
-        if (!str_eq(a->v[i], b->v[i]))
-            return false;
-    return true;
-}
-
-static bool same_limits(const struct config_server *a, const struct config_server *b)
-{
-    return a->max_connections == b->max_connections &&
-           a->header_timeout_ms == b->header_timeout_ms &&
-           a->body_timeout_ms == b->body_timeout_ms && a->send_timeout_ms == b->send_timeout_ms &&
-           a->keepalive_timeout_ms == b->keepalive_timeout_ms &&
-           a->keepalive_requests == b->keepalive_requests && a->max_body_size == b->max_body_size &&
-           a->max_header_size == b->max_header_size && a->max_header_count == b->max_header_count &&
-           a->max_request_line == b->max_request_line && a->max_spool_size == b->max_spool_size;
-}
-
-bool plan_same_pools(const struct plan *a, const struct plan *b)
+static bool same_pool_names(const struct plan *a, const struct plan *b)
 {
     if (a->config->n_pools != b->config->n_pools)
         return false;
@@ -276,28 +254,29 @@ bool plan_same_pools(const struct plan *a, const struct plan *b)
     return true;
 }
 
-const char *plan_server_difference(const struct plan *a, const struct plan *b)
+static bool same_user(const struct user *a, const struct user *b)
 {
-    const struct config_server *x = &a->config->server, *y = &b->config->server;
-    const struct config_log *l = &a->config->log, *m = &b->config->log;
+    return a->change == b->change && a->uid == b->uid && a->gid == b->gid;
+}
 
-    if (!plan_same_pools(a, b))
-        return "the list of [pool.NAME]";
-    if (!same_listen(x, y))
-        return "server.listen";
+const char *plan_gateway_difference(const struct plan *a, const struct plan *b)
+{
+    if (!same_pool_names(a, b))
+        return "the list of pools";
     if (a->threads != b->threads)
         return "server.gateway_threads";
-    if (a->gateway_user.uid != b->gateway_user.uid || a->gateway_user.gid != b->gateway_user.gid)
+    if (!same_user(&a->gateway_user, &b->gateway_user))
         return "server.user";
-    if (!same_limits(x, y))
-        return "a limit or timeout of [server]";
-    if (!same_strings(&x->trusted_proxies, &y->trusted_proxies) ||
-        x->proxy_protocol != y->proxy_protocol)
-        return "server.trusted_proxies";
-    if (!str_eq(x->spool_dir, y->spool_dir))
-        return "server.spool_dir";
-    if (!str_eq(l->access, m->access) || l->format != m->format || !str_eq(l->error, m->error) ||
-        !str_eq(l->level, m->level))
-        return "[log]";
-    return NULL;
+    return config_difference(a->config, 0, b->config, 0, CONFIG_SCOPE_GATEWAY);
+}
+
+bool plan_pool_differs(const struct plan *a, const struct plan *b, uint32_t index)
+{
+    const struct pool_plan *x = &a->pools[index], *y = &b->pools[index];
+
+    return config_difference(a->config, index, b->config, index, CONFIG_SCOPE_POOL) != NULL ||
+           config_difference(a->config, 0, b->config, 0, CONFIG_SCOPE_ROUTING) != NULL ||
+           config_routes_differ(a->config, b->config) ||
+           strcmp(x->document_root, y->document_root) != 0 || !same_user(&x->user, &y->user) ||
+           x->workers != y->workers;
 }

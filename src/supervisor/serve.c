@@ -23,14 +23,8 @@
 #include "version.h"
 
 enum {
-    FILES_BESIDE_CONNECTIONS = 4096,
     START_LIMIT_S = 120, /* preloading a large application takes seconds, never minutes */
 };
-
-static void log_line(const char *line)
-{
-    log_error("%s", line);
-}
 
 /* --- what the person who starts it is told --------------------------------------------------- */
 
@@ -38,18 +32,19 @@ static void explain_users(const struct supervisor *s)
 {
     const struct user *gw = &s->plan->gateway_user;
 
-    for (uint32_t i = 0; i < s->n_pools; i++) {
+    for (uint32_t i = 0; i < s->plan->config->n_pools; i++) {
         const struct user *u = &s->plan->pools[i].user;
         if (s->plan->config->pools[i].use_fpm)
             continue;
         if (u->change)
-            log_notice("pool %s runs PHP as user %s (%s)", s->pools[i].name,
+            log_notice("pool %.*s runs PHP as user %s (%s)",
+                       STR_ARG(s->plan->config->pools[i].name),
                        u->name[0] ? u->name : "without a name", u->why);
         else if (u->uid == 0)
             log_warn(
-                "pool %s runs PHP as ROOT, because %s: any flaw of the application is the whole "
+                "pool %.*s runs PHP as ROOT, because %s: any flaw of the application is the whole "
                 "machine's; set user = \"www-data\" in [%.*s]",
-                s->pools[i].name, u->why[0] ? u->why : "it was asked for",
+                STR_ARG(s->plan->config->pools[i].name), u->why[0] ? u->why : "it was asked for",
                 STR_ARG(s->plan->config->pools[i].table));
     }
     if (gw->change)
@@ -75,21 +70,23 @@ static void explain(const struct supervisor *s)
     log_notice("sapid " SAPID_VERSION ", %s%s",
                s->cli.config_path ? "configuration " : "no configuration file",
                s->cli.config_path ? s->cli.config_path : "");
-    for (uint32_t i = 0; i < s->n_pools; i++) {
+    for (uint32_t i = 0; i < s->plan->config->n_pools; i++) {
         const struct pool_plan *p = &s->plan->pools[i];
         if (p->detected)
             log_notice("%s", p->detected);
         const struct config_pool *c = &s->plan->config->pools[i];
         if (c->use_fpm) {
-            log_notice("pool %s: document root %s, PHP by PHP-FPM at %.*s%s", s->pools[i].name,
-                       p->document_root, STR_ARG(c->upstream->servers[0].address.text),
+            log_notice("pool %.*s: document root %s, PHP by PHP-FPM at %.*s%s",
+                       STR_ARG(s->plan->config->pools[i].name), p->document_root,
+                       STR_ARG(c->upstream->servers[0].address.text),
                        c->upstream->n_servers > 1 ? " and others" : "");
             explain_denied(p->document_root);
             continue;
         }
-        log_notice("pool %s: document root %s, %u worker%s%s%s%s", s->pools[i].name,
-                   p->document_root, p->workers, p->workers == 1 ? "" : "s",
-                   p->workers_why[0] ? " (" : "", p->workers_why, p->workers_why[0] ? ")" : "");
+        log_notice("pool %.*s: document root %s, %u worker%s%s%s%s",
+                   STR_ARG(s->plan->config->pools[i].name), p->document_root, p->workers,
+                   p->workers == 1 ? "" : "s", p->workers_why[0] ? " (" : "", p->workers_why,
+                   p->workers_why[0] ? ")" : "");
         explain_denied(p->document_root);
     }
     explain_users(s);
@@ -98,60 +95,17 @@ static void explain(const struct supervisor *s)
 void supervisor_listening(struct supervisor *s)
 {
     if (s->phase != SUPERVISOR_STARTING) {
-        log_notice("the new gateway[%d] accepts connections", (int)s->gateway.role.pid);
+        log_notice("the new gateway[%d] accepts connections", (int)s->gateway->role.pid);
         return;
     }
     s->phase = SUPERVISOR_SERVING;
-    char *urls = listeners_urls(&s->listeners);
+    char *urls = listeners_urls(&s->gateway->listeners);
     log_notice("sapid " SAPID_VERSION " serves %s on %s", s->plan->pools[0].document_root, urls);
     mem_free(urls);
     notify_send("READY=1");
 }
 
-/* --- reload and signals ---------------------------------------------------------------------- */
-
-void supervisor_reload(struct supervisor *s)
-{
-    struct plan *plan;
-
-    if (s->phase >= SUPERVISOR_DRAINING) {
-        log_warn("a reload was asked for while the server is stopping: ignored");
-        return;
-    }
-    if (plan_new(&s->cli, log_line, &plan) < 0) {
-        log_error(
-            "reload refused: the configuration is not valid (see above); everything goes on as "
-            "it was");
-        return;
-    }
-    const char *difference = plan_server_difference(s->plan, plan);
-    if (difference)
-        log_warn("reload: %s has changed, which takes effect only when the server is restarted",
-                 difference);
-    if (s->plan->threads != plan->threads || !plan_same_pools(s->plan, plan)) {
-        /* channels are shaped for the gateway that runs */
-        log_error("reload refused: restart the server for this change");
-        plan_unref(plan);
-        return;
-    }
-    log_notice("reload: starting a new generation of each pool");
-    notify_reloading();
-    s->reloading = true;
-    for (uint32_t i = 0; i < s->n_pools; i++)
-        pool_renew(&s->pools[i], plan);
-    plan_unref(plan);
-}
-
-void supervisor_reload_settled(struct supervisor *s)
-{
-    if (!s->reloading || s->phase != SUPERVISOR_SERVING)
-        return;
-    for (uint32_t i = 0; i < s->n_pools; i++)
-        if (s->pools[i].pending)
-            return;
-    s->reloading = false;
-    notify_send("READY=1");
-}
+/* --- signals --------------------------------------------------------------------------------- */
 
 /* The kernel's SIGHUP for a closed terminal means "end", an operator's means "reload". */
 static bool terminal_is_gone(const struct supervisor *s)
@@ -177,7 +131,7 @@ static void on_signal(void *ctx, int signo)
         if (terminal_is_gone(s))
             supervisor_stop(s, true);
         else
-            supervisor_reload(s);
+            supervisor_reload(s, NULL, NULL);
         break;
     case SIGUSR1: logs_reopen(s); break;
     default: break;
@@ -205,7 +159,8 @@ void supervisor_init(struct supervisor *s)
     s->phase = SUPERVISOR_STARTING;
     s->start_limit_ns = START_LIMIT_S * NS_PER_S;
     list_init(&s->roles);
-    gateway_init(&s->gateway, s);
+    list_init(&s->gateways);
+    list_init(&s->all_pools);
     int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
     s->on_terminal = tty >= 0;
     fd_close(&tty);
@@ -228,7 +183,6 @@ static int make_loop(struct supervisor *s)
 
 int supervisor_start(struct supervisor *s)
 {
-    char message[8192];
     int r = plan_new(&s->cli, say_line, &s->plan);
 
     if (r == 0)
@@ -237,24 +191,11 @@ int supervisor_start(struct supervisor *s)
         r = make_loop(s);
     if (r < 0)
         return r;
-    r = listeners_open(&s->plan->config->server, s->plan->threads, &s->listeners, message,
-                       sizeof(message));
-    if (r < 0) {
-        say_line(message);
-        return r;
-    }
-    sizing_raise_nofile(s->plan->config->server.max_connections + FILES_BESIDE_CONNECTIONS,
-                        &s->nofile_before);
-    s->n_pools = s->plan->config->n_pools;
-    s->pools = mem_zalloc(s->n_pools * sizeof(*s->pools));
-    for (uint32_t i = 0; i < s->n_pools; i++)
-        pool_init(&s->pools[i], s, i, s->plan->config->pools[i].name);
     explain(s);
-    watcher_start(s);
-    gateway_start(&s->gateway);
-    for (uint32_t i = 0; i < s->n_pools && s->phase == SUPERVISOR_STARTING; i++)
-        pool_renew(&s->pools[i], s->plan);
-    return 0;
+    r = rollout_first(s);
+    if (r == 0)
+        watcher_start(s);
+    return r;
 }
 
 int supervisor_run(struct supervisor *s)
@@ -270,18 +211,21 @@ int supervisor_run(struct supervisor *s)
 
 void supervisor_fini(struct supervisor *s)
 {
-    listeners_close(&s->listeners);
     logs_close();
     if (s->loop) {
         watcher_stop(s);
-        for (uint32_t i = 0; i < s->n_pools; i++)
-            pool_fini(&s->pools[i]);
-        gateway_fini(&s->gateway);
+        rollout_cancel(s);
+        LIST_FOR_EACH_SAFE(it, &s->all_pools)
+            pool_free(LIST_ENTRY(it, struct pool, link));
+        LIST_FOR_EACH_SAFE(it, &s->gateways)
+            gateway_free(LIST_ENTRY(it, struct gateway_process, link));
         loop_timer_cancel(s->loop, &s->stop_timer);
         loop_free(s->loop);
     }
+    listeners_close(&s->given);
     mem_free(s->pools);
     plan_unref(s->plan);
+    plan_unref(s->previous);
     config_cli_fini(&s->cli);
     s->magic = 0;
 }

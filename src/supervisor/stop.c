@@ -18,20 +18,23 @@ static void end_now(struct supervisor *s)
 {
     s->phase = SUPERVISOR_ENDING;
     loop_timer_cancel(s->loop, &s->stop_timer);
-    loop_timer_cancel(s->loop, &s->gateway.retry);
-    for (uint32_t i = 0; i < s->n_pools; i++) {
-        pool_cancel_pending(&s->pools[i]);
-        pool_stop(&s->pools[i], KILL_AFTER_MS * NS_PER_MS);
+    rollout_cancel(s);
+    LIST_FOR_EACH(it, &s->gateways)
+        loop_timer_cancel(s->loop, &LIST_ENTRY(it, struct gateway_process, link)->retry);
+    LIST_FOR_EACH_SAFE(it, &s->all_pools) {
+        struct pool *p = LIST_ENTRY(it, struct pool, link);
+        pool_cancel_pending(p);
+        pool_stop(p, KILL_AFTER_MS * NS_PER_MS);
     }
     supervisor_role_ended(s);
 }
 
-void supervisor_start_failed(struct supervisor *s, const char *what, const char *why)
+void supervisor_start_failed(struct supervisor *s, const char *why)
 {
     if (s->exit_status != 0)
         return; /* the first reason is the one that matters */
     s->exit_status = 1;
-    char *line = mem_printf("cannot start %s: %s", what, why);
+    char *line = mem_printf("cannot start %s", why);
     say_line(line);
     mem_free(line);
     end_now(s);
@@ -61,35 +64,42 @@ void supervisor_stop(struct supervisor *s, bool drain)
     s->phase = SUPERVISOR_DRAINING;
     loop_timer_set(s->loop, &s->stop_timer, clock_monotonic_ns() + limit_ms * NS_PER_MS,
                    on_drain_limit);
-    loop_timer_cancel(s->loop, &s->gateway.retry);
-    for (uint32_t i = 0; i < s->n_pools; i++)
-        pool_cancel_pending(&s->pools[i]);
-    if (role_running(&s->gateway.role))
-        role_send_type(&s->gateway.role, CONTROL_DRAIN, 0, 0);
-    else
-        supervisor_drained(s);
+    rollout_cancel(s);
+    LIST_FOR_EACH_SAFE(it, &s->all_pools)
+        pool_cancel_pending(LIST_ENTRY(it, struct pool, link));
+    gateway_drain(s->gateway);
+    supervisor_drained(s);
 }
 
 void supervisor_drained(struct supervisor *s)
 {
-    if (s->phase != SUPERVISOR_DRAINING)
+    if (s->phase != SUPERVISOR_DRAINING || !gateways_drained(s))
         return;
     s->phase = SUPERVISOR_ENDING;
-    for (uint32_t i = 0; i < s->n_pools; i++)
-        pool_drain(&s->pools[i]);
+    LIST_FOR_EACH_SAFE(it, &s->all_pools)
+        pool_drain(LIST_ENTRY(it, struct pool, link));
     supervisor_role_ended(s);
 }
 
-static bool only_gateway_left(const struct supervisor *s)
+static bool is_gateway(const struct supervisor *s, const struct role *r)
 {
-    return role_running(&s->gateway.role) && s->roles.next == &s->gateway.role.link &&
-           s->roles.prev == &s->gateway.role.link;
+    LIST_FOR_EACH(it, &s->gateways)
+        if (&LIST_ENTRY(it, struct gateway_process, link)->role == r)
+            return true;
+    return false;
 }
 
 void supervisor_role_ended(struct supervisor *s)
 {
-    if (s->phase >= SUPERVISOR_DRAINING && list_empty(&s->roles))
+    if (s->phase >= SUPERVISOR_DRAINING && list_empty(&s->roles)) {
         loop_stop(s->loop);
-    else if (s->phase == SUPERVISOR_ENDING && only_gateway_left(s))
-        role_end(&s->gateway.role, KILL_AFTER_MS * NS_PER_MS);
+        return;
+    }
+    if (s->phase != SUPERVISOR_ENDING)
+        return;
+    LIST_FOR_EACH(it, &s->roles)
+        if (!is_gateway(s, LIST_ENTRY(it, struct role, link)))
+            return;
+    LIST_FOR_EACH_SAFE(it, &s->roles)
+        role_end(LIST_ENTRY(it, struct role, link), KILL_AFTER_MS * NS_PER_MS);
 }

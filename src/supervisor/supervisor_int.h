@@ -11,7 +11,9 @@
  *   role.c        one child process and its control socket: start, send, receive, end
  *   link.c        one channel between one pool process and one gateway
  *   generation.c  pool processes: STARTING -> READY -> ACTIVE -> DRAINING -> gone
- *   gateway.c     the gateway process and its restart
+ *   gateway.c     the gateway process, its restart and its retirement
+ *   rollout.c     start, reload and rollback: a set of processes that begins to serve as one
+ *   warmup.c      the requests the server makes to it before that
  *   logs.c        error log and access log files, their rotation
  *   stop.c        draining and ending everything
  *   watch.c       changed files restart worker scripts
@@ -115,10 +117,13 @@ struct plan *plan_ref(struct plan *p);
 void plan_unref(struct plan *p); /* NULL is fine */
 /* Sealed boot memfd for a role. Descriptor or -errno. */
 MUST_USE int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation);
-/* The same pools in the same places. */
-bool plan_same_pools(const struct plan *a, const struct plan *b);
-/* First [server] or [log] key that differs and needs a restart of the server; NULL: none. */
-const char *plan_server_difference(const struct plan *a, const struct plan *b);
+/* What of the gateway's own settings differs ("server.listen"), so that another gateway is needed
+ * for `b`; NULL: nothing. */
+const char *plan_gateway_difference(const struct plan *a, const struct plan *b);
+/* Whether pool `index` of `b`, which `a` has in the same place, is another one than there. */
+bool plan_pool_differs(const struct plan *a, const struct plan *b, uint32_t index);
+/* Index of the pool of that name, or config->n_pools. */
+uint32_t plan_pool_index(const struct plan *p, struct str name);
 
 /* --- listen.c -------------------------------------------------------------------------------- */
 struct listener {
@@ -126,18 +131,30 @@ struct listener {
     uint32_t index;  /* in config->server.listen */
     uint32_t thread; /* gateway thread it is for */
     char url[128];   /* "http://127.0.0.1:8080", "unix:/run/app.sock" */
+    char *text;      /* as written in the configuration that opened it */
     char *path;      /* unix: to unlink at the end; NULL when another entry of this path owns it */
     dev_t dev;
     ino_t ino;
+    bool borrowed; /* somebody else unlinks it: another gateway or program, which has it too */
+    bool foreign;  /* and always will: a service manager opened it */
 };
 struct listeners {
     struct listener *v;
     uint32_t n;
 };
-/* Binds everything, one socket per address and thread. 0 or -errno and `message`; then nothing
- * stays. */
-MUST_USE int listeners_open(const struct config_server *s, uint32_t threads, struct listeners *ret,
-                            char *message, size_t message_size);
+/* Binds everything, one socket per address and thread; what `given` (NULL: nothing) has already is
+ * used instead, as a copy, so that no connection in its backlog is lost. 0 or -errno and `message`;
+ * then nothing stays. */
+MUST_USE int listeners_open(const struct config_server *s, uint32_t threads,
+                            const struct listeners *given, struct listeners *ret, char *message,
+                            size_t message_size);
+/* Entry for a listening socket that somebody else opened; takes `fd`. 0, or -errno if it is none.
+ */
+MUST_USE int listeners_adopt(struct listeners *l, int fd, const char *text, bool foreign);
+/* From now on `l` unlinks the unix sockets, and `before` (NULL: another program) does not. */
+void listeners_own(struct listeners *l, struct listeners *before);
+/* Another program does. */
+void listeners_disown(struct listeners *l);
 /* Opens the ports. Again with the next gateway, which changes nothing. */
 MUST_USE int listeners_listen(struct listeners *l, char *message, size_t message_size);
 /* Closes, and removes the unix sockets that are still ours. */
@@ -222,10 +239,12 @@ struct generation {
     struct pool *pool;
     struct list link; /* pool->generations */
     uint32_t number;
+    uint32_t index; /* of its pool in its plan, and so for its gateway */
     enum generation_state state;
-    bool attached; /* the present gateway knows it */
-    bool granted;  /* the present gateway granted its first worker */
-    bool ending;   /* was told to drain or stop */
+    struct gateway_process *gateway; /* that sends it requests, for all its life */
+    bool attached;                   /* that gateway knows it */
+    bool granted;                    /* that gateway granted its first worker */
+    bool ending;                     /* was told to drain or stop */
     struct plan *plan;
     struct link ends;
     struct loop_timer timer; /* start limit, later drain limit */
@@ -235,28 +254,46 @@ struct generation {
 
 struct pool {
     struct supervisor *sup;
-    uint32_t index;
+    struct list link; /* supervisor's all_pools */
     char name[32];
     struct list generations;
     struct generation *active;  /* NULL while a dead one is being replaced */
-    struct generation *pending; /* STARTING or READY */
+    struct generation *pending; /* STARTING or READY: replaces a dead or worn-out active one */
+    struct generation *next;    /* STARTING or READY: of the rollout under way */
     struct plan *good;          /* of the last generation that became active */
-    struct plan *wanted;        /* to be started once the pending one is settled */
+    bool again;                 /* renew once more when the pending one is settled */
     uint32_t last_number;
     struct backoff backoff;
     struct loop_timer retry;
 };
 
-void pool_init(struct pool *p, struct supervisor *s, uint32_t index, struct str name);
-void pool_fini(struct pool *p);
-/* Starts a generation of `plan`, or remembers it while another one is starting. */
-void pool_renew(struct pool *p, struct plan *plan);
-/* A new gateway process runs: gives every live generation a fresh channel to it. */
-void pool_gateway_started(struct pool *p);
-void pool_gateway_gone(struct pool *p);
-void pool_gateway_message(struct pool *p, const struct control_message *m);
+struct pool *pool_new(struct supervisor *s, struct str name);
+void pool_free(struct pool *p);
+/* Another generation of what serves, or after the one that is starting. */
+void pool_renew(struct pool *p);
+/* A new process of that gateway runs: gives every live generation a fresh channel to it. */
+void pool_gateway_started(struct pool *p, struct gateway_process *g);
+void pool_gateway_gone(struct pool *p, struct gateway_process *g);
+/* No client of that gateway waits for anything. */
+void pool_gateway_drained(struct pool *p, struct gateway_process *g);
+/* Some process of a generation still has channels to it. */
+bool pools_use_gateway(const struct supervisor *s, const struct gateway_process *g);
+void pools_gateway_message(struct gateway_process *g, const struct control_message *m);
 /* True when the gateway may accept for this pool. */
 bool pool_serves(const struct pool *p);
+/* --- for rollout.c: */
+/* Starts `next`; its failure may be told before this returns. */
+void pool_prepare(struct pool *p, struct plan *plan, uint32_t index, struct gateway_process *g);
+/* `next`, which is granted, takes over. */
+void pool_switch(struct pool *p);
+/* Gives `next` up. */
+void pool_abandon(struct pool *p);
+/* The pool is not in the new plan. */
+void pool_retire(struct pool *p);
+/* The generation of that plan that still drains and could serve again; NULL: there is none. */
+struct generation *pool_find_draining(const struct pool *p, const struct plan *plan);
+/* It serves again, and the active one drains. */
+void pool_return(struct pool *p, struct generation *g);
 /* End of the server. */
 void pool_cancel_pending(struct pool *p);
 void pool_drain(struct pool *p);
@@ -269,26 +306,57 @@ void fallback_note(struct generation *g, uint32_t which);
 void fallback_tell(const struct generation *g);
 
 /* --- gateway.c ------------------------------------------------------------------------------- */
+/* There is one that accepts, and beside it perhaps one of a rollout that starts and some that
+ * finish their connections. Each has a plan and listeners of its own; a restart keeps both. */
 struct gateway_process {
+    unsigned magic;
     struct role role;
+    struct list link; /* supervisor's gateways */
+    struct plan *plan;
+    struct listeners listeners;
     bool ready, listening;
+    bool leaving; /* another one has taken over: it finishes its connections and ends */
+    bool drained;
     uint64_t started_ns;
     struct backoff backoff;
     struct loop_timer retry;
+    struct loop_timer drain_limit;
     char *failure;
 };
-void gateway_init(struct gateway_process *g, struct supervisor *s);
-void gateway_fini(struct gateway_process *g);
+/* Takes the listeners over. */
+struct gateway_process *gateway_new(struct supervisor *s, struct plan *plan,
+                                    struct listeners *listeners);
+/* Not running. */
+void gateway_free(struct gateway_process *g);
 void gateway_start(struct gateway_process *g);
 /* Sends LISTEN once the gateway and every pool are able to serve. */
 void gateway_maybe_listen(struct gateway_process *g);
+/* Begins to accept, now. 0, or -errno and `message`. */
+MUST_USE int gateway_listen(struct gateway_process *g, char *message, size_t message_size);
+/* Its listeners are another one's now: it answers what it has, closes and ends. */
+void gateway_leave(struct gateway_process *g);
+/* Leaving ones that are drained and have no generation any more may end. */
+void gateways_settle(struct supervisor *s);
+/* Stops accepting because the server stops. */
+void gateway_drain(struct gateway_process *g);
+/* Every gateway has answered all it had. */
+bool gateways_drained(const struct supervisor *s);
 
 /* --- logs.c ---------------------------------------------------------------------------------- */
 /* One line for the person who starts the server: on stderr, and in the log when that is a file. */
 void say_line(const char *line);
 /* From here on descriptor 2 is the error log. 0, or -errno after it said why. */
 MUST_USE int logs_open(struct supervisor *s);
+/* SIGUSR1: after a rotation. */
 void logs_reopen(struct supervisor *s);
+/* What `plan` says of the error log holds from now on, for what is started next too. 0, or -errno
+ * after it said why; then nothing has changed. `ret_moved`: workers that run write to another file.
+ */
+/* Tells the gateways to open the access log afresh and, with `error_too`, to write to our error
+ * log.
+ */
+void gateways_reopen_logs(struct supervisor *s, bool error_too);
+MUST_USE int logs_switch(struct supervisor *s, const struct plan *plan, bool *ret_moved);
 void logs_close(void);
 
 /* --- serve.c, stop.c ------------------------------------------------------------------------- */
@@ -299,27 +367,40 @@ enum supervisor_phase {
     SUPERVISOR_ENDING,   /* the pools end */
 };
 
+/* Told when a reload or a rollback is over: one sentence of what came of it. */
+typedef void reload_done(void *ctx, bool ok, const char *sentence);
+
+struct rollout;
+
 struct supervisor {
     unsigned magic;
     enum supervisor_phase phase;
     int exit_status;
     struct loop *loop;
     struct config_cli cli;
-    struct plan *plan; /* of the gateway: the last accepted one */
-    struct listeners listeners;
-    struct gateway_process gateway;
-    struct pool *pools;
+    struct plan *plan;               /* the last one that came to serve */
+    struct plan *previous;           /* the one before: where a rollback goes; NULL: none */
+    struct gateway_process *gateway; /* the one that accepts; NULL before the first start's end */
+    struct list gateways;            /* all of them */
+    struct listeners given; /* sockets that were open before this program: see takeover.c */
+    struct pool **pools;    /* by index in plan->config->pools */
     uint32_t n_pools;
-    struct list roles;
+    struct list all_pools;   /* and those that a reload took away and that still drain */
+    struct list roles;       /* running processes */
+    struct rollout *rollout; /* under way; NULL: none */
+    struct rollout *queued;  /* asked for meanwhile, not begun */
     struct watcher *watcher; /* NULL: no files are watched */
     struct rlimit nofile_before;
     bool on_terminal;
-    bool reloading;          /* the service manager was told so */
     uint64_t start_limit_ns; /* for a pool process to be ready; tests shorten it */
     struct loop_timer stop_timer;
 };
 
-enum { SUPERVISOR_MAGIC = 0x53757076, GENERATION_MAGIC = 0x47656e72 };
+enum {
+    SUPERVISOR_MAGIC = 0x53757076,
+    GENERATION_MAGIC = 0x47656e72,
+    GATEWAY_PROCESS_MAGIC = 0x47617465
+};
 
 void supervisor_init(struct supervisor *s);
 /* Loads, binds, starts the roles. 0, or -errno after it said why. */
@@ -328,18 +409,49 @@ MUST_USE int supervisor_start(struct supervisor *s);
 int supervisor_run(struct supervisor *s);
 void supervisor_fini(struct supervisor *s);
 /* The first start did not succeed: says why, ends everything, exit status 1. */
-void supervisor_start_failed(struct supervisor *s, const char *what, const char *why);
-/* A pool's new generation serves, or will not. */
-void supervisor_reload_settled(struct supervisor *s);
+void supervisor_start_failed(struct supervisor *s, const char *why);
 /* The gateway accepts connections from now on. */
 void supervisor_listening(struct supervisor *s);
-void supervisor_reload(struct supervisor *s);
 /* `drain`: lets running requests finish first, within drain_timeout. */
 void supervisor_stop(struct supervisor *s, bool drain);
-/* The gateway has no client left. */
+/* A gateway has no client left. */
 void supervisor_drained(struct supervisor *s);
 /* A role has ended; when it was the last one of a stopping server, the loop ends. */
 void supervisor_role_ended(struct supervisor *s);
+
+/* --- rollout.c ------------------------------------------------------------------------------- */
+/* The first start. 0, or -errno after it said why. */
+MUST_USE int rollout_first(struct supervisor *s);
+/* Reads the configuration again; what has changed, or everything when nothing has, starts afresh
+ * beside what serves, is warmed and probed, and takes over as one. A failure changes nothing.
+ * During another one it waits for its end. `done` may be NULL; it may be called before this
+ * returns. */
+void supervisor_reload(struct supervisor *s, reload_done *done, void *ctx);
+/* Back to the release before the last reload: at once where that one still drains, else by starting
+ * it again. Once more leads forward again. */
+void supervisor_rollback(struct supervisor *s, reload_done *done, void *ctx);
+/* Whoever asked with this `ctx` is no longer there. */
+void supervisor_reload_forget(struct supervisor *s, void *ctx);
+/* The server stops. */
+void rollout_cancel(struct supervisor *s);
+void rollout_free(struct rollout *r); /* NULL is fine */
+/* What happens to its parts. `why`: of a part that will not serve. */
+void rollout_progress(struct supervisor *s);
+void rollout_lost(struct supervisor *s, const char *name, const char *why);
+void rollout_gateway_gone(struct supervisor *s, struct gateway_process *g);
+void rollout_gateway_lost(struct supervisor *s, struct gateway_process *g, const char *why);
+void rollout_probed(struct supervisor *s, const struct control_message *m);
+
+/* --- warmup.c -------------------------------------------------------------------------------- */
+struct warmup;
+/* Makes the requests of [php] warmup and probe, one after the other, through `g` to the newest
+ * generations; `done` is called once, never before this returns: NULL, or why a probe failed. */
+struct warmup *warmup_start(struct gateway_process *g, const struct plan *plan,
+                            const bool *pool_is_new, void (*done)(void *ctx, const char *failure),
+                            void *ctx);
+void warmup_free(struct warmup *w); /* NULL is fine */
+/* The gateway's PROBED. */
+void warmup_answered(struct warmup *w, const struct control_message *m);
 
 /* --- watch.c --------------------------------------------------------------------------------- */
 /* Where [worker] watch asks for it: from now on a changed file renews the worker script's pool. */

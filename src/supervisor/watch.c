@@ -135,7 +135,7 @@ static void renew_loops(struct loop_timer *t)
     log_notice("%s has changed: the worker script starts afresh", w->changed);
     for (uint32_t i = 0; i < s->n_pools; i++)
         if (s->plan->config->pools[i].kind == CONFIG_POOL_LOOP)
-            pool_renew(&s->pools[i], s->pools[i].good ? s->pools[i].good : s->plan);
+            pool_renew(s->pools[i]);
 }
 
 static void note_change(struct watcher *w, const char *folder, const char *name)

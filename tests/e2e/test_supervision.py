@@ -293,15 +293,6 @@ def test_reload_without_descriptors_keeps_the_old_generation(launch, root):
     settled(server, 1)
 
 
-def test_change_that_needs_a_restart_is_named(launch, root):
-    server = launch(root, workers=1)
-    text = server.config_path.read_text()
-    server.config_path.write_text(text.replace("[server]", "[server]\nkeepalive_timeout = \"7s\""))
-    server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "g2 takes over" in server.log_text(), "the new generation")
-    assert "only when the server is restarted" in server.log_text()
-
-
 @pytest.mark.as_root
 def test_many_reloads_leave_no_descriptor(launch, root):
     server = launch(root, workers=1)

@@ -7,7 +7,7 @@
  * each; how a pool behaves is the word in ROOT/behave when it starts: ok (also without the file),
  * fail (says FAILED), die (ends before READY), deaf (READY, but no DRAIN or STOP has an effect),
  * slow (READY only once ROOT/behave says ok) and ROOT/hold makes the gateway keep its "requests":
- * no POOL_DRAINED, no DRAINED while it exists.
+ * no POOL_DRAINED, no DRAINED while it exists. ROOT/status is what a probe is answered (200).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -116,6 +116,49 @@ static void run_pool(void)
     }
 }
 
+/* What the gateway still has to say when nothing holds it: a drained generation, its own end. */
+static uint32_t drained_pool, drained_generation;
+static bool drained_all;
+
+static void say_what_waits(void)
+{
+    if (held())
+        return;
+    if (drained_generation)
+        say(CONTROL_POOL_DRAINED, drained_pool, drained_generation, "");
+    if (drained_all)
+        say(CONTROL_DRAINED, 0, 0, "");
+    drained_generation = 0;
+    drained_all = false;
+}
+
+/* ROOT/status: what the application answers. */
+static int status_of_probe(void)
+{
+    char path[512];
+    int status = 200;
+
+    snprintf(path, sizeof(path), "%s/status", boot.document_root);
+    FILE *f = fopen(path, "re");
+    if (f) {
+        CHECK(fscanf(f, "%d", &status) == 1);
+        fclose(f);
+    }
+    return status;
+}
+
+static void answer_probe(const struct control_message *m)
+{
+    struct control_message answer;
+
+    event("gateway probe %.*s", STR_ARG(control_message_text(m)));
+    control_message_init(&answer, CONTROL_PROBED);
+    answer.generation = m->generation;
+    answer.status = status_of_probe();
+    int unused = control_send(CONTROL_SUPERVISOR_FD, &answer, NULL, 0);
+    (void)unused;
+}
+
 static void gateway_told(const struct control_message *m, size_t n_fds)
 {
     static uint32_t active;
@@ -129,20 +172,18 @@ static void gateway_told(const struct control_message *m, size_t n_fds)
     case CONTROL_POOL_ACTIVATE:
         event("gateway activate %u", m->generation);
         if (active && active != m->generation) {
-            while (held())
-                poll(NULL, 0, 2);
-            say(CONTROL_POOL_DRAINED, m->pool, active, "");
+            drained_pool = m->pool;
+            drained_generation = active;
         }
         active = m->generation;
         break;
     case CONTROL_POOL_REMOVE: event("gateway remove %u", m->generation); break;
     case CONTROL_LISTEN: event("gateway listen"); break;
     case CONTROL_DRAIN:
-        event("gateway drain");
-        while (held())
-            poll(NULL, 0, 2);
-        say(CONTROL_DRAINED, 0, 0, "");
+        event("gateway %s", m->status ? "leave" : "drain");
+        drained_all = true;
         break;
+    case CONTROL_PROBE: answer_probe(m); break;
     default: event("gateway message %u", m->type);
     }
 }
@@ -157,8 +198,12 @@ static void run_gateway(void)
         _exit(5);
     say(CONTROL_READY, 0, 0, "");
     for (;;) {
-        hear(&m, &n);
-        gateway_told(&m, n);
+        struct pollfd wait = { CONTROL_SUPERVISOR_FD, POLLIN, 0 };
+        if (poll(&wait, 1, 2) > 0) {
+            hear(&m, &n);
+            gateway_told(&m, n);
+        }
+        say_what_waits();
     }
 }
 

@@ -18,14 +18,14 @@ static void turn_until(bool (*done)(void))
 
 static bool no_generation_but_active(void)
 {
-    struct pool *p = &v.s.pools[0];
+    struct pool *p = v.s.pools[0];
     return p->active && !p->pending && p->generations.next == &p->active->link &&
            p->generations.prev == &p->active->link;
 }
 
 static bool pool_is_waiting_to_retry(void)
 {
-    return v.s.pools[0].retry.deadline_ns != 0 && list_empty(&v.s.pools[0].generations);
+    return v.s.pools[0]->retry.deadline_ns != 0 && list_empty(&v.s.pools[0]->generations);
 }
 
 TEST(listens_only_after_the_pool_was_granted)
@@ -70,7 +70,7 @@ TEST(reload_activates_the_new_generation_then_drains_the_old)
     server_await(&v, "pool 1 drain", 1);
     server_await(&v, "gateway remove 1", 1);
     turn_until(no_generation_but_active);
-    EXPECT_INT(v.s.pools[0].active->number, 2);
+    EXPECT_INT(v.s.pools[0]->active->number, 2);
     EXPECT_INT(server_count(&v, "pool 1 stop"), 0);
     server_signal(&v, SIGTERM);
     EXPECT_INT(server_finish(&v), 0);
@@ -83,7 +83,7 @@ TEST(reload_that_fails_keeps_the_old_generation)
     server_signal(&v, SIGHUP);
     server_await(&v, "pool 2 start", 1);
     turn_until(no_generation_but_active);
-    EXPECT_INT(v.s.pools[0].active->number, 1);
+    EXPECT_INT(v.s.pools[0]->active->number, 1);
     EXPECT_INT(server_count(&v, "gateway activate 2"), 0);
     EXPECT_INT(server_count(&v, "pool 1 drain"), 0);
     server_signal(&v, SIGTERM);
@@ -100,7 +100,7 @@ TEST(reloads_during_a_start_become_one_more_generation)
     server_put(&v, "behave", "ok");
     server_await(&v, "gateway activate 3", 1);
     turn_until(no_generation_but_active);
-    EXPECT_INT(v.s.pools[0].last_number, 3);
+    EXPECT_INT(v.s.pools[0]->last_number, 3);
     server_signal(&v, SIGTERM);
     EXPECT_INT(server_finish(&v), 0);
 }
@@ -140,7 +140,7 @@ TEST(pool_that_dies_again_and_again_is_retried_slower)
     kill(server_pid(&v, "pool 1 start "), SIGKILL);
     server_await(&v, "pool 3 start", 1); /* 2 at once, 3 after 100 ms */
     turn_until(pool_is_waiting_to_retry);
-    uint64_t third_ns = v.s.pools[0].retry.deadline_ns - clock_monotonic_ns();
+    uint64_t third_ns = v.s.pools[0]->retry.deadline_ns - clock_monotonic_ns();
     EXPECT(third_ns > 100 * NS_PER_MS && third_ns <= 200 * NS_PER_MS);
     server_put(&v, "behave", "ok");
     server_await(&v, "gateway activate 4", 1);
@@ -188,7 +188,7 @@ TEST(pool_that_is_never_ready_is_given_up)
     server_await(&v, "pool 2 start", 1);
     pid_t hung = server_pid(&v, "pool 2 start ");
     turn_until(no_generation_but_active);
-    EXPECT_INT(v.s.pools[0].active->number, 1);
+    EXPECT_INT(v.s.pools[0]->active->number, 1);
     EXPECT(!process_exists(hung));
     server_signal(&v, SIGTERM);
     EXPECT_INT(server_finish(&v), 0);
@@ -221,7 +221,7 @@ TEST(invalid_configuration_on_reload_changes_nothing)
     server_put(&v, "sapid.toml", "[server]\nlisten = 3\n");
     server_signal(&v, SIGHUP);
     EXPECT(no_generation_but_active());
-    EXPECT_INT(v.s.pools[0].last_number, 1);
+    EXPECT_INT(v.s.pools[0]->last_number, 1);
     server_signal(&v, SIGTERM);
     EXPECT_INT(server_finish(&v), 0);
 }
@@ -304,6 +304,189 @@ TEST(no_descriptor_is_left_after_reloads_and_deaths)
     server_await(&v, "gateway listen", 2);
     EXPECT_INT(count_descriptors(), before);
     server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+/* --- what a reload or a rollback tells whoever asked for it ----------------------------------- */
+
+static unsigned n_told;
+static bool told_ok;
+static char told[1024];
+
+static void hear(void *ctx, bool ok, const char *sentence)
+{
+    CHECK(ctx == &v);
+    n_told++;
+    told_ok = ok;
+    snprintf(told, sizeof(told), "%s", sentence);
+}
+
+static bool was_told(void)
+{
+    return n_told > 0;
+}
+
+static void reload(bool back)
+{
+    n_told = 0;
+    if (back)
+        supervisor_rollback(&v.s, hear, &v);
+    else
+        supervisor_reload(&v.s, hear, &v);
+    turn_until(was_told);
+}
+
+TEST(rollback_without_a_reload_before_is_refused)
+{
+    server_start(&v, NULL);
+    reload(true);
+    EXPECT(!told_ok && strstr(told, "there was no reload") != NULL);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(rollback_to_a_release_that_drains_is_immediate)
+{
+    server_start(&v, NULL);
+    server_put(&v, "hold", "");
+    reload(false);
+    EXPECT(told_ok && strstr(told, "pool www g2") != NULL);
+    reload(true);
+    EXPECT(told_ok && strstr(told, "pool www g1") != NULL);
+    EXPECT_INT(v.s.pools[0]->active->number, 1);
+    server_await(&v, "gateway activate 1", 2);
+    reload(true); /* and forward again */
+    EXPECT_INT(v.s.pools[0]->active->number, 2);
+    EXPECT_INT(v.s.pools[0]->last_number, 2);
+    server_remove(&v, "hold");
+    server_await(&v, "pool 1 drain", 1);
+    turn_until(no_generation_but_active);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(rollback_to_a_release_that_has_gone_starts_it_again)
+{
+    char first[96], second[96];
+
+    server_prepare(&v, NULL);
+    snprintf(first, sizeof(first), "[php]\nenv = { RELEASE = \"1\" }\n");
+    snprintf(second, sizeof(second), "[php]\nenv = { RELEASE = \"2\" }\n");
+    v.s.cli.config_path = mem_printf("%s/sapid.toml", v.root);
+    server_put(&v, "sapid.toml", first);
+    EXPECT_INT(supervisor_start(&v.s), 0);
+    server_await(&v, "gateway listen", 1);
+    server_put(&v, "sapid.toml", second);
+    reload(false);
+    turn_until(no_generation_but_active);
+    reload(true);
+    EXPECT(told_ok);
+    EXPECT_INT(v.s.pools[0]->active->number, 3);
+    EXPECT_STR(v.s.plan->config->pools[0].env.v[0].value, STR("1"));
+    turn_until(no_generation_but_active);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(every_asker_is_told_and_those_that_wait_share_one_reload)
+{
+    server_start(&v, NULL);
+    n_told = 0;
+    for (int i = 0; i < 4; i++)
+        supervisor_reload(&v.s, hear, &v);
+    supervisor_reload_forget(&v.s, NULL); /* nobody's */
+    while (n_told < 4)
+        loop_turn(v.s.loop, 5 * NS_PER_MS);
+    EXPECT_INT(v.s.pools[0]->last_number, 3);
+    turn_until(no_generation_but_active);
+    supervisor_reload(&v.s, hear, &v);
+    supervisor_reload_forget(&v.s, &v);
+    server_await(&v, "gateway activate 4", 1);
+    EXPECT_INT(n_told, 4);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+static bool one_gateway(void)
+{
+    return v.s.gateways.next->next == &v.s.gateways && no_generation_but_active();
+}
+
+TEST(change_of_the_server_starts_another_gateway)
+{
+    server_prepare(&v, NULL);
+    v.s.cli.config_path = mem_printf("%s/sapid.toml", v.root);
+    server_put(&v, "sapid.toml", "[server]\nbody_timeout = \"10s\"\n");
+    EXPECT_INT(supervisor_start(&v.s), 0);
+    server_await(&v, "gateway listen", 1);
+    unsigned before = count_descriptors();
+    char *urls = listeners_urls(&v.s.gateway->listeners);
+    server_put(&v, "sapid.toml", "[server]\nbody_timeout = \"20s\"\n");
+    reload(false);
+    EXPECT(told_ok);
+    server_await(&v, "gateway listen", 2);
+    server_await(&v, "gateway leave", 1);
+    turn_until(one_gateway);
+    EXPECT_STR(str_from(listeners_urls(&v.s.gateway->listeners)), str_from(urls));
+    EXPECT_INT(count_descriptors(), before);
+    kill((pid_t)v.s.gateway->role.pid, SIGKILL); /* its successor is like it */
+    server_await(&v, "gateway listen", 3);
+    EXPECT_INT(server_count(&v, "gateway start"), 3);
+    mem_free(urls);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(gateway_that_does_not_start_fails_the_reload)
+{
+    server_prepare(&v, NULL);
+    v.s.cli.config_path = mem_printf("%s/sapid.toml", v.root);
+    server_put(&v, "sapid.toml", "[server]\nbody_timeout = \"10s\"\n");
+    EXPECT_INT(supervisor_start(&v.s), 0);
+    server_await(&v, "gateway listen", 1);
+    unsigned before = count_descriptors();
+    server_put(&v, "sapid.toml", "[server]\nbody_timeout = \"20s\"\n");
+    server_put(&v, "behave", "bad-gateway");
+    reload(false);
+    EXPECT(!told_ok && strstr(told, "the gateway did not start: exit status 5") != NULL);
+    turn_until(one_gateway);
+    EXPECT_INT(v.s.pools[0]->active->number, 1);
+    EXPECT_INT(count_descriptors(), before);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(probe_decides_and_outlives_a_gateway)
+{
+    static const char *const extra[] = { "php.warmup=/warm", "php.probe=/probe", NULL };
+
+    server_start(&v, extra);
+    EXPECT_INT(server_count(&v, "gateway probe /warm"), 1);
+    EXPECT_INT(server_count(&v, "gateway probe /probe"), 1);
+    server_put(&v, "status", "500");
+    reload(false);
+    EXPECT(!told_ok &&
+           strstr(told, "probe /probe: expected a status below 500, found 500") != NULL);
+    turn_until(no_generation_but_active);
+    server_put(&v, "status", "200");
+    supervisor_reload(&v.s, hear, &v);
+    kill(server_pid(&v, "gateway start "), SIGKILL);
+    n_told = 0;
+    turn_until(was_told);
+    EXPECT(told_ok);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(stop_during_a_reload_gives_it_up)
+{
+    server_start(&v, NULL);
+    server_put(&v, "behave", "slow");
+    n_told = 0;
+    supervisor_reload(&v.s, hear, &v);
+    server_await(&v, "pool 2 start", 1);
+    server_signal(&v, SIGTERM);
+    EXPECT(n_told == 1 && !told_ok);
     EXPECT_INT(server_finish(&v), 0);
 }
 

@@ -34,7 +34,7 @@ static int open_one(struct config_listen one, uint32_t threads, struct listeners
 {
     struct config_server s = { .listen = &one, .n_listen = 1 };
     message[0] = '\0';
-    int r = listeners_open(&s, threads, ret, message, sizeof(message));
+    int r = listeners_open(&s, threads, NULL, ret, message, sizeof(message));
     if (r == 0)
         EXPECT_INT(listeners_listen(ret, message, sizeof(message)), 0);
     return r;
@@ -107,7 +107,7 @@ TEST(ports_stay_closed_until_the_gateway_accepts)
     socklen_t n = sizeof(a);
     int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    EXPECT_INT(listeners_open(&s, 1, &l, message, sizeof(message)), 0);
+    EXPECT_INT(listeners_open(&s, 1, NULL, &l, message, sizeof(message)), 0);
     EXPECT_INT(getsockname(l.v[0].fd, (struct sockaddr *)&a, &n), 0);
     EXPECT(connect(client, (struct sockaddr *)&a, n) < 0);
     EXPECT_INT(errno, ECONNREFUSED);
@@ -125,7 +125,7 @@ TEST(more_sockets_than_the_gateway_takes_are_refused)
 
     for (size_t i = 0; i < ARRAY_LENGTH(many); i++)
         many[i] = tcp("127.0.0.1", 0);
-    EXPECT_INT(listeners_open(&s, 13, &l, message, sizeof(message)), -E2BIG);
+    EXPECT_INT(listeners_open(&s, 13, NULL, &l, message, sizeof(message)), -E2BIG);
     EXPECT(strstr(message, "at most 256") != NULL);
     EXPECT_INT(l.n, 0);
 }

@@ -192,7 +192,9 @@ TEST(root_is_resolved_anew_with_each_plan)
     EXPECT_INT(plan_new(&o, remember, &two), 0);
     EXPECT_STR(str_from(one->pools[0].document_root), str_from(a));
     EXPECT_STR(str_from(two->pools[0].document_root), str_from(b));
-    EXPECT(plan_server_difference(one, two) == NULL);
+    EXPECT(plan_gateway_difference(one, two) == NULL);
+    EXPECT(plan_pool_differs(one, two, 0));
+    EXPECT(!plan_pool_differs(one, one, 0));
     plan_unref(one);
     plan_unref(two);
     EXPECT_INT(unlink(link_path), 0);
@@ -215,18 +217,53 @@ TEST(missing_root_is_said)
     EXPECT(strstr(said, "--root") != NULL);
 }
 
-TEST(server_keys_that_need_a_restart_are_noticed)
+static struct plan *plan_of(const char *text, const char *name)
 {
-    char *first[] = { "php.document_root=/tmp", "server.listen=127.0.0.1:1", NULL };
-    char *second[] = { "php.document_root=/tmp", "server.listen=127.0.0.1:2", NULL };
-    struct config_cli o = { .overrides = first, .base_dir = "/" };
-    struct plan *a, *b;
+    char path[] = "/tmp/sapid-unit-XXXXXX";
+    struct config_cli o = { .overrides = NULL, .base_dir = "/", .config_path = path };
+    struct plan *p;
+    int fd = mkstemp(path);
 
-    EXPECT_INT(plan_new(&o, remember, &a), 0);
-    o.overrides = second;
-    EXPECT_INT(plan_new(&o, remember, &b), 0);
-    EXPECT_STR(str_from(plan_server_difference(a, b)), STR("server.listen"));
-    EXPECT(plan_server_difference(a, a) == NULL);
-    plan_unref(a);
-    plan_unref(b);
+    EXPECT(fd >= 0);
+    EXPECT_INT(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    EXPECT_INT(plan_new(&o, remember, &p), 0);
+    EXPECT_INT(unlink(path), 0);
+    EXPECT_STR(p->config->pools[p->config->n_pools - 1].name, str_from(name));
+    return p;
+}
+
+TEST(what_differs_decides_what_starts_afresh)
+{
+    struct plan *a = plan_of("[server]\nlisten=\"1\"\n[php]\ndocument_root=\"/tmp\"\n"
+                             "[pool.b]\ndocument_root=\"/tmp\"\n",
+                             "b");
+    struct plan *same = plan_of("# another way to write it\n[php]\ndocument_root=\"/tmp/\"\n"
+                                "[pool.b]\ndocument_root=\"/tmp\"\n[server]\nlisten=[\"1\"]\n",
+                                "b");
+    struct plan *listen = plan_of("[server]\nlisten=\"2\"\n[php]\ndocument_root=\"/tmp\"\n"
+                                  "[pool.b]\ndocument_root=\"/tmp\"\n",
+                                  "b");
+    struct plan *pool = plan_of("[server]\nlisten=\"1\"\n[php]\ndocument_root=\"/tmp\"\n"
+                                "[pool.b]\ndocument_root=\"/tmp\"\nworker_pool_size=2\n",
+                                "b");
+    struct plan *names = plan_of("[server]\nlisten=\"1\"\n[php]\ndocument_root=\"/tmp\"\n"
+                                 "[pool.c]\ndocument_root=\"/tmp\"\n",
+                                 "c");
+    struct plan *routes = plan_of("[server]\nlisten=\"1\"\n[php]\ndocument_root=\"/tmp\"\n"
+                                  "[pool.b]\ndocument_root=\"/tmp\"\n[[route]]\n"
+                                  "match={prefix=\"/b/\"}\npool=\"b\"\n",
+                                  "b");
+
+    EXPECT(plan_gateway_difference(a, same) == NULL);
+    EXPECT(!plan_pool_differs(a, same, 0) && !plan_pool_differs(a, same, 1));
+    EXPECT_STR(str_from(plan_gateway_difference(a, listen)), STR("server.listen"));
+    EXPECT(plan_gateway_difference(a, pool) == NULL);
+    EXPECT(!plan_pool_differs(a, pool, 0) && plan_pool_differs(a, pool, 1));
+    EXPECT(plan_gateway_difference(a, names) != NULL);
+    EXPECT(plan_gateway_difference(a, routes) == NULL);
+    EXPECT(plan_pool_differs(a, routes, 0) && plan_pool_differs(a, routes, 1));
+    struct plan *all[] = { a, same, listen, pool, names, routes };
+    for (size_t i = 0; i < ARRAY_LENGTH(all); i++)
+        plan_unref(all[i]);
 }
