@@ -209,7 +209,7 @@ void gateway_start(struct gateway_process *g)
     g->started_ns = clock_monotonic_ns();
     int r = spawn(g);
     if (r < 0 && g != s->gateway) {
-        rollout_lost(s, "the gateway", strerror(-r));
+        rollout_lost(s, NULL, "the gateway", strerror(-r));
         return;
     }
     if (r < 0) {

@@ -388,7 +388,7 @@ static void ended(struct generation *g, const char *how)
     else if (was_active)
         on_active_died(p, name, pid, how, lived_ns);
     else if (was_next)
-        rollout_lost(s, name, why);
+        rollout_lost(s, p, name, why);
     mem_free(why);
     gateways_settle(s);
     supervisor_role_ended(s);
@@ -507,7 +507,7 @@ void pool_prepare(struct pool *p, struct plan *plan, uint32_t index, struct gate
     snprintf(name, sizeof(name), "%s", p->next->role.name);
     if (!launch(p->next, why, sizeof(why))) {
         p->next = NULL;
-        rollout_lost(p->sup, name, why);
+        rollout_lost(p->sup, p, name, why);
     }
 }
 

@@ -193,15 +193,15 @@ static void fail(struct supervisor *s, struct rollout *r, const char *why)
     finish(s, r, false, "%s failed: %s", kind_names[r->kind], why);
 }
 
-void rollout_lost(struct supervisor *s, const char *name, const char *why)
+void rollout_lost(struct supervisor *s, const struct pool *p, const char *name, const char *why)
 {
     struct rollout *r = s->rollout;
     char keeps[64] = "everything goes on as it was", sentence[SENTENCE_BYTES];
 
     if (!r)
         return;
-    if (s->n_pools == 1 && s->pools[0]->active)
-        snprintf(keeps, sizeof(keeps), "generation %u keeps serving", s->pools[0]->active->number);
+    if (p && p->active)
+        snprintf(keeps, sizeof(keeps), "generation %u keeps serving", p->active->number);
     if (r->kind == ROLLOUT_FIRST)
         snprintf(sentence, sizeof(sentence), "%s: %s", name, why);
     else
@@ -229,7 +229,7 @@ void rollout_gateway_lost(struct supervisor *s, struct gateway_process *g, const
     if (!s->rollout || s->rollout->gateway != g)
         return;
     s->rollout->gateway = NULL; /* its own exit frees it */
-    rollout_lost(s, "the gateway", why);
+    rollout_lost(s, NULL, "the gateway", why);
 }
 
 void rollout_cancel(struct supervisor *s)

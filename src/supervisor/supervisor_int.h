@@ -435,9 +435,10 @@ void supervisor_reload_forget(struct supervisor *s, void *ctx);
 /* The server stops. */
 void rollout_cancel(struct supervisor *s);
 void rollout_free(struct rollout *r); /* NULL is fine */
-/* What happens to its parts. `why`: of a part that will not serve. */
+/* What happens to its parts. `why`: of a part that will not serve; `p`: its pool, if it is one's.
+ */
 void rollout_progress(struct supervisor *s);
-void rollout_lost(struct supervisor *s, const char *name, const char *why);
+void rollout_lost(struct supervisor *s, const struct pool *p, const char *name, const char *why);
 void rollout_gateway_gone(struct supervisor *s, struct gateway_process *g);
 void rollout_gateway_lost(struct supervisor *s, struct gateway_process *g, const char *why);
 void rollout_probed(struct supervisor *s, const struct control_message *m);
