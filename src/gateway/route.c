@@ -235,7 +235,8 @@ struct route route_find(struct exchange *x)
 {
     struct route route = find_place(x);
 
-    if (route.verdict == VERDICT_PHP && goes_to_fastcgi(x, backend_for(x->conn, x->pool), route.rule))
+    if (route.verdict == VERDICT_PHP &&
+        goes_to_fastcgi(x, backend_for(x->conn, x->pool), route.rule))
         route.verdict = VERDICT_FASTCGI;
     return route;
 }
