@@ -48,6 +48,11 @@ static int check_command(int argc, char **argv)
     return check_main(argc, argv, gateway_explain);
 }
 
+static int doctor_command(int argc, char **argv)
+{
+    return doctor_main(argc, argv, supervisor_look_at_pool);
+}
+
 static int gateway_role(int argc, char **argv)
 {
     (void)argc;
@@ -69,7 +74,7 @@ static const struct {
     { "serve", serve_main },
     { "check", check_command },
     { "php", php_cli_main },
-    { "doctor", doctor_main },
+    { "doctor", doctor_command },
     { "bench", bench_main },
     { "help", help_main },
     { "--help", help_main },

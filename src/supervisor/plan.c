@@ -60,8 +60,7 @@ static int detect_root(const struct config_pool *c, struct pool_plan *p, char *m
 }
 
 /* The root as it is now: a deploy that moves a symlink takes effect with the next plan. */
-static int resolve_root(const struct config_pool *c, struct pool_plan *p, char *message,
-                        size_t size)
+int plan_resolve_root(const struct config_pool *c, struct pool_plan *p, char *message, size_t size)
 {
     if (c->document_root_given)
         p->document_root = mem_strndup(c->document_root);
@@ -81,8 +80,8 @@ static int resolve_root(const struct config_pool *c, struct pool_plan *p, char *
     return 0;
 }
 
-static int check_readable(const struct user *u, const char *who, const char *root, char *message,
-                          size_t size)
+int plan_check_readable(const struct user *u, const char *who, const char *root, char *message,
+                        size_t size)
 {
     char refused[4096] = "";
     int r = user_can_read(u, root, refused, sizeof(refused));
@@ -126,8 +125,8 @@ static int decide_gateway_user(struct plan *p, char *message, size_t size)
     if (fastcgi_check(c, p->threads, &p->gateway_user, message, size) < 0)
         return -EINVAL;
     for (uint32_t i = 0; i < c->n_pools; i++)
-        if (check_readable(&p->gateway_user, "the gateway", p->pools[i].document_root, message,
-                           size) < 0)
+        if (plan_check_readable(&p->gateway_user, "the gateway", p->pools[i].document_root, message,
+                                size) < 0)
             return -EINVAL;
     return 0;
 }
@@ -142,12 +141,12 @@ static int decide(struct plan *p, const struct config_cli *cli, char *message, s
     p->pools = mem_zalloc(c->n_pools * sizeof(*p->pools));
     for (uint32_t i = 0; i < c->n_pools; i++) {
         struct pool_plan *pool = &p->pools[i];
-        if (resolve_root(&c->pools[i], pool, message, size) < 0 ||
+        if (plan_resolve_root(&c->pools[i], pool, message, size) < 0 ||
             user_choose_pool(&c->pools[i], pool->document_root, &pool->user, message, size) < 0)
             return -EINVAL;
         if (c->pools[i].use_fpm)
             continue; /* PHP-FPM's processes are not ours */
-        if (check_readable(&pool->user, "PHP", pool->document_root, message, size) < 0)
+        if (plan_check_readable(&pool->user, "PHP", pool->document_root, message, size) < 0)
             return -EINVAL;
         pool->workers =
             sizing_workers(&c->pools[i], &machine, pool->workers_why, sizeof(pool->workers_why));

@@ -6,6 +6,8 @@
 #ifndef SAPID_SUPERVISOR_SUPERVISOR_H
 #define SAPID_SUPERVISOR_SUPERVISOR_H
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "config/config.h"
@@ -19,5 +21,11 @@ typedef int check_explain(const struct config *c, const char *const *document_ro
                           const char *url, FILE *out);
 /* `sapid check ...` */
 int check_main(int argc, char **argv, check_explain *explain);
+
+/* What `doctor` asks of this room, which it does not know: is what a pool needs of users, folders
+ * and sockets as it should be? Calls `say` with a sentence for each thing looked at; a bad one says
+ * what to do. `named` false: nobody named a document root and none was found, no more is said. */
+typedef void supervisor_say(void *ctx, bool good, bool named, const char *line);
+void supervisor_look_at_pool(const struct config *c, uint32_t pool, supervisor_say *say, void *ctx);
 
 #endif

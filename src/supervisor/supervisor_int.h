@@ -17,6 +17,7 @@
  *   logs.c        error log and access log files, their rotation
  *   stop.c        draining and ending everything
  *   watch.c       changed files restart worker scripts
+ *   look.c        one pool looked at, for sapid doctor
  *   fallback.c    what went to PHP-FPM stays there until a reload
  *   notify.c      sd_notify
  */
@@ -124,6 +125,14 @@ const char *plan_gateway_difference(const struct plan *a, const struct plan *b);
 bool plan_pool_differs(const struct plan *a, const struct plan *b, uint32_t index);
 /* Index of the pool of that name, or config->n_pools. */
 uint32_t plan_pool_index(const struct plan *p, struct str name);
+
+/* The root of a pool as it is now, into `ret`: detected if nobody named it, symbolic links
+ * resolved. 0, or -EINVAL with `message`. */
+MUST_USE int plan_resolve_root(const struct config_pool *c, struct pool_plan *ret, char *message,
+                               size_t size);
+/* May that user read the root? 0, or -errno with `message`, where `who` is the one who cannot. */
+MUST_USE int plan_check_readable(const struct user *u, const char *who, const char *root,
+                                 char *message, size_t size);
 
 /* --- listen.c -------------------------------------------------------------------------------- */
 struct listener {

@@ -155,21 +155,59 @@ static const char help[] =
     "sapid doctor [--config FILE] [-d NAME=VALUE]...: look for what would keep a server from "
     "working\n"
     "\n"
-    "Looks at libphp, the php.ini files it reads and how they differ from PHP-FPM's, opcache, "
-    "the\n"
-    "limits of this machine and account. Says what is wrong and the command that mends it.\n"
+    "Looks at each pool's folder, user and PHP-FPM, at libphp, the php.ini files it reads and how\n"
+    "they differ from PHP-FPM's, opcache, the limits of this machine and account. Says what is "
+    "wrong\n"
+    "and the command that mends it.\n"
     "Exit status: 0 no problem found, 1 a problem, 2 wrong usage. Takes the options of sapid "
     "serve.\n";
 
-static int examine(const struct config *c)
+static void say_look(void *ctx, bool good, bool named, const char *line)
+{
+    report_say(ctx, good ? OK : named ? PROBLEM : NOTE, "%s", line);
+}
+
+/* The same library was looked at for a pool before. */
+static bool is_repeated(const struct config *c, uint32_t pool)
+{
+    for (uint32_t i = 0; i < pool; i++)
+        if (!c->pools[i].use_fpm && c->pools[i].kind == CONFIG_POOL_CLASSIC &&
+            str_eq(c->pools[i].libphp_path, c->pools[pool].libphp_path))
+            return true;
+    return false;
+}
+
+static void examine_pool(struct report *r, const struct config *c, uint32_t i, doctor_look *look)
+{
+    const struct config_pool *pool = &c->pools[i];
+    struct php_probe probe;
+    char title[64], message[1024];
+
+    if (pool->kind == CONFIG_POOL_LOOP)
+        return; /* [worker] of a pool that is looked at itself */
+    snprintf(title, sizeof(title), "Pool %.*s ([%.*s])%s", STR_ARG(pool->name),
+             STR_ARG(pool->table), pool->use_fpm ? ", PHP by FastCGI" : "");
+    report_section(r, title);
+    look(c, i, say_look, r);
+    doctor_fpm(r, c, pool);
+    if (pool->use_fpm)
+        return;
+    memset(&probe, 0, sizeof(probe));
+    if (!is_repeated(c, i))
+        doctor_engine(r, pool, &probe);
+    else if (php_probe(pool->libphp_path, &probe, message, sizeof(message)) == 0)
+        report_say(r, OK, "libphp %s, as above", probe.version);
+    if (probe.version[0])
+        doctor_ini(r, &probe, pool);
+}
+
+static int examine(const struct config *c, doctor_look *look)
 {
     struct report r = { 0, 0 };
-    struct php_probe probe;
 
     printf("sapid " SAPID_VERSION " doctor\n");
-    doctor_engine(&r, &c->pools[0], &probe);
-    if (probe.version[0])
-        doctor_ini(&r, &probe, &c->pools[0]);
+    for (uint32_t i = 0; i < c->n_pools; i++)
+        examine_pool(&r, c, i, look);
     doctor_system(&r, c);
     if (r.problems)
         printf("\n%u problem%s, %u warning%s\n", r.problems, r.problems == 1 ? "" : "s", r.warnings,
@@ -179,7 +217,7 @@ static int examine(const struct config *c)
     return r.problems ? 1 : 0;
 }
 
-static int load_and_examine(const struct config_cli *cli)
+static int load_and_examine(const struct config_cli *cli, doctor_look *look)
 {
     struct config *c = NULL;
     struct config_errors errors = { NULL, 0 };
@@ -201,7 +239,7 @@ static int load_and_examine(const struct config_cli *cli)
         mem_free(line);
     }
     if (rc == 0)
-        status = examine(c);
+        status = examine(c, look);
     else if (errors.n == 0)
         fprintf(stderr, "sapid: %s\n", strerror(-rc));
     config_free(c);
@@ -209,7 +247,7 @@ static int load_and_examine(const struct config_cli *cli)
     return status;
 }
 
-int doctor_main(int argc, char **argv)
+int doctor_main(int argc, char **argv, doctor_look *look)
 {
     struct config_cli cli;
     char *message;
@@ -222,7 +260,7 @@ int doctor_main(int argc, char **argv)
     } else if (cli.help) {
         fputs(help, stdout);
     } else {
-        status = load_and_examine(&cli);
+        status = load_and_examine(&cli, look);
     }
     config_cli_fini(&cli);
     return status;

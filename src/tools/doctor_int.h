@@ -1,7 +1,7 @@
 /*
  * Between the files of `sapid doctor`: doctor.c (the report, the engine), doctor_ini.c (php.ini
- * files), doctor_trial.c (the engine started once), doctor_system.c (what the kernel and the
- * machine allow).
+ * files), doctor_trial.c (the engine started once), doctor_fpm.c (PHP-FPM), doctor_system.c
+ * (what the kernel and the machine allow).
  */
 #ifndef SAPID_TOOLS_DOCTOR_INT_H
 #define SAPID_TOOLS_DOCTOR_INT_H
@@ -36,6 +36,8 @@ void doctor_ini(struct report *r, const struct php_probe *probe, const struct co
  * settings: what does PHP itself say of its start and of opcache? */
 void doctor_trial(struct report *r, const struct config_pool *pool, const char *ini_file,
                   const char *ini_dirs);
+/* The FastCGI servers that a pool may use: does somebody answer there? */
+void doctor_fpm(struct report *r, const struct config *c, const struct config_pool *pool);
 /* Kernel, limits, memory, spool folder, addresses. */
 void doctor_system(struct report *r, const struct config *c);
 

@@ -2,7 +2,16 @@
 #ifndef SAPID_TOOLS_TOOLS_H
 #define SAPID_TOOLS_TOOLS_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+
 int bench_main(int argc, char **argv);
-int doctor_main(int argc, char **argv);
+/* What the supervisor knows of a pool's users, folders and sockets: calls `say` for each thing it
+ * looked at. `named` false: nobody named a document root, and none was found. */
+typedef void doctor_say(void *ctx, bool good, bool named, const char *line);
+typedef void doctor_look(const struct config *c, uint32_t pool, doctor_say *say, void *ctx);
+int doctor_main(int argc, char **argv, doctor_look *look);
 
 #endif

@@ -1,11 +1,16 @@
 """The commands around the server: check, doctor, help; how serve finds what to serve; what the paper says of them."""
 import re
+import socket
 import subprocess
+import threading
 
 import pytest
 
+from lib import account
+from lib.fpm import Fpm
 from lib.process import Process
 from lib.sapid import REPOSITORY, binary
+from lib.site import Site
 
 pytestmark = pytest.mark.sapid_only
 
@@ -200,6 +205,59 @@ def test_doctor_without_an_engine(launch):
     assert shown.returncode == 1
     assert re.search(r"PROBLEM .*/nonexistent/libphp\.so", shown.stdout)
     assert re.search(r"^1 problem", shown.stdout, re.M)
+
+
+def test_doctor_looks_at_every_pool(launch):
+    """One by FastCGI whose server is there, one whose server is not, one with an engine and an unknown user."""
+    folder = launch.new_root()
+    folder.chmod(0o755)
+    for name in ("one", "two", "three"):
+        (folder / name).mkdir()
+        (folder / name / "index.php").write_text("<?php")
+    fpm = Fpm(Site(root=folder, workers=1), folder)
+    try:
+        (folder / "sapid.toml").write_text(f"""
+[php]
+document_root = "one"
+use_fpm = true
+fpm_socket = "{fpm.socket_path}"
+[pool.two]
+document_root = "two"
+use_fpm = true
+fpm_socket = "{folder}/nobody.sock"
+[pool.three]
+document_root = "three"
+user = "no-such-user"
+""")
+        shown = run("doctor", "--config", folder / "sapid.toml", "--listen", "127.0.0.1:0")
+    finally:
+        fpm.stop()
+    assert shown.returncode == 1, shown.stdout
+    one, two, three = re.split(r"^Pool \S+ ", shown.stdout, flags=re.M)[1:]
+    assert one.startswith("([php]), PHP by FastCGI\n") and "PHP engine" not in one and "PHP engine" not in two and "PHP engine" in three
+    assert f"ok       document root {folder}/one\n" in one and f"ok       FastCGI server unix:{fpm.socket_path} answers\n" in one
+    assert "note     fastcgi.connections is not set" in one
+    assert re.search(r"PROBLEM  FastCGI server \S+/nobody.sock: No such file or directory\n +mend it: start it", two)
+    if account.is_root():
+        assert 'PROBLEM  pool.three.user = "no-such-user": there is no such user' in three
+    assert "No problem" not in shown.stdout
+
+
+def test_doctor_says_that_all_children_are_busy_or_are_none(launch):
+    folder = launch.new_root()
+    path = folder / "s.sock"
+    config = folder / "sapid.toml"
+    config.write_text(f'[php]\ndocument_root = "."\nuse_fpm = true\nfpm_socket = "{path}"\n')
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(8)
+        path.chmod(0o666)
+        shown = run("doctor", "--config", config, "--listen", "127.0.0.1:0")
+        assert f"warning  FastCGI server unix:{path} takes connections, but no child of it answered" in shown.stdout
+        threading.Thread(target=lambda: listener.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), daemon=True).start()
+        listener.accept()
+        shown = run("doctor", "--config", config, "--listen", "127.0.0.1:0")
+        assert shown.returncode == 1 and f"PROBLEM  what answers at unix:{path} does not speak FastCGI" in shown.stdout, shown.stdout
 
 
 def test_doctor_reports_what_php_says_when_it_starts(launch):
