@@ -201,6 +201,53 @@ void channel_worker_look(const struct channel *ch, uint32_t worker, struct chann
     ret->requests = get(&b->requests);
 }
 
+bool channel_request_look(const struct channel *ch, struct channel_ticket t,
+                          char buffer[CHANNEL_LOOK_BYTES], struct channel_request *ret)
+{
+    struct slot head;
+    struct str *texts = &ret->method;
+    static_assert(TEXTS * CHANNEL_LOOK_TEXT <= CHANNEL_LOOK_BYTES, "each text has its place");
+
+    CHECK_MAGIC(ch, CHANNEL_HANDLE_MAGIC);
+    if (t.slot >= ch->geometry.slots)
+        return false;
+    const struct slot *s = slot_at(ch, t.slot);
+    memset(ret, 0, sizeof(*ret));
+    /* Before and after: a slot is filled anew only after its state has changed. Acquire: partner is
+     * the release in channel_push. */
+    uint64_t before = atomic_load_explicit(&s->state, memory_order_acquire);
+    if (state_of(before) != CHANNEL_RUNNING || state_seq(before) != t.seq)
+        return false;
+    memcpy((char *)&head + offsetof(struct slot, n_headers),
+           (const char *)s + offsetof(struct slot, n_headers),
+           sizeof(head) - offsetof(struct slot, n_headers));
+    copied();
+    for (unsigned i = 0; i < TEXTS; i++) {
+        struct span span = head.text[i];
+        char *to = buffer + (size_t)i * CHANNEL_LOOK_TEXT;
+        if (span.offset > ch->geometry.slot_bytes ||
+            span.bytes > ch->geometry.slot_bytes - span.offset)
+            return false;
+        texts[i] =
+            (struct str){ to, span.bytes < CHANNEL_LOOK_TEXT ? span.bytes : CHANNEL_LOOK_TEXT };
+        memcpy(to, (const char *)s + span.offset, texts[i].n);
+    }
+    ret->received_ns = head.received_ns;
+    ret->limit_ms = head.limit_ms;
+    ret->flags = head.flags;
+    ret->content_length = head.content_length;
+    ret->remote_port = head.remote_port;
+    ret->server_port = head.server_port;
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&s->state, memory_order_relaxed) == before;
+}
+
+uint32_t channel_request_limit_ms(const struct channel *ch, struct channel_ticket t)
+{
+    CHECK_MAGIC(ch, CHANNEL_HANDLE_MAGIC);
+    return t.slot < ch->geometry.slots ? slot_at(ch, t.slot)->limit_ms : 0;
+}
+
 /* Sums are read while others write: differences may be off by those in flight, never negative. */
 static uint32_t difference(uint64_t more, uint64_t less)
 {

@@ -29,7 +29,7 @@
 #include "base/str.h"
 
 enum {
-    CHANNEL_ABI = 1,
+    CHANNEL_ABI = 2,
     CHANNEL_WORKERS_MAX = 1024,
     CHANNEL_THREADS_MAX = 16,
     CHANNEL_SLOTS_MAX = 65535
@@ -91,10 +91,12 @@ struct channel_request {
     struct str remote_addr; /* client's address as text; "" for a unix socket */
     struct str server_addr;
     struct str request_id; /* for logs, at most 32 bytes */
+    struct str route; /* for logs: the [[route]] that sent it here, "prefix /admin/"; or empty */
     uint16_t remote_port, server_port;
     uint16_t flags;
     uint8_t http_minor;
     enum channel_body body_kind;
+    uint32_t limit_ms;      /* how long it may run (wall clock), 0: no limit */
     int64_t content_length; /* -1: none */
     struct str body;        /* CHANNEL_BODY_INLINE */
     uint64_t received_ns;   /* CLOCK_REALTIME at the first byte of the head: REQUEST_TIME_FLOAT */
@@ -250,6 +252,15 @@ struct channel_worker_info {
 };
 void channel_worker_look(const struct channel *ch, uint32_t worker,
                          struct channel_worker_info *ret);
+
+/* The request of a ticket, copied out of its slot while it may be changing: `buffer` takes the
+ * texts, each cut to CHANNEL_LOOK_TEXT bytes, and `ret` points into it; headers and body are left
+ * out. False: the ticket is not (or no longer) RUNNING. */
+enum { CHANNEL_LOOK_TEXT = 1024, CHANNEL_LOOK_BYTES = 16 * CHANNEL_LOOK_TEXT };
+bool channel_request_look(const struct channel *ch, struct channel_ticket t,
+                          char buffer[CHANNEL_LOOK_BYTES], struct channel_request *ret);
+/* Its limit_ms; 0 as well when the ticket names no slot. */
+uint32_t channel_request_limit_ms(const struct channel *ch, struct channel_ticket t);
 
 struct channel_counters {
     uint64_t pushed, claimed, done, canceled, queue_full, wakes, signals, ring_full, dropped_pieces,

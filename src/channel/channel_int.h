@@ -56,7 +56,7 @@ enum {
     SLOT_BYTES_MAX = 64 << 20,
     RING_BYTES_MIN = 64,
     RING_BYTES_MAX = 64 << 20,
-    TEXTS = 13, /* views of channel_request before the body, in the order of the struct */
+    TEXTS = 14, /* views of channel_request before the body, in the order of the struct */
     CACHED_PIECES = 16,
 };
 
@@ -147,11 +147,12 @@ struct slot {
     uint64_t received_ns;
     uint16_t remote_port, server_port, flags;
     uint8_t http_minor, body_kind;
+    uint32_t limit_ms, pad;
     struct span text[TEXTS], body;
 };
 static_assert(offsetof(struct slot, content_length) == 16, "slot layout");
-static_assert(offsetof(struct slot, text) == 40, "slot layout");
-static_assert(sizeof(struct slot) == 152, "slot layout");
+static_assert(offsetof(struct slot, text) == 48, "slot layout");
+static_assert(sizeof(struct slot) == 168, "slot layout");
 
 /* --- words ------------------------------------------------------------------------------------ */
 /* Slot state: state 4 | worker 12 | incarnation 16 | seq 32. Sixteen bits of incarnation are enough

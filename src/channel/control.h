@@ -21,9 +21,13 @@
  *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED,
  *                           PROBED (generation as in PROBE; HTTP status, or 0 and why),
  *                           FELL_BACK, DRAINED
- *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP
- *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (wants a new generation)
+ *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP,
+ *                           LOOK (status = CONTROL_LOOK_STACKS: with PHP stacks)
+ *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (wants a new generation),
+ *                           RECORD (a slow request, a crash or the answer to LOOK, as text in
+ *                           parts: status = kind, requests = 1 when more parts follow)
  *   pool -> gateway         WORKER_START (fd: gateway's end of the worker's socket), WORKER_DEAD
+ *                           (status = wait status, cause)
  *   gateway -> pool         WORKER_KILL
  *   worker -> gateway       BODY_WANTED (on the worker's own socket)
  *   gateway -> worker       BODY (fd; likewise)
@@ -64,6 +68,8 @@ enum control_type {
     CONTROL_WORKER_START,
     CONTROL_WORKER_DEAD,
     CONTROL_WORKER_KILL,
+    CONTROL_RECORD,
+    CONTROL_LOOK,
     CONTROL_BODY_WANTED,
     CONTROL_BODY,
     CONTROL_FELL_BACK, /* worker: 0 the pool, else 1 + index of the [[route]] */
@@ -71,6 +77,15 @@ enum control_type {
     CONTROL_PROBED,
     CONTROL_LAST = CONTROL_PROBED,
 };
+
+enum control_cause {
+    CONTROL_CAUSE_ITS_OWN, /* or somebody's outside */
+    CONTROL_CAUSE_TIMEOUT, /* request_timeout */
+    CONTROL_CAUSE_GATEWAY, /* asked for by WORKER_KILL */
+    CONTROL_CAUSE_LOCK,    /* it waited for a lock that a dead worker holds */
+};
+enum control_record { CONTROL_RECORD_SLOW, CONTROL_RECORD_CRASH, CONTROL_RECORD_LOOK };
+enum { CONTROL_LOOK_STACKS = 1 };
 
 struct control_message {
     uint32_t type;
@@ -81,6 +96,7 @@ struct control_message {
     int32_t status;               /* WORKER_DEAD: wait status; LISTENER: index; CHANNEL: 1 when
                                      another generation of the pool serves meanwhile */
     uint32_t requests;            /* WORKER_DEAD: requests it had finished */
+    uint32_t cause;               /* WORKER_DEAD: control_cause */
     struct channel_ticket ticket; /* BODY_WANTED, BODY, WORKER_DEAD (its running request, if any) */
     uint32_t text_bytes;
     char text[CONTROL_TEXT_MAX]; /* sent only as far as text_bytes */

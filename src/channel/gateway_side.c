@@ -168,7 +168,7 @@ static bool slot_take(const struct channel *ch, struct gate *g, uint32_t *ret)
 }
 
 /* --- requests --------------------------------------------------------------------------------- */
-static_assert(offsetof(struct channel_request, request_id) == (TEXTS - 1) * sizeof(struct str),
+static_assert(offsetof(struct channel_request, route) == (TEXTS - 1) * sizeof(struct str),
               "the texts are the first members of channel_request");
 
 static size_t request_bytes(const struct channel_request *r, const struct channel_pair *headers)
@@ -215,6 +215,7 @@ static void slot_fill(struct slot *s, const struct channel_request *r,
     s->flags = r->flags;
     s->http_minor = r->http_minor;
     s->body_kind = (uint8_t)r->body_kind;
+    s->limit_ms = r->limit_ms;
     for (unsigned i = 0; i < TEXTS; i++)
         at = put_text(base, at, texts[i], &s->text[i]);
     for (uint32_t i = 0; i < r->n_headers; i++) {

@@ -81,6 +81,7 @@ enum config_backend {
 struct config_route {
     enum config_match match;
     struct str pattern;
+    struct str name;   /* for logs: "prefix /admin/" */
     uint32_t priority; /* higher first; 0 */
     enum config_backend backend;
     struct str pool;             /* name; "" is the first pool */
@@ -129,10 +130,13 @@ struct config_pool {
     struct config_pairs ini, admin_ini;
     struct str ini_path, ini_scan_dir; /* "" = PHP-FPM's of that version, else embed's */
     bool ini_path_given, ini_scan_dir_given;
-    uint64_t request_timeout_ms; /* 0 = none */
-    uint64_t slow_log_after_ms;  /* 0 = off */
-    uint64_t queue_timeout_ms;   /* 30 s */
-    uint32_t queue_size;         /* 1024 */
+    uint64_t request_timeout_ms;       /* 0 = none */
+    uint64_t request_timeout_grace_ms; /* 500 ms, between the interrupt and SIGKILL */
+    uint64_t slow_log_after_ms;        /* 0 = off */
+    bool slow_log_repeat;
+    uint32_t slow_log_depth;   /* 20 */
+    uint64_t queue_timeout_ms; /* 30 s */
+    uint32_t queue_size;       /* 1024 */
     struct str user, group;
     struct config_pairs env;
     bool clear_env;              /* default true, as FPM */
@@ -169,6 +173,10 @@ struct config_log {
     bool access_given;
     enum { CONFIG_LOG_COMBINED, CONFIG_LOG_JSON } format;
     struct str error; /* path or "stderr" */
+    struct str slow;  /* path or "stderr" */
+    enum { CONFIG_SLOW_FPM, CONFIG_SLOW_JSON } slow_format;
+    struct str crash_dir; /* "" = none */
+    uint32_t crash_files;
     struct str level; /* "notice" */
 };
 

@@ -16,6 +16,8 @@
 
 static const char *const log_targets[] = { "stdout", "stderr", "off", NULL };
 static const char *const error_targets[] = { "stderr", NULL };
+static const char *const slow_targets[] = { "stderr", NULL };
+static const char *const slow_formats[] = { "fpm", "json", NULL };
 static const char *const log_formats[] = { "combined", "json", NULL };
 static const char *const balances[] = { "round-robin", "least-connections", NULL };
 static const char *const log_levels[] = { "error", "warn", "notice", "info", "debug", NULL };
@@ -175,8 +177,25 @@ const struct config_key config_keys[] = {
       .fallback = "0", .example = "\"30s\"",
       .text =
           "How long a request may run, in wall-clock time (request_terminate_timeout of PHP-FPM). "
-          "Then its worker is killed and it is answered 504. 0: no limit; PHP's own "
+          "Then PHP ends the script with a fatal error, also while it waits in a system call, and it "
+          "is answered 504; see `request_timeout_grace`. 0: no limit; PHP's own "
           "`max_execution_time` counts processor time only." },
+    { "php", "request_timeout_grace", KIND_TIME, POOL(request_timeout_grace_ms), NOT_TRACKED,
+      .max = DAY, .fallback = "\"500ms\"", .example = "\"5s\"",
+      .text = "How long shutdown functions, destructors and a system call may take after "
+              "`request_timeout`. Then the worker is killed and the request is answered 504 if "
+              "nothing was sent yet." },
+    { "php", "slow_log_after", KIND_TIME, POOL(slow_log_after_ms), NOT_TRACKED, .max = DAY,
+      .fallback = "0", .example = "\"2s\"",
+      .text = "A request that runs longer is written to `[log] slow`, with the PHP stack at that "
+              "moment (request_slowlog_timeout of PHP-FPM). 0: none is." },
+    { "php", "slow_log_repeat", KIND_BOOLEAN, POOL(slow_log_repeat), NOT_TRACKED,
+      .fallback = "false", .example = "true",
+      .text = "Write it again each time that `slow_log_after` has passed once more." },
+    { "php", "slow_log_depth", KIND_COUNT32, POOL(slow_log_depth), NOT_TRACKED, .min = 1, .max = 64,
+      .fallback = "20", .example = "40",
+      .text = "How many calls of the PHP stack are written (request_slowlog_trace_depth of "
+              "PHP-FPM)." },
     { "php", "queue_timeout", KIND_TIME, POOL(queue_timeout_ms), NOT_TRACKED, .min = 1, .max = DAY,
       .fallback = "\"30s\"", .example = "\"5s\"",
       .text = "How long a request may wait for an idle worker. Then 503 with Retry-After." },
@@ -320,6 +339,20 @@ const struct config_key config_keys[] = {
     { "log", "error", KIND_LOG_TARGET, LOG(error), NOT_TRACKED, .choices = error_targets,
       .fallback = "\"stderr\"", .example = "\"/var/log/sapid/error.log\"",
       .text = "Error log: a file or `\"stderr\"`." },
+    { "log", "slow", KIND_LOG_TARGET, LOG(slow), NOT_TRACKED, .choices = slow_targets,
+      .fallback = "\"stderr\"", .example = "\"/var/log/sapid/slow.log\"",
+      .text = "Slow log: a file, or `\"stderr\"`, which is the error log." },
+    { "log", "slow_format", KIND_FORMAT, LOG(slow_format), NOT_TRACKED, .choices = slow_formats,
+      .fallback = "\"fpm\"", .example = "\"json\"",
+      .text = "Format of the slow log: `\"fpm\"` (PHP-FPM's, with some more lines) or `\"json\"` "
+              "(one object a line)." },
+    { "log", "crash_dir", KIND_PATH, LOG(crash_dir), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "into the error log", .example = "\"/var/lib/sapid/crashes\"",
+      .text = "Folder for a file about each worker that crashed or was killed. It is made if it is "
+              "not there. The files hold URLs and belong to the user that sapid was started as." },
+    { "log", "crash_files", KIND_COUNT32, LOG(crash_files), NOT_TRACKED, .min = 1, .max = 100000,
+      .fallback = "50", .example = "500",
+      .text = "How many files `crash_dir` keeps; the oldest are removed." },
     { "log", "level", KIND_LEVEL, LOG(level), NOT_TRACKED, .choices = log_levels,
       .fallback = "\"notice\"", .example = "\"info\"",
       .text = "Least severe messages of the error log: `\"error\"`, `\"warn\"`, `\"notice\"`, "

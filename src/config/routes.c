@@ -6,6 +6,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "config/config_int.h"
 
@@ -106,9 +107,10 @@ static void check_regex(struct loader *l, const struct toml_value *v)
 }
 
 /* match = { prefix = "/uploads/" } */
+static const char *const match_kinds[] = { "exact", "prefix", "suffix", "regex" };
+
 static void set_match(struct loader *l, struct config_route *r, const struct toml_value *v)
 {
-    static const char *const kinds[] = { "exact", "prefix", "suffix", "regex" };
     const struct toml_value *m = v->type == TOML_TABLE ? v->first : NULL;
 
     if (!m || m->next || m->type != TOML_STRING) {
@@ -117,18 +119,19 @@ static void set_match(struct loader *l, struct config_route *r, const struct tom
                         "such as { prefix = \"/uploads/\" }");
         return;
     }
-    for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++) {
-        if (!str_eq(m->key, str_from(kinds[i])))
+    for (size_t i = 0; i < ARRAY_LENGTH(match_kinds); i++) {
+        if (!str_eq(m->key, str_from(match_kinds[i])))
             continue;
         r->match = (enum config_match)i;
         r->pattern = loader_copy(l, m->string);
         if (r->pattern.n == 0)
             loader_complain(l, NULL, m->line, m->column,
-                            "route.match.%s: expected a path or pattern, found \"\"", kinds[i]);
+                            "route.match.%s: expected a path or pattern, found \"\"",
+                            match_kinds[i]);
         else if (i < 2 && r->pattern.p[0] != '/')
             loader_complain(l, NULL, m->line, m->column,
                             "route.match.%s: expected a path that begins with /, found \"%.*s\"",
-                            kinds[i], STR_ARG(r->pattern));
+                            match_kinds[i], STR_ARG(r->pattern));
         else if (r->match == CONFIG_MATCH_REGEX)
             check_regex(l, m);
         return;
@@ -257,6 +260,16 @@ static const struct config_pool *find_pool(const struct loader *l, struct str na
     return NULL;
 }
 
+/* For the slow log and crash records. */
+static void name_route(struct loader *l, struct config_route *r)
+{
+    char text[256];
+    int n = snprintf(text, sizeof(text), "%s %.*s", match_kinds[r->match], STR_ARG(r->pattern));
+
+    r->name =
+        loader_copy(l, (struct str){ text, n < (int)sizeof(text) ? (size_t)n : sizeof(text) - 1 });
+}
+
 /* When all of the file is known: what a route refers to must be there. */
 void config_check_routes(struct loader *l)
 {
@@ -272,5 +285,6 @@ void config_check_routes(struct loader *l)
                             "route.pool: there is no pool \"%.*s\"; it would be [pool.%.*s]",
                             STR_ARG(r->pool), STR_ARG(r->pool));
         check_route(l, r, pool ? pool : &l->c->pools[0], t);
+        name_route(l, r);
     }
 }

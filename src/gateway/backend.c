@@ -107,7 +107,6 @@ int backend_push(struct backend *b, struct exchange *x, const struct channel_req
     if (result < 0)
         return result;
     b->inflight[x->ticket.slot] = x;
-    atomic_store_explicit(&b->pool->limits_ms[x->ticket.slot], x->limit_ms, memory_order_relaxed);
     atomic_store_explicit(&b->pool->marks[x->ticket.slot], x->route_mark, memory_order_relaxed);
     b->n_inflight++;
     x->backend = b;
@@ -148,7 +147,7 @@ static void kill_worker(struct gateway_thread *t, struct command *c)
 
     control_message_init(&m, CONTROL_WORKER_KILL);
     m.worker = c->worker;
-    m.incarnation = c->pool->incarnations[c->worker];
+    m.incarnation = c->incarnation;
     if (!c->pool->dead && control_send(c->pool->socket.fd, &m, NULL, 0) < 0)
         log_error("cannot ask for the end of worker %u", c->worker);
     (void)t;
@@ -187,6 +186,7 @@ void backend_poll_worker(struct backend *b, uint32_t worker)
 {
     struct channel_piece pieces[PIECES_PER_LOOK];
     struct gateway_thread *t = b->thread;
+    struct channel_worker_info info;
 
     CHECK_MAGIC(b, BACKEND_MAGIC);
     for (int looks = 0;; looks++) {
@@ -198,7 +198,9 @@ void backend_poll_worker(struct backend *b, uint32_t worker)
         if (n < 0) {
             log_error("worker %u of pool %.*s wrote nonsense into its ring; it is ended", worker,
                       STR_ARG(b->pool->config->pools[b->pool->pool].name));
-            thread_tell(&t->gateway->threads[0], kill_worker, b->pool, worker, 0);
+            /* Its successor begins only after this thread has recovered it: this is the culprit. */
+            channel_worker_look(b->pool->channel, worker, &info);
+            thread_tell(&t->gateway->threads[0], kill_worker, b->pool, worker, info.incarnation);
             return;
         }
         if (n == 0)
@@ -238,7 +240,7 @@ void backend_worker_dead(struct backend *b, uint32_t worker, uint32_t incarnatio
 {
     struct gateway_thread *t = b->thread;
     struct channel_ticket ticket;
-    int status = overdue_worker(b->pool, worker) ? 504 : 502;
+    int status = b->pool->causes[worker] == CONTROL_CAUSE_TIMEOUT ? 504 : 502;
 
     take_rest(b, worker);
     while (channel_worker_recover(b->pool->channel, t->index, worker, incarnation, &ticket)) {

@@ -102,6 +102,7 @@ static void act(struct exchange *x, struct route route)
     x->conn->state = CONN_WAIT;
     x->limit_ms = route.rule ? (uint32_t)route.rule->request_timeout_ms : 0;
     x->route_mark = route.rule ? fallback_mark(backend_for(x->conn, 0)->pool, route.rule) : 0;
+    t->route = route.rule ? route.rule->name : STR_NONE;
     switch (route.verdict) {
     case VERDICT_STATUS: respond_status(x, route.status, route.extra); break;
     case VERDICT_STATIC: respond_static(x, route.files, t->match.file); break;
@@ -399,6 +400,10 @@ static void describe(struct exchange *x, struct backend *b, struct channel_reque
         .remote_addr = id.remote,
         .server_addr = { c->local.text, c->local.length },
         .request_id = { request_id, REQUEST_ID_BYTES },
+        .route = c->thread->route,
+        .limit_ms = x->limit_ms
+                        ? x->limit_ms
+                        : (uint32_t)b->pool->config->pools[b->pool->pool].request_timeout_ms,
         .remote_port = id.remote_port,
         .server_port = id.server_port,
         .flags =

@@ -136,6 +136,7 @@ static void worker_died(struct pool_link *link, const struct control_message *m)
     if (m->incarnation != link->incarnations[m->worker] || link->recovering[m->worker])
         return;
     fallback_on_death(link, m->worker, m->status);
+    link->causes[m->worker] = m->cause; /* before the threads are told: partner is their mailbox */
     link->recovering[m->worker] = g->n_threads;
     for (uint32_t i = 0; i < g->n_threads; i++)
         thread_tell(&g->threads[i], recover_worker, link, m->worker, m->incarnation);
@@ -204,12 +205,11 @@ static void free_link(struct pool_link *link)
     mem_free(link->document_root);
     mem_free(link->eventfds);
     mem_free(link->worker_sockets);
-    mem_free(link->limits_ms);
+    mem_free(link->causes);
     mem_free(link->marks);
     fallback_fini(link);
     mem_free(link->incarnations);
     mem_free(link->recovering);
-    overdue_forget(link);
     mem_free(link->announced);
     mem_free(link->loop_script);
     mem_free(link->watches);
@@ -340,7 +340,7 @@ static int open_channel(struct pool_link *link, const int *fds)
     if (geometry->threads != threads)
         return -EPROTO;
     link->worker_sockets = mem_alloc(geometry->workers * sizeof(int));
-    link->limits_ms = mem_zalloc(geometry->slots * sizeof(link->limits_ms[0]));
+    link->causes = mem_zalloc(geometry->workers * sizeof(link->causes[0]));
     link->marks = mem_zalloc(geometry->slots * sizeof(link->marks[0]));
     link->incarnations = mem_zalloc(geometry->workers * sizeof(uint32_t));
     link->recovering = mem_zalloc(geometry->workers * sizeof(uint32_t));
@@ -406,8 +406,6 @@ static void add_pool(struct gateway *g, const struct control_message *m, const i
         return;
     }
     list_push_back(&g->links, &link->link);
-    if (link->channel)
-        overdue_watch(link);
     for (uint32_t i = 0; i < g->n_threads; i++)
         thread_tell(&g->threads[i], add_backend, link, 0, 0);
     if (!link->channel)

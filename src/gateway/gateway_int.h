@@ -8,7 +8,6 @@
  *   respond.c   framing and sending: answers of our own, static files, the bounded output queue
  *   backend.c   one pool generation as a thread sees it: channel in, ring out, recovery
  *   upstream*.c FastCGI servers: connections, balancing, retries (upstream_int.h)
- *   overdue.c   requests beyond request_timeout
  *   fallback.c  to PHP-FPM, after too many crashes
  *   probe.c     requests that the server makes to itself
  *   spool.c     unlinked files for what does not fit in memory
@@ -110,9 +109,8 @@ struct pool_link {
     struct channel *channel; /* NULL: no process, its PHP requests go to FastCGI servers */
     int *eventfds;
     int *worker_sockets; /* by worker index, -1 none */
-    _Atomic uint32_t
-        *limits_ms;          /* by slot: request_timeout of the request's route, 0: the pool's */
     _Atomic uint64_t *marks; /* by slot: fallback_mark of its request */
+    uint32_t *causes;        /* of the last death of each worker: a control_cause */
     uint32_t *incarnations;  /* announced by WORKER_START */
     uint32_t *recovering;    /* threads that have yet to recover this worker's predecessor */
     bool *announced;         /* a successor waits for that recovery */
@@ -127,15 +125,7 @@ struct pool_link {
     uint32_t idle_threads;    /* threads without a request of this generation while it drains */
     uint32_t drains;          /* how often it became the old one; news of an earlier time is void */
     uint32_t removed_threads; /* threads that have let go of it */
-    struct loop_timer overdue; /* request_timeout; first thread */
 };
-
-/* --- overdue.c -------------------------------------------------------------------------------- */
-/* First thread: looks for requests beyond request_timeout, from now on or no longer. */
-void overdue_watch(struct pool_link *link);
-void overdue_forget(struct pool_link *link);
-/* The worker runs, or died while it ran, a request that is beyond the limit. Any thread. */
-bool overdue_worker(const struct pool_link *link, uint32_t worker);
 
 /* --- fallback.c ------------------------------------------------------------------------------- */
 void fallback_init(struct pool_link *link);
@@ -309,6 +299,7 @@ struct gateway_thread {
     struct files_match match;
     char path[FILES_PATH_MAX + 1];
     char rewritten[2 * FILES_PATH_MAX]; /* what a [[route]] made of it */
+    struct str route;                   /* what decided, for logs */
     struct str query;                   /* for the script: the request's, or what `try` made */
     struct buf target; /* of "http://host?query", whose "/" stands nowhere in the request */
 

@@ -18,8 +18,9 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "channel/channel.h"
+#include "php/box.h"
 
-enum { ENGINE_ABI = 2 };
+enum { ENGINE_ABI = 3 };
 
 struct engine_setting {
     const char *name, *value;
@@ -62,6 +63,7 @@ struct engine_worker {
     size_t n_env;
     bool clear_env;
     const struct engine_loop *loop; /* NULL: classic mode */
+    struct box *box;                /* NULL: none is kept */
 };
 
 /* A worker sends these to the pool process. RENEW: a new generation is needed. BOOTED: the worker
@@ -69,11 +71,16 @@ struct engine_worker {
 #define ENGINE_SIGNAL_RENEW SIGUSR2
 #define ENGINE_SIGNAL_BOOTED SIGUSR1
 
+/* The pool process to a worker: its request has reached request_timeout. Sent by sigqueue with the
+ * request's ticket, slot << 32 | seq. */
+#define ENGINE_SIGNAL_DEADLINE (SIGRTMIN + 2)
+
 enum engine_exit {                     /* exit status of a worker process */
                    ENGINE_EXIT_OK = 0, /* drained, channel closed, or max_requests reached */
                    ENGINE_EXIT_UNHEALTHY = 70, /* the engine is in doubt after a failed start or
                                                   shutdown of a request */
-                   ENGINE_EXIT_CHANNEL = 71,   /* the channel could not be used */
+                   ENGINE_EXIT_LOCK = 72, /* of the pool process: shared memory is locked by a dead worker */
+    ENGINE_EXIT_CHANNEL = 71,   /* the channel could not be used */
                    ENGINE_EXIT_TIMEOUT = 124,  /* hard_timeout: PHP's own value */
 };
 
@@ -91,6 +98,13 @@ struct engine_module {
     void (*ini_files)(const char **ret_path, const char **ret_scanned);
     /* In a forked worker: serves requests until the channel ends. Returns an engine_exit. */
     int (*worker_run)(const struct engine_worker *w);
+    /* For reading the PHP stack of a worker from outside; valid once it has started. */
+    const struct php_layout *(*layout)(void);
+    /* There are locks in shared memory that a killed worker may leave locked. After the start. */
+    bool (*can_probe)(void);
+    /* In a fork of the process that started: takes those locks and gives them back. Returns an exit
+     * status, 0 if it could; does not return while somebody holds them. */
+    int (*probe)(void);
     /* php_module_shutdown, in the process that started. */
     void (*stop)(void);
     /* `sapid php`: starts the engine by itself. Returns the exit status. */

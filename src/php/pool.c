@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -40,13 +41,14 @@ enum {
     RENEW_MIN_MS = 10000,       /* between two wishes for a new generation */
     BOOT_FIRST_MS = 5000,       /* how long a server that starts waits for its worker script */
     BOOT_NEXT_MS = 60000,       /* and a reload, while the old generation serves */
+    BOX_SPAN = (sizeof(struct box) + 4095) / 4096 * 4096, /* each in pages of its own */
     GATEWAY_PATIENCE_MS = 5000, /* how long a full socket to the gateway may stay full */
     FDS_MAX = 2 + CHANNEL_THREADS_MAX,
 };
 
 /* --- messages --------------------------------------------------------------------------------- */
 
-static void tell_supervisor(struct pool *p, enum control_type type, const char *text)
+void pool_tell_supervisor(struct pool *p, enum control_type type, const char *text)
 {
     struct control_message m;
 
@@ -112,12 +114,28 @@ static void redirect_stdin(void)
         close(fd);
 }
 
-NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int parent)
+/* In the worker: the other workers' boxes are not its business. */
+static void keep_own_box(struct pool *p, uint32_t index)
+{
+    char *boxes = (char *)p->seats[0].box;
+    size_t before = index * BOX_SPAN, after = (p->n_seats - index - 1) * BOX_SPAN;
+
+    if (boxes && before)
+        munmap(boxes, before);
+    if (boxes && after)
+        munmap(boxes + before + BOX_SPAN, after);
+}
+
+NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int memory_end,
+                                int parent)
 {
     char role[64];
 
     control_die_with_parent(parent, SIGKILL);
+    if (memory_end >= 0)
+        worker_memory_offer(memory_end);
     prctl(PR_SET_DUMPABLE, 0);
+    keep_own_box(p, index);
     fd_close(&p->supervisor);
     fd_close(&p->gateway);
     fd_close(&p->signals);
@@ -138,16 +156,39 @@ NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int pa
         .n_env = p->settings.n_env,
         .clear_env = p->conf->clear_env,
         .loop = p->loop.script ? &p->loop : NULL,
+        .box = p->seats[index].box,
     };
     /* No exit handlers: they belong to the pool process. */
     _exit(p->engine->worker_run(&w));
+}
+
+/* What is known of the seat's last worker is gone. */
+static void prepare_seat(struct pool *p, struct seat *seat)
+{
+    struct php_stack *sample = seat->watch.sample;
+
+    seat->cause = CONTROL_CAUSE_ITS_OWN;
+    seat->watch = (struct seat_watch){ .sample = sample };
+    if (!seat->box)
+        return;
+    memset(seat->box, 0, sizeof(*seat->box));
+    seat->box->wants_cpu = p->conf->slow_log_after_ms > 0;
+}
+
+void pool_kill_worker(struct pool *p, uint32_t worker, enum control_cause cause)
+{
+    struct seat *seat = &p->seats[worker];
+
+    CHECK(worker < p->n_seats && seat->pid > 0);
+    seat->cause = cause;
+    kill(seat->pid, SIGKILL);
 }
 
 static void start_worker(struct pool *p, uint32_t index)
 {
     struct seat *seat = &p->seats[index];
     struct control_message m;
-    int ends[2], parent = getpid();
+    int ends[2], parent = getpid(), memory_end = -1;
     int rc = fd_seqpacket_pair(ends);
 
     CHECK(seat->pid == 0);
@@ -157,15 +198,20 @@ static void start_worker(struct pool *p, uint32_t index)
         return;
     }
     seat->incarnation = ++p->incarnations;
+    prepare_seat(p, seat);
+    if (worker_memory_init(&seat->memory, &memory_end) < 0)
+        log_warn("worker %u: no socket pair for its memory: there will be no PHP stacks of it", index);
     pid_t pid = fork();
     if (pid == 0) {
         close(ends[0]);
-        run_worker(p, index, ends[1], parent);
+        run_worker(p, index, ends[1], memory_end, parent);
     }
     close(ends[1]);
+    fd_close(&memory_end);
     if (pid < 0) {
         log_error("worker %u: fork: %s", index, strerror(errno));
         close(ends[0]);
+        worker_memory_fini(&seat->memory);
         return;
     }
     seat->pid = pid;
@@ -195,11 +241,12 @@ static int next_timeout_ms(const struct pool *p)
 {
     uint64_t now = clock_monotonic_ns(), nearest = UINT64_MAX;
 
-    if (p->draining || p->gateway_gone || !p->channel)
-        return -1;
-    if (p->boots)
+    if (p->channel)
+        nearest = p->look_ns < lock_probe_next_ns(p) ? p->look_ns : lock_probe_next_ns(p);
+    bool forks = !p->draining && !p->gateway_gone && p->channel;
+    if (forks && p->boots && p->boot_until_ns < nearest)
         nearest = p->boot_until_ns;
-    for (uint32_t i = 0; i < p->n_seats && !p->boots; i++)
+    for (uint32_t i = 0; i < p->n_seats && forks && !p->boots; i++)
         if (p->seats[i].pid == 0 && p->seats[i].not_before_ns < nearest)
             nearest = p->seats[i].not_before_ns;
     if (nearest == UINT64_MAX)
@@ -227,7 +274,7 @@ static uint64_t judge_death(struct seat *seat, uint32_t index, int status, uint6
     return ms * NS_PER_MS;
 }
 
-static void worker_ended(struct pool *p, uint32_t index, int status)
+static void worker_ended(struct pool *p, uint32_t index, int status, const struct rusage *usage)
 {
     struct seat *seat = &p->seats[index];
     struct channel_worker_info info = { 0 };
@@ -236,6 +283,11 @@ static void worker_ended(struct pool *p, uint32_t index, int status)
     channel_worker_look(p->channel, index, &info);
     if (info.incarnation != seat->incarnation) /* it never attached */
         info = (struct channel_worker_info){ 0 };
+    if (status != 0) { /* before the gateway hears of it and takes the slot back */
+        crash_record(p, index, status, usage);
+        lock_probe_want(p);
+    }
+    worker_memory_fini(&seat->memory);
     control_message_init(&m, CONTROL_WORKER_DEAD);
     m.pool = p->boot.pool;
     m.generation = p->boot.generation;
@@ -245,6 +297,7 @@ static void worker_ended(struct pool *p, uint32_t index, int status)
     m.status = status;
     m.requests = (uint32_t)info.requests;
     m.ticket = info.ticket;
+    m.cause = seat->cause;
     tell_gateway(p, &m, -1);
     int rc = control_send(p->supervisor, &m, NULL, 0); /* for the log; it may be busy */
     if (rc < 0 && rc != -EAGAIN)
@@ -257,13 +310,16 @@ static void worker_ended(struct pool *p, uint32_t index, int status)
 
 static void reap(struct pool *p)
 {
+    struct rusage usage;
     int status;
     pid_t pid;
 
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
+        if (lock_probe_ended(p, pid, status))
+            continue;
         for (uint32_t i = 0; i < p->n_seats; i++)
             if (p->seats[i].pid == pid) {
-                worker_ended(p, i, status);
+                worker_ended(p, i, status, &usage);
                 break;
             }
         for (size_t i = 0; i < p->n_leavers; i++)
@@ -293,6 +349,33 @@ static bool workers_left(const struct pool *p)
 
 /* --- channel ---------------------------------------------------------------------------------- */
 
+/* The black boxes of all seats in one shared mapping; without it crashes leave less. */
+static void make_seats(struct pool *p, uint32_t n)
+{
+    p->n_seats = n;
+    p->seats = mem_zalloc(n * sizeof(*p->seats));
+    char *boxes =
+        mmap(NULL, n * BOX_SPAN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (boxes == MAP_FAILED)
+        log_warn("no memory for black boxes (%s): crash records will have no stacks",
+                 strerror(errno));
+    for (uint32_t i = 0; i < n; i++) {
+        p->seats[i].memory = WORKER_MEMORY_NONE;
+        p->seats[i].box = boxes == MAP_FAILED ? NULL : (struct box *)(boxes + i * BOX_SPAN);
+    }
+}
+
+static void free_seats(struct pool *p)
+{
+    for (uint32_t i = 0; i < p->n_seats; i++) {
+        worker_memory_fini(&p->seats[i].memory);
+        mem_free(p->seats[i].watch.sample);
+    }
+    if (p->n_seats && p->seats[0].box)
+        munmap(p->seats[0].box, p->n_seats * BOX_SPAN);
+    mem_free(p->seats);
+}
+
 /* The workers of the channel before finish what they run and see it closed. */
 static void leave_channel(struct pool *p)
 {
@@ -306,7 +389,7 @@ static void leave_channel(struct pool *p)
     for (uint32_t i = 0; i < p->n_eventfds; i++)
         fd_close(&p->eventfds[i]);
     channel_unmap(p->channel);
-    mem_free(p->seats);
+    free_seats(p);
     p->channel = NULL;
     p->seats = NULL;
     p->n_seats = p->n_eventfds = 0;
@@ -350,8 +433,8 @@ static int adopt_channel(struct pool *p, int *fds, size_t n_fds)
     p->gateway_gone = false;
     p->n_eventfds = (uint32_t)(n_fds - 2);
     memcpy(p->eventfds, fds + 2, p->n_eventfds * sizeof(int));
-    p->n_seats = channel_geometry(ch)->workers;
-    p->seats = mem_zalloc(p->n_seats * sizeof(*p->seats));
+    make_seats(p, channel_geometry(ch)->workers);
+    p->look_ns = 0;
     return p->loop.script ? share_booted(p) : 0;
 }
 
@@ -395,6 +478,7 @@ static void on_supervisor(struct pool *p)
         signal_workers(p, SIGQUIT);
         break;
     case CONTROL_STOP: stop_now(p, 0);
+    case CONTROL_LOOK: observe_answer(p, m.status == CONTROL_LOOK_STACKS ? OBSERVE_STACK : 0); break;
     default: log_warn("message %u is not for a pool process", m.type);
     }
     for (size_t i = 0; i < n_fds; i++)
@@ -423,7 +507,7 @@ static void on_gateway(struct pool *p)
         if (i == m.worker && p->seats[i].pid && p->seats[i].incarnation == m.incarnation) {
             log_warn("worker %u [%d] is ended for the gateway: %.*s", i, (int)p->seats[i].pid,
                      STR_ARG(control_message_text(&m)));
-            kill(p->seats[i].pid, SIGKILL);
+            pool_kill_worker(p, i, CONTROL_CAUSE_GATEWAY);
         }
 }
 
@@ -439,14 +523,14 @@ static void settle_boot(struct pool *p)
     bool booted = atomic_load_explicit(&p->loop.booted[0], memory_order_relaxed);
     p->boots = false;
     if (booted || !p->replaces || p->config->dev) {
-        tell_supervisor(p, CONTROL_READY, p->ready_text);
+        pool_tell_supervisor(p, CONTROL_READY, p->ready_text);
         return;
     }
     snprintf(text, sizeof(text),
              "the worker script %s did not get to its first frankenphp_handle_request() (the lines "
              "above say why)",
              p->loop.script);
-    tell_supervisor(p, CONTROL_FAILED, text);
+    pool_tell_supervisor(p, CONTROL_FAILED, text);
     stop_now(p, 1);
 }
 
@@ -466,7 +550,7 @@ static void renew(struct pool *p)
     if (p->draining || (p->renewed_ns && now - p->renewed_ns < RENEW_MIN_MS * NS_PER_MS))
         return;
     p->renewed_ns = now;
-    tell_supervisor(p, CONTROL_RESTART,
+    pool_tell_supervisor(p, CONTROL_RESTART,
                     "opcache is to be restarted (opcache_reset(), or its memory is full)");
 }
 
@@ -498,6 +582,12 @@ static void run(struct pool *p)
                                 { p->supervisor, POLLIN, 0 },
                                 { p->gateway, POLLIN, 0 } };
         start_missing(p);
+        deadline_look(p);
+        if (lock_probe_look(p)) {
+            log_error("a worker died while it held a lock in shared memory (APCu's): nobody gets "
+                      "it any more; this generation ends, queued requests go to the next one");
+            stop_now(p, ENGINE_EXIT_LOCK);
+        }
         if (p->boots && p->channel && clock_monotonic_ns() >= p->boot_until_ns)
             settle_boot(p);
         if (poll(fds, ARRAY_LENGTH(fds), next_timeout_ms(p)) < 0) {
@@ -511,7 +601,7 @@ static void run(struct pool *p)
         if (fds[1].revents)
             on_supervisor(p);
     }
-    tell_supervisor(p, CONTROL_DRAINED, NULL);
+    pool_tell_supervisor(p, CONTROL_DRAINED, NULL);
 }
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -609,6 +699,12 @@ static int start_engine(struct pool *p, char *message, size_t size)
     p->settings.options.log_least = least;
     p->engine = lib.engine;
     rc = p->engine->start(&p->settings.options, message, size);
+    if (rc == 0) {
+        p->layout = p->engine->layout();
+        p->probe.is_useful = p->engine->can_probe();
+        p->oom_kills = oom_count();
+        worker_memory_find_shared();
+    }
     if (rc == 0)
         describe_engine(p, &lib.probe, message, size);
     return rc;
@@ -638,7 +734,7 @@ int pool_main(void)
     p->signals = open_signals();
     rc = start_engine(p, message, sizeof(message));
     if (rc < 0) {
-        tell_supervisor(p, CONTROL_FAILED, message);
+        pool_tell_supervisor(p, CONTROL_FAILED, message);
         return 1;
     }
     proctitle_set("sapid: pool %.*s g%u", STR_ARG(p->conf->name), p->boot.generation);
@@ -646,7 +742,7 @@ int pool_main(void)
     if (p->boots)
         memcpy(p->ready_text, message, sizeof(p->ready_text));
     else
-        tell_supervisor(p, CONTROL_READY, message);
+        pool_tell_supervisor(p, CONTROL_READY, message);
     run(p);
     return 0;
 }

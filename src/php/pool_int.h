@@ -9,12 +9,31 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/buf.h"
 #include "channel/control.h"
 #include "php/php_int.h"
+#include "php/stack.h"
+
+/* The request that a worker runs now, as deadline.c follows it. */
+struct seat_watch {
+    struct channel_ticket ticket;
+    uint64_t since_ns;            /* monotonic; 0: it runs none */
+    uint64_t cpu_ns;              /* of the process when it began, or was seen first */
+    uint64_t limit_ns;            /* request_timeout, 0: none */
+    uint32_t slow_logged;         /* times */
+    uint64_t signalled_ns, signalled_last_ns;
+    struct php_stack *sample; /* of a request that runs long or grows; NULL: never */
+    uint64_t sampled_ns;      /* 0: not in this request */
+    uint64_t rss_bytes, rss_first_bytes;
+};
 
 struct seat {
     pid_t pid; /* 0: empty */
     uint32_t incarnation;
+    enum control_cause cause; /* why it was killed by us */
+    struct worker_memory memory;
+    struct box *box; /* its black box; NULL: no memory for it */
+    struct seat_watch watch;
     unsigned early_deaths; /* in a row */
     uint64_t not_before_ns;
 };
@@ -41,6 +60,87 @@ struct pool {
     bool replaces; /* another generation serves meanwhile */
     uint64_t boot_until_ns;
     char ready_text[2048];
+    const struct php_layout *layout;
+    uint64_t look_ns; /* when deadline.c looks at the workers again */
+    struct pool_counters {
+        uint64_t slow_requests, timeouts, timeout_kills, crashes, probes, dead_locks, records_lost;
+    } count;
+    struct route_crashes {
+        char route[128];
+        uint32_t crashes;
+    } *crash_routes; /* since the start of the generation */
+    uint32_t n_crash_routes;
+    uint64_t oom_kills; /* that the cgroup has counted when looked at last */
+    struct probe {
+        bool is_useful;
+        pid_t pid;          /* 0: none runs */
+        bool wanted;        /* a worker has died since the last one began */
+        uint64_t began_ns, look_ns;
+        uint64_t cpu_ns; /* at the last look */
+    } probe;
 };
+
+/* --- observe.c: what is each worker doing now ------------------------------------------------- */
+enum { OBSERVE_STACK = 1, OBSERVE_PSS = 2 };
+struct worker_look {
+    uint32_t worker, incarnation;
+    pid_t pid; /* 0: the seat is empty, nothing else is set */
+    bool is_busy, has_request, has_stack;
+    uint64_t requests;   /* finished */
+    uint64_t running_ns; /* the present request, or since the last one ended */
+    uint64_t cpu_ns;     /* of the present request */
+    uint64_t process_cpu_ns, rss_bytes, pss_bytes;
+    struct channel_request request; /* texts in `texts` */
+    char texts[CHANNEL_LOOK_BYTES];
+    struct php_stack stack;
+};
+void observe_worker(struct pool *p, uint32_t worker, unsigned what, struct worker_look *ret);
+/* CPU time of a process, 0: it is gone. */
+uint64_t observe_cpu_ns(pid_t pid);
+uint64_t observe_rss_bytes(pid_t pid);
+/* All workers and counters of the pool as one JSON object. */
+void observe_json(struct pool *p, unsigned what, struct buf *out);
+/* CONTROL_LOOK of the supervisor: answers with it. */
+void observe_answer(struct pool *p, unsigned what);
+
+/* --- record.c: texts about requests, and the way to the supervisor, which writes them --------- */
+/* `json`: for a JSON string, else for a line of text. Control and non-ASCII bytes are escaped. */
+void record_put(struct buf *b, struct str s, bool json);
+/* "2026-11-22T03:04:05.123456Z" */
+void record_put_time(struct buf *b, uint64_t realtime_ns);
+/* A JSON list of the frames. */
+void record_put_stack_json(struct buf *b, const struct php_stack *s);
+void record_send(struct pool *p, enum control_record kind, struct str text);
+
+/* --- slow_log.c ------------------------------------------------------------------------------- */
+/* The request of that look is slow. */
+void slow_log_write(struct pool *p, const struct worker_look *look, uint32_t times);
+
+/* --- deadline.c: looks at running requests: slow log, request_timeout, samples ---------------- */
+void deadline_look(struct pool *p);
+
+/* --- crash.c ---------------------------------------------------------------------------------- */
+/* A worker has died, not by its own wish; its slot is still as it left it. */
+struct rusage;
+void crash_record(struct pool *p, uint32_t worker, int status, const struct rusage *usage);
+
+/* --- oom.c: what the kernel says of memory that ran out --------------------------------------- */
+/* Processes that it has killed for that in our control group, or all over where that is unknown. */
+uint64_t oom_count(void);
+/* The control group's memory.events and limits, for people. */
+void oom_put(struct buf *b);
+
+/* --- lock_probe.c: after a worker's sudden death, do the locks in shared memory still work? --- */
+void lock_probe_want(struct pool *p);
+/* Starts or judges one. True: a lock is held by a dead process; the generation must end. */
+MUST_USE bool lock_probe_look(struct pool *p);
+/* True when the dead child was the probe. */
+bool lock_probe_ended(struct pool *p, pid_t pid, int status);
+/* When lock_probe_look has something to do, UINT64_MAX: not before something happens. */
+uint64_t lock_probe_next_ns(const struct pool *p);
+
+/* --- pool.c ----------------------------------------------------------------------------------- */
+void pool_tell_supervisor(struct pool *p, enum control_type type, const char *text);
+void pool_kill_worker(struct pool *p, uint32_t worker, enum control_cause cause);
 
 #endif

@@ -77,6 +77,7 @@ static void free_generation(struct generation *g)
     list_remove(&g->link);
     link_close(&g->ends);
     plan_unref(g->plan);
+    record_parts_fini(&g->records);
     mem_free(g->failure);
     g->magic = 0;
     mem_free(g);
@@ -298,6 +299,7 @@ static void on_message(struct role *r, const struct control_message *m)
     case CONTROL_READY: on_engine_ready(g, m); break;
     case CONTROL_FAILED: on_engine_failed(g, m); break;
     case CONTROL_WORKER_DEAD: log_worker_death(g, m); break;
+    case CONTROL_RECORD: record_receive(g, &g->records, m); break;
     case CONTROL_RESTART:
         if (g == g->pool->active && !stopping(g->pool)) {
             log_notice("%s asks for a new generation: %.*s", g->role.name,

@@ -87,7 +87,14 @@ int logs_open(struct supervisor *s)
         dprintf(first_stderr, "sapid: the log is written to %.*s\n", STR_ARG(l->error));
     }
     use_level(l);
-    return 0;
+    int r = records_open(l);
+    if (r < 0) {
+        char *line =
+            mem_printf("cannot open the slow log %.*s: %s", STR_ARG(l->slow), strerror(-r));
+        say_line(line);
+        mem_free(line);
+    }
+    return r;
 }
 
 static bool same_file(const struct stat *before)
@@ -96,6 +103,15 @@ static bool same_file(const struct stat *before)
 
     return fstat(STDERR_FILENO, &now) == 0 && now.st_dev == before->st_dev &&
            now.st_ino == before->st_ino;
+}
+
+static void reopen_slow_log(const struct config_log *l)
+{
+    int r = records_open(l);
+
+    if (r < 0)
+        log_error("cannot open the slow log %.*s: %s; going on with the file of before",
+                  STR_ARG(l->slow), strerror(-r));
 }
 
 int logs_switch(struct supervisor *s, const struct plan *plan, bool *ret_moved)
@@ -120,6 +136,7 @@ int logs_switch(struct supervisor *s, const struct plan *plan, bool *ret_moved)
         return r;
     }
     make_access_log(plan);
+    reopen_slow_log(l);
     use_level(l);
     *ret_moved = !same_file(&before);
     return 0;
@@ -128,6 +145,7 @@ int logs_switch(struct supervisor *s, const struct plan *plan, bool *ret_moved)
 void logs_close(void)
 {
     fd_close(&first_stderr);
+    records_close();
 }
 
 void gateways_reopen_logs(struct supervisor *s, bool error_too)
@@ -150,6 +168,7 @@ void logs_reopen(struct supervisor *s)
         log_error("cannot reopen the error log %.*s: %s; going on with the old file",
                   STR_ARG(l->error), strerror(-r));
     log_notice("reopening log files");
+    reopen_slow_log(l);
     make_access_log(s->plan);
     gateways_reopen_logs(s, rotated && r == 0);
     if (rotated && r == 0 && s->phase == SUPERVISOR_SERVING)

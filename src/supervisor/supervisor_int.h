@@ -30,6 +30,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/list.h"
 #include "base/str.h"
@@ -234,6 +235,20 @@ void link_init(struct link *l);
 MUST_USE int link_open(struct link *l, const struct channel_geometry *g);
 void link_close(struct link *l);
 
+/* --- records.c ------------------------------------------------------------------------------- */
+/* What a pool process has sent of a record so far, by kind (control_record). */
+struct record_parts {
+    struct buf text[3];
+};
+void record_parts_fini(struct record_parts *parts);
+/* CONTROL_RECORD: writes it where it belongs once it is complete. */
+struct generation;
+void record_receive(struct generation *g, struct record_parts *parts,
+                    const struct control_message *m);
+/* Opens (again) the slow log if it is a file. 0 or -errno. */
+MUST_USE int records_open(const struct config_log *l);
+void records_close(void);
+
 /* --- generation.c ---------------------------------------------------------------------------- */
 enum generation_state {
     GENERATION_STARTING, /* process started, engine not yet up */
@@ -259,6 +274,9 @@ struct generation {
     struct loop_timer timer; /* start limit, later drain limit */
     uint64_t active_since_ns;
     char *failure; /* what it said before it died */
+    struct record_parts records;
+    /* The answer to CONTROL_LOOK: JSON; NULL: nobody asked. */
+    void (*on_look)(struct generation *g, struct str json);
 };
 
 struct pool {

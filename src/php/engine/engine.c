@@ -26,6 +26,7 @@ static int start(const struct engine_options *o, char *message, size_t message_s
         return -EIO;
     }
     timeout_install();
+    deadline_install();
     script_after_startup();
     ini_lock_admin(o);
     return 0;
@@ -95,6 +96,9 @@ const struct engine_module sapid_engine = {
     .start = start,
     .ini_files = ini_files,
     .worker_run = worker_run,
+    .layout = layout_get,
+    .can_probe = probe_is_useful,
+    .probe = probe_run,
     .stop = stop,
     .cli = cli_run,
     .lifecycle = lifecycle,

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "channel/channel.h"
+#include "php/box.h"
 #include "php/engine.h"
 
 struct text_pair {
@@ -32,6 +33,7 @@ struct request {
     uint64_t serial;               /* counts requests of this process */
     bool active;                   /* between take and finish */
     bool head_sent, ended;
+    uint16_t status; /* that was sent, 0: none yet */
     bool script_missing; /* the script could not be opened; open_errno says why */
     int open_errno;
     bool https;
@@ -100,6 +102,28 @@ void script_after_startup(void);
 MUST_USE bool script_run(const char *path);
 /* Tells PHP of the present request. */
 void script_describe_request(const char *path);
+
+/* deadline.c: request_timeout, told by a signal of the pool process */
+void deadline_install(void); /* once, after module start */
+void deadline_worker_start(void);
+void deadline_request_start(void);
+void deadline_request_end(void);
+
+/* blackbox.c: what is left of a worker that dies (NULL: nothing) */
+void blackbox_worker_start(struct box *b);
+void blackbox_request_begins(void);
+void blackbox_request_ends(uint16_t status);
+/* From a signal handler: where C is now, for the record of a worker that will be killed. */
+void blackbox_note_place(void);
+
+/* layout.c: where the engine keeps what php/stack.h reads */
+const struct php_layout *layout_get(void);
+
+/* probe.c: in a fork of its own: takes and gives back the locks in shared memory. Returns an
+ * exit status: 0 when nobody holds them for good. */
+int probe_run(void);
+/* There are such locks. */
+bool probe_is_useful(void);
 
 /* worker.c, cli.c */
 int worker_run(const struct engine_worker *w);

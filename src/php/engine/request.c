@@ -70,6 +70,7 @@ static int copy_texts(struct channel_worker *w, struct channel_request *r)
     request.texts_used = 0;
     for (size_t i = 0; i < ARRAY_LENGTH(fields); i++)
         *fields[i] = keep(*fields[i]);
+    r->route = STR_NONE; /* for those who look at the slot */
     request.n_headers = 0;
     for (uint32_t i = 0; i < r->n_headers; i++) {
         rc = channel_request_header(w, i, &pair);
@@ -125,6 +126,7 @@ int request_take(struct channel_worker *w)
     request.worker = w;
     request.serial++;
     request.head_sent = request.ended = request.script_missing = false;
+    request.status = 0;
     int rc = copy_texts(w, &request.view);
     if (rc < 0)
         return rc;
@@ -135,6 +137,8 @@ int request_take(struct channel_worker *w)
     request.https = request.view.flags & CHANNEL_HTTPS;
     body_init(&request.body, &request.view, request.view.content_length);
     request.active = true;
+    blackbox_request_begins();
+    deadline_request_start();
     return 0;
 }
 
@@ -149,6 +153,7 @@ void request_end(void)
     int rc = 0;
     if (!request.head_sent) { /* the engine failed before it could say anything */
         request.head_sent = true;
+        request.status = 500;
         rc = channel_respond(request.worker, CHANNEL_HEAD, 500, NULL, 0);
     }
     if (rc == 0)
@@ -159,9 +164,11 @@ void request_end(void)
 void request_finish(void)
 {
     CHECK(request.active);
+    deadline_request_end();
     request_end();
     body_fini(&request.body);
     request.active = false;
+    blackbox_request_ends(request.status);
 }
 
 const struct text_pair *request_header(struct str name)

@@ -117,6 +117,7 @@ static int send_headers(sapi_headers_struct *headers)
         head.n = 0;
     }
     request.head_sent = true;
+    request.status = status;
     if (request.worker && !request.ended) {
         struct iovec iov = { head.text, head.n };
         /* A client that has gone is noticed by the write that follows. */

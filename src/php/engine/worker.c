@@ -121,6 +121,8 @@ int worker_run(const struct engine_worker *w)
     compat_signal_keep_ours();
     CHECK(pthread_atfork(NULL, NULL, on_fork) == 0);
     timeout_worker_start();
+    deadline_worker_start();
+    blackbox_worker_start(w->box);
     body_set_socket(w->sock, w->index, w->incarnation);
     if (w->loop) {
         int status = loop_run(w);
