@@ -108,7 +108,7 @@ struct pool_link {
     struct str loop_name;
     struct channel *channel; /* NULL: no process, its PHP requests go to FastCGI servers */
     int *eventfds;
-    int *worker_sockets; /* by worker index, -1 none */
+    int *worker_sockets;     /* by worker index, -1 none */
     _Atomic uint64_t *marks; /* by slot: fallback_mark of its request */
     uint32_t *causes;        /* of the last death of each worker: a control_cause */
     uint32_t *incarnations;  /* announced by WORKER_START */

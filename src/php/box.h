@@ -33,16 +33,16 @@ struct box_request {
 /* How far the handler got: a second crash inside it leaves what was found before. */
 enum box_phase {
     BOX_NOTHING,
-    BOX_SIGNAL,  /* signal, address, registers */
-    BOX_PHP,     /* and the PHP stack, as far as it could be read */
-    BOX_C,       /* and the C backtrace */
+    BOX_SIGNAL, /* signal, address, registers */
+    BOX_PHP,    /* and the PHP stack, as far as it could be read */
+    BOX_C,      /* and the C backtrace */
 };
 
 struct box_crash {
     _Atomic uint32_t phase;
-    int32_t signal; /* 0: exit() was called by C code */
-    int32_t code;   /* si_code */
-    int32_t status; /* of that exit() */
+    int32_t signal;         /* 0: exit() was called by C code */
+    int32_t code;           /* si_code */
+    int32_t status;         /* of that exit() */
     uint32_t second_signal; /* of a crash inside the handler */
     uint32_t is_overflow;   /* of the C stack */
     uint64_t address;       /* that was touched */

@@ -1,8 +1,8 @@
 /*
  * The record of a worker that died: what killed it, the request it had, where PHP and C were, and
- * the requests before. Its sources are its slot in the channel, which nobody has taken back yet, its
- * black box, the last sample of its stack, and what the kernel says. One line goes to the error log,
- * the whole to the supervisor, which keeps it in a file.
+ * the requests before. Its sources are its slot in the channel, which nobody has taken back yet,
+ * its black box, the last sample of its stack, and what the kernel says. One line goes to the error
+ * log, the whole to the supervisor, which keeps it in a file.
  */
 #include <dlfcn.h>
 #include <inttypes.h>
@@ -138,10 +138,9 @@ static void put_memory(struct buf *b, const struct death *d)
 {
     (void)!buf_printf(b, "largest RSS: %ld KiB\n", d->usage->ru_maxrss);
     if (d->seat->watch.rss_bytes)
-        (void)!buf_printf(b,
-                          "RSS at the last sample: %" PRIu64 " KiB, at the first: %" PRIu64
-                          " KiB\n",
-                          d->seat->watch.rss_bytes / 1024, d->seat->watch.rss_first_bytes / 1024);
+        (void)!buf_printf(
+            b, "RSS at the last sample: %" PRIu64 " KiB, at the first: %" PRIu64 " KiB\n",
+            d->seat->watch.rss_bytes / 1024, d->seat->watch.rss_first_bytes / 1024);
     (void)!buf_printf(b, "processor time: %ld.%03ld s user, %ld.%03ld s system\n",
                       d->usage->ru_utime.tv_sec, d->usage->ru_utime.tv_usec / 1000,
                       d->usage->ru_stime.tv_sec, d->usage->ru_stime.tv_usec / 1000);
@@ -253,9 +252,9 @@ static void put_record(struct buf *b, const struct death *d)
         (void)!buf_printf(b, "instruction: 0x%" PRIx64 ", stack pointer: 0x%" PRIx64 "\n",
                           d->crash.instruction, d->crash.stack_pointer);
     if (phase && d->crash.second_signal)
-        (void)!buf_printf(b, "the crash handler crashed too (signal %" PRIu32
-                             "): the stacks may be incomplete\n",
-                          d->crash.second_signal);
+        (void)!buf_printf(
+            b, "the crash handler crashed too (signal %" PRIu32 "): the stacks may be incomplete\n",
+            d->crash.second_signal);
     put_php_stack(b, d);
     put_c_stack(b, d);
     put_last_requests(b, d->seat->box);

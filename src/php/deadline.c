@@ -4,8 +4,8 @@
  *
  * Nothing is paid per request: since when a worker is busy stands in the channel anyway. One look
  * finds the next time at which something is due; a request that begins after it cannot be due
- * earlier than the shortest limit, so the look after that comes in time for it too. Every request of
- * the pool is seen here, also one whose client has gone and one whose answer is being streamed.
+ * earlier than the shortest limit, so the look after that comes in time for it too. Every request
+ * of the pool is seen here, also one whose client has gone and one whose answer is being streamed.
  *
  * request_timeout takes three steps: the worker gets a signal, which makes the engine raise its
  * error (engine/deadline.c); the signal is repeated, to get it out of one system call after the
@@ -29,8 +29,8 @@ enum {
 /* The shortest limit that a request may have; UINT64_MAX: none has one. */
 static uint64_t shortest_ns(const struct pool *p)
 {
-    uint64_t ms = LOOK_MS_MAX, limits[2] = { p->conf->request_timeout_ms,
-                                             p->conf->slow_log_after_ms };
+    uint64_t ms = LOOK_MS_MAX,
+             limits[2] = { p->conf->request_timeout_ms, p->conf->slow_log_after_ms };
 
     for (size_t i = 0; i < ARRAY_LENGTH(limits); i++)
         if (limits[i] && limits[i] < ms)
@@ -85,8 +85,8 @@ static uint64_t look_slow(struct pool *p, uint32_t index, struct worker_look *lo
 static void interrupt(struct seat *seat)
 {
     const struct seat_watch *w = &seat->watch;
-    union sigval value = { .sival_ptr =
-                               (void *)(uintptr_t)((uint64_t)w->ticket.slot << 32 | w->ticket.seq) };
+    union sigval value = { .sival_ptr = (void *)(uintptr_t)((uint64_t)w->ticket.slot << 32 |
+                                                            w->ticket.seq) };
 
     sigqueue(seat->pid, ENGINE_SIGNAL_DEADLINE, value);
 }

@@ -79,9 +79,10 @@ enum engine_exit {                     /* exit status of a worker process */
                    ENGINE_EXIT_OK = 0, /* drained, channel closed, or max_requests reached */
                    ENGINE_EXIT_UNHEALTHY = 70, /* the engine is in doubt after a failed start or
                                                   shutdown of a request */
-                   ENGINE_EXIT_LOCK = 72, /* of the pool process: shared memory is locked by a dead worker */
-    ENGINE_EXIT_CHANNEL = 71,   /* the channel could not be used */
-                   ENGINE_EXIT_TIMEOUT = 124,  /* hard_timeout: PHP's own value */
+                   ENGINE_EXIT_LOCK =
+                       72, /* of the pool process: shared memory is locked by a dead worker */
+                   ENGINE_EXIT_CHANNEL = 71,  /* the channel could not be used */
+                   ENGINE_EXIT_TIMEOUT = 124, /* hard_timeout: PHP's own value */
 };
 
 struct engine_module {

@@ -1,10 +1,10 @@
 /*
- * A worker that is killed while it holds a lock in shared memory holds it for ever, and every worker
- * that asks for it hangs: APCu's locks are such. So after each sudden death a probe, a fork of this
- * process, takes and gives back those locks. When it sleeps in one for half a second without using
- * the processor, and no living worker can be the holder, the lock is dead, and so is this
- * generation's shared memory: the process ends, the supervisor starts a new generation, and the
- * requests that are queued here move there.
+ * A worker that is killed while it holds a lock in shared memory holds it for ever, and every
+ * worker that asks for it hangs: APCu's locks are such. So after each sudden death a probe, a fork
+ * of this process, takes and gives back those locks. When it sleeps in one for half a second
+ * without using the processor, and no living worker can be the holder, the lock is dead, and so is
+ * this generation's shared memory: the process ends, the supervisor starts a new generation, and
+ * the requests that are queued here move there.
  *
  * A living worker may hold the lock that long: apcu_entry() runs PHP code under it. Then the probe
  * is asked again later.

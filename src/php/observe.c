@@ -77,8 +77,7 @@ void observe_worker(struct pool *p, uint32_t worker, unsigned what, struct worke
         ret->is_busy = info.state == CHANNEL_WORKER_BUSY;
     }
     if (ret->is_busy) {
-        ret->has_request =
-            channel_request_look(p->channel, info.ticket, ret->texts, &ret->request);
+        ret->has_request = channel_request_look(p->channel, info.ticket, ret->texts, &ret->request);
         ret->cpu_ns = ret->process_cpu_ns - cpu_at_start(seat, ret->process_cpu_ns);
         if (ret->cpu_ns > ret->running_ns)
             ret->cpu_ns = ret->running_ns; /* clocks of two processors */
@@ -98,11 +97,14 @@ static void put_field(struct buf *b, const char *name, struct str value)
 static void put_worker(struct buf *b, const struct worker_look *l)
 {
     (void)!buf_printf(b, "{\"worker\":%" PRIu32 ",\"pid\":%d,\"state\":\"%s\"", l->worker,
-                      (int)l->pid, !l->pid ? "empty" : l->is_busy ? "busy" : "idle");
+                      (int)l->pid,
+                      !l->pid      ? "empty"
+                      : l->is_busy ? "busy"
+                                   : "idle");
     if (l->pid)
         (void)!buf_printf(b,
-                          ",\"requests\":%" PRIu64 ",\"since_ms\":%" PRIu64
-                          ",\"cpu_ms\":%" PRIu64 ",\"rss_bytes\":%" PRIu64,
+                          ",\"requests\":%" PRIu64 ",\"since_ms\":%" PRIu64 ",\"cpu_ms\":%" PRIu64
+                          ",\"rss_bytes\":%" PRIu64,
                           l->requests, l->running_ns / NS_PER_MS, l->process_cpu_ns / NS_PER_MS,
                           l->rss_bytes);
     if (l->pss_bytes)

@@ -29,8 +29,8 @@ static bool find_group(char *ret, size_t size, bool *ret_is_v2)
     if (!read_file("/proc/self/cgroup", text, sizeof(text)))
         return false;
     while ((line = strsep(&rest, "\n")) && *line) {
-        char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':')
-                                                                   : NULL;
+        char *controllers = strchr(line, ':'),
+             *path = controllers ? strchr(controllers + 1, ':') : NULL;
         if (!path)
             continue;
         *path++ = '\0';

@@ -38,9 +38,9 @@
 enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 10000,
-    RENEW_MIN_MS = 10000,       /* between two wishes for a new generation */
-    BOOT_FIRST_MS = 5000,       /* how long a server that starts waits for its worker script */
-    BOOT_NEXT_MS = 60000,       /* and a reload, while the old generation serves */
+    RENEW_MIN_MS = 10000, /* between two wishes for a new generation */
+    BOOT_FIRST_MS = 5000, /* how long a server that starts waits for its worker script */
+    BOOT_NEXT_MS = 60000, /* and a reload, while the old generation serves */
     BOX_SPAN = (sizeof(struct box) + 4095) / 4096 * 4096, /* each in pages of its own */
     GATEWAY_PATIENCE_MS = 5000, /* how long a full socket to the gateway may stay full */
     FDS_MAX = 2 + CHANNEL_THREADS_MAX,
@@ -200,7 +200,8 @@ static void start_worker(struct pool *p, uint32_t index)
     seat->incarnation = ++p->incarnations;
     prepare_seat(p, seat);
     if (worker_memory_init(&seat->memory, &memory_end) < 0)
-        log_warn("worker %u: no socket pair for its memory: there will be no PHP stacks of it", index);
+        log_warn("worker %u: no socket pair for its memory: there will be no PHP stacks of it",
+                 index);
     pid_t pid = fork();
     if (pid == 0) {
         close(ends[0]);
@@ -478,7 +479,9 @@ static void on_supervisor(struct pool *p)
         signal_workers(p, SIGQUIT);
         break;
     case CONTROL_STOP: stop_now(p, 0);
-    case CONTROL_LOOK: observe_answer(p, m.status == CONTROL_LOOK_STACKS ? OBSERVE_STACK : 0); break;
+    case CONTROL_LOOK:
+        observe_answer(p, m.status == CONTROL_LOOK_STACKS ? OBSERVE_STACK : 0);
+        break;
     default: log_warn("message %u is not for a pool process", m.type);
     }
     for (size_t i = 0; i < n_fds; i++)
@@ -551,7 +554,7 @@ static void renew(struct pool *p)
         return;
     p->renewed_ns = now;
     pool_tell_supervisor(p, CONTROL_RESTART,
-                    "opcache is to be restarted (opcache_reset(), or its memory is full)");
+                         "opcache is to be restarted (opcache_reset(), or its memory is full)");
 }
 
 static void on_signals(struct pool *p)

@@ -17,10 +17,10 @@
 /* The request that a worker runs now, as deadline.c follows it. */
 struct seat_watch {
     struct channel_ticket ticket;
-    uint64_t since_ns;            /* monotonic; 0: it runs none */
-    uint64_t cpu_ns;              /* of the process when it began, or was seen first */
-    uint64_t limit_ns;            /* request_timeout, 0: none */
-    uint32_t slow_logged;         /* times */
+    uint64_t since_ns;    /* monotonic; 0: it runs none */
+    uint64_t cpu_ns;      /* of the process when it began, or was seen first */
+    uint64_t limit_ns;    /* request_timeout, 0: none */
+    uint32_t slow_logged; /* times */
     uint64_t signalled_ns, signalled_last_ns;
     struct php_stack *sample; /* of a request that runs long or grows; NULL: never */
     uint64_t sampled_ns;      /* 0: not in this request */
@@ -68,13 +68,13 @@ struct pool {
     struct route_crashes {
         char route[128];
         uint32_t crashes;
-    } *crash_routes; /* since the start of the generation */
+    } * crash_routes; /* since the start of the generation */
     uint32_t n_crash_routes;
     uint64_t oom_kills; /* that the cgroup has counted when looked at last */
     struct probe {
         bool is_useful;
-        pid_t pid;          /* 0: none runs */
-        bool wanted;        /* a worker has died since the last one began */
+        pid_t pid;   /* 0: none runs */
+        bool wanted; /* a worker has died since the last one began */
         uint64_t began_ns, look_ns;
         uint64_t cpu_ns; /* at the last look */
     } probe;

@@ -1,8 +1,8 @@
 /*
  * The slow log, in PHP-FPM's format (fpm_php_trace.c) so that what reads that reads this: an empty
- * line, time, pool and process, script_filename, and the calls, innermost first, each with the place
- * it was called from. Lines that FPM has not stand after script_filename in the same form; `position`
- * is where PHP is now, which FPM's calls do not tell. Or as JSON, one object a line.
+ * line, time, pool and process, script_filename, and the calls, innermost first, each with the
+ * place it was called from. Lines that FPM has not stand after script_filename in the same form;
+ * `position` is where PHP is now, which FPM's calls do not tell. Or as JSON, one object a line.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -6,8 +6,8 @@
 #include <string.h>
 
 enum {
-    SCAN_MAX = 4096,      /* frames walked, printed or not: a chain that goes in circles */
-    STRUCT_MAX = 512,     /* of any struct that is copied */
+    SCAN_MAX = 4096,  /* frames walked, printed or not: a chain that goes in circles */
+    STRUCT_MAX = 512, /* of any struct that is copied */
     OPCODES_MAX = 1 << 24,
     LINE_MAX_SANE = 1 << 28,
 };

@@ -27,24 +27,24 @@ struct php_layout {
     uint16_t op_bytes, op_line;
     uint16_t string_bytes, string_length, string_text;
     uint16_t class_name;
-    uint8_t internal_function;               /* value of the type */
-    uint32_t call_code, call_top;            /* bits of call_info: code of a file; entered from C */
+    uint8_t internal_function;    /* value of the type */
+    uint32_t call_code, call_top; /* bits of call_info: code of a file; entered from C */
 };
 
 enum { PHP_STACK_FRAMES = 64, PHP_STACK_TEXT = 12 << 10, PHP_STACK_NAME = 256 };
 
 struct php_frame {
-    uint64_t address;                       /* of the execute_data, as FPM's slow log prints it */
-    uint16_t function, class_name, file;    /* offsets in texts; 0: none */
-    uint8_t is_internal, is_code, is_top;   /* code: an included file, or the script itself if top */
-    uint32_t line;                          /* where this frame stands now; 0: unknown */
+    uint64_t address;                     /* of the execute_data, as FPM's slow log prints it */
+    uint16_t function, class_name, file;  /* offsets in texts; 0: none */
+    uint8_t is_internal, is_code, is_top; /* code: an included file, or the script itself if top */
+    uint32_t line;                        /* where this frame stands now; 0: unknown */
 };
 
 /* Fixed in size and without pointers: it is kept in shared memory too. */
 struct php_stack {
     uint32_t n_frames, text_bytes;
-    uint8_t is_cut;     /* deeper than asked for, or than fits */
-    uint8_t is_broken;  /* ended at something that is no frame */
+    uint8_t is_cut;                            /* deeper than asked for, or than fits */
+    uint8_t is_broken;                         /* ended at something that is no frame */
     struct php_frame frames[PHP_STACK_FRAMES]; /* innermost first */
     char texts[PHP_STACK_TEXT];                /* NUL-terminated; begins with "" */
 };

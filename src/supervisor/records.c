@@ -1,7 +1,7 @@
 /*
  * Slow log and crash records. A pool process, which runs as the application's user, sends them as
- * text in parts (CONTROL_RECORD); this side owns the files, so that the application can neither read
- * nor change them. What comes is bytes to be written and nothing else; its length is limited.
+ * text in parts (CONTROL_RECORD); this side owns the files, so that the application can neither
+ * read nor change them. What comes is bytes to be written and nothing else; its length is limited.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -23,8 +23,8 @@
 enum { RECORD_BYTES_MAX = 1 << 20 };
 
 static struct {
-    int slow_fd;      /* -1: not opened */
-    unsigned serial;  /* of crash files within a microsecond */
+    int slow_fd;     /* -1: not opened */
+    unsigned serial; /* of crash files within a microsecond */
 } files = { .slow_fd = -1 };
 
 /* --- slow log --------------------------------------------------------------------------------- */
@@ -132,11 +132,12 @@ static void write_crash(const struct config_log *l, const char *pool, struct str
     }
     gmtime_r(&s, &tm);
     strftime(when, sizeof(when), "%Y%m%dT%H%M%S", &tm);
-    snprintf(name, sizeof(name), "crash-%s.%06u-%u-%s.txt", when,
-             (unsigned)(now % NS_PER_S / 1000), files.serial++ % 1000, pool);
+    snprintf(name, sizeof(name), "crash-%s.%06u-%u-%s.txt", when, (unsigned)(now % NS_PER_S / 1000),
+             files.serial++ % 1000, pool);
     int dir = open_folder(l->crash_dir);
-    int fd = dir < 0 ? dir
-                     : openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+    int fd = dir < 0
+                 ? dir
+                 : openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
     if (fd < 0) {
         log_error("cannot write a crash record into %.*s: %s; here it is", STR_ARG(l->crash_dir),
                   strerror(dir < 0 ? -dir : errno));

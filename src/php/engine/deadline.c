@@ -4,11 +4,11 @@
  * has just ended does not cost the next one its life.
  *
  * The signal does what the end of max_execution_time does: the engine stops at its next look
- * (between two statements, in a loop, after a call), and PHP's own fatal error ends the script, with
- * shutdown functions, destructors and the output so far. It has no SA_RESTART, and is repeated until
- * the engine has looked, so that system calls in which the script waits are interrupted, also when
- * one begins between the signal and the look. What does not come back within request_timeout_grace
- * is killed.
+ * (between two statements, in a loop, after a call), and PHP's own fatal error ends the script,
+ * with shutdown functions, destructors and the output so far. It has no SA_RESTART, and is repeated
+ * until the engine has looked, so that system calls in which the script waits are interrupted, also
+ * when one begins between the signal and the look. What does not come back within
+ * request_timeout_grace is killed.
  */
 #include "php/engine/engine_int.h"
 

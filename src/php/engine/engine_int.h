@@ -33,7 +33,7 @@ struct request {
     uint64_t serial;               /* counts requests of this process */
     bool active;                   /* between take and finish */
     bool head_sent, ended;
-    uint16_t status; /* that was sent, 0: none yet */
+    uint16_t status;     /* that was sent, 0: none yet */
     bool script_missing; /* the script could not be opened; open_errno says why */
     int open_errno;
     bool https;

@@ -257,7 +257,7 @@ TEST(keys_of_later_features_are_not_accepted)
 {
     static const char *const files[] = {
         "[admin]\n",
-        "[php]\nslow_log_after = '3s'\n",
+        "[tls]\n",
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(files); i++) {
