@@ -177,8 +177,8 @@ const struct config_key config_keys[] = {
       .fallback = "0", .example = "\"30s\"",
       .text =
           "How long a request may run, in wall-clock time (request_terminate_timeout of PHP-FPM). "
-          "Then PHP ends the script with a fatal error, also while it waits in a system call, and it "
-          "is answered 504; see `request_timeout_grace`. 0: no limit; PHP's own "
+          "Then PHP ends the script with a fatal error, also while it waits in a system call, and "
+          "it is answered 504; see `request_timeout_grace`. 0: no limit; PHP's own "
           "`max_execution_time` counts processor time only." },
     { "php", "request_timeout_grace", KIND_TIME, POOL(request_timeout_grace_ms), NOT_TRACKED,
       .max = DAY, .fallback = "\"500ms\"", .example = "\"5s\"",
