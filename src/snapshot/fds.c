@@ -61,13 +61,15 @@ int fds_open_own(void)
     close_own(&s->fd.pagemap);
     close_own(&s->fd.statm);
     close_own(&s->fd.fd_folder);
+    close_own(&s->fd.task_folder);
     s->fd.statm = open_own("/proc/self/statm", O_RDONLY);
     s->fd.fd_folder = open_own("/proc/self/fd", O_RDONLY | O_DIRECTORY);
+    s->fd.task_folder = open_own("/proc/self/task", O_RDONLY | O_DIRECTORY);
     rc = pagemap_open();
     if (rc >= 0)
         rc = s->fd.pagemap = fds_own(rc);
-    if (rc < 0 || s->fd.statm < 0 || s->fd.fd_folder < 0)
-        return rc < 0 ? rc : s->fd.statm < 0 ? s->fd.statm : s->fd.fd_folder;
+    if (rc < 0 || s->fd.statm < 0 || s->fd.fd_folder < 0 || s->fd.task_folder < 0)
+        return rc < 0 ? rc : -ENOENT;
     s->pid = (pid_t)raw1(SYS_getpid, 0);
     return 0;
 }
@@ -261,6 +263,7 @@ void fds_forget(void)
     close_own(&s->fd.pagemap);
     close_own(&s->fd.statm);
     close_own(&s->fd.fd_folder);
+    close_own(&s->fd.task_folder);
 }
 
 /* --- putting back: no libc -------------------------------------------------------------------- */
@@ -331,7 +334,7 @@ static void close_gaps(void)
 static bool own_are_open(void)
 {
     const struct snapshot_self *s = snapshot_self;
-    const int own[] = { s->fd.memory, s->fd.pagemap, s->fd.statm, s->fd.folder };
+    const int own[] = { s->fd.memory, s->fd.pagemap, s->fd.statm, s->fd.task_folder, s->fd.folder };
     struct stat st;
 
     for (size_t i = 0; i < ARRAY_LENGTH(own); i++)

@@ -28,15 +28,18 @@ static bool is_tid(pid_t *candidate)
     return ret;
 }
 
-static void add_hole(uintptr_t start, size_t bytes)
+int hole_add(uintptr_t start, size_t bytes)
 {
     struct snapshot_self *s = snapshot_self;
-    uint32_t i = s->n_holes++;
+    uint32_t i = s->n_holes;
 
-    CHECK(s->n_holes <= HOLES_MAX);
+    if (i == HOLES_MAX)
+        return -ENOSPC;
+    s->n_holes++;
     for (; i > 0 && s->holes[i - 1].start > start; i--)
         s->holes[i] = s->holes[i - 1];
     s->holes[i] = (struct range){ start, start + bytes };
+    return 0;
 }
 
 /* The kernel knows it (it clears it when the thread ends); else it stands in the first words of the
@@ -62,13 +65,13 @@ int thread_find_tid(void)
     s->tid = find_tid();
     if (!s->tid)
         return -ENOTSUP;
-    add_hole((uintptr_t)s->tid, sizeof(pid_t));
-    if (__rseq_size) {
+    int rc = hole_add((uintptr_t)s->tid, sizeof(pid_t));
+    if (rc == 0 && __rseq_size) {
         /* the kernel's area is 32 bytes at least, even where glibc says how much of it is used */
         size_t bytes = __rseq_size < 32 ? 32 : __rseq_size;
-        add_hole((uintptr_t)__builtin_thread_pointer() + (uintptr_t)__rseq_offset, bytes);
+        rc = hole_add((uintptr_t)__builtin_thread_pointer() + (uintptr_t)__rseq_offset, bytes);
     }
-    return 0;
+    return rc;
 }
 
 pid_t snapshot_fork(bool sibling)

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,12 +21,12 @@ enum {
     SCRATCH_LARGE_PAGES = 64, /* longer runs stay anonymous memory, outside the image */
     HEAP_PAD_BYTES = 4 << 20, /* free heap that every job finds, so that the break rarely moves */
     SPAN_GAP_BYTES = 64 << 10,
+    STACK_BYTES = 1 << 20, /* jobs find it mapped, so that the stack rarely grows */
 };
 
 struct making {
     const struct snapshot_plan *plan;
     struct snapshot_refusal *refusal;
-    uint32_t arena_next; /* while maps are read: how far the arena's ranges are used */
 };
 
 /* --- what is scratch -------------------------------------------------------------------------- */
@@ -179,11 +180,8 @@ static int collect_region(void *context, const struct map *m)
 static int check_map(void *context, const struct map *m)
 {
     const struct making *k = context;
-    const struct snapshot_self *s = snapshot_self;
     char text[320];
 
-    if (m->start <= (uintptr_t)&text && m->end > (uintptr_t)&text)
-        snapshot_self->stack_map = (struct range){ m->start, m->end };
     if (m->start >> 63 || snapshot_is_kept(m->start, m->end))
         return 0;
     if (m->locked)
@@ -202,7 +200,6 @@ static int check_map(void *context, const struct map *m)
         k->plan->accept(k->plan->context, SNAPSHOT_SHARED_MAP, -1, (const void *)m->start,
                         m->end - m->start, text))
         return 0;
-    (void)s;
     return snapshot_refuse(k->refusal, SNAPSHOT_SHARED_MAP, EBUSY, "%.250s", text);
 }
 
@@ -215,8 +212,7 @@ static int collect_regions(const struct making *k)
         return k->refusal->problem
                    ? rc
                    : snapshot_refuse(k->refusal, SNAPSHOT_SYSTEM, -rc, "/proc/self/smaps");
-    if (s->stack_map.end == 0 || !(s->stack_map.start < (uintptr_t)&rc))
-        return snapshot_refuse(k->refusal, SNAPSHOT_SYSTEM, ENOTSUP, "no stack found");
+
     if (k->plan && k->plan->scratch)
         k->plan->scratch(k->plan->context, add_scratch, s);
     add_heap_top(s);
@@ -433,10 +429,25 @@ static int frozen(struct snapshot_self *s)
     return SNAPSHOT_FROZEN;
 }
 
+/* We must run on the stack that snapshot_prepare() ran on: of others no live part is known. */
+static int grow_stack(struct snapshot_refusal *ret)
+{
+    struct snapshot_self *s = snapshot_self;
+    uintptr_t here = (uintptr_t)&s, room = s->stack_map.end - here;
+    struct rlimit r;
+
+    if (here >= s->stack_map.end || room > (size_t)1 << 30)
+        return snapshot_refuse(ret, SNAPSHOT_SYSTEM, ENOTSUP,
+                               "called on another stack (a fiber, a coroutine, a signal's)");
+    if (getrlimit(RLIMIT_STACK, &r) == 0 && r.rlim_cur / 2 > room + STACK_BYTES)
+        *(volatile char *)(here - STACK_BYTES) = 0;
+    return 0;
+}
+
 int snapshot_take(const struct snapshot_plan *plan, struct snapshot_refusal *ret)
 {
     struct snapshot_self *s = snapshot_self;
-    struct making k = { plan, ret, 0 };
+    struct making k = { plan, ret };
 
     memset(ret, 0, sizeof(*ret));
     ret->fd = -1;
@@ -451,6 +462,8 @@ int snapshot_take(const struct snapshot_plan *plan, struct snapshot_refusal *ret
     int rc = allocate(s);
     if (rc < 0)
         snapshot_refuse(ret, SNAPSHOT_TOO_LARGE, -rc, "no kept memory for an image");
+    if (rc == 0)
+        rc = grow_stack(ret);
     if (rc == 0 && s->pid != (pid_t)raw1(SYS_getpid, 0))
         rc = fds_open_own();
     if (rc == 0)

@@ -6,8 +6,9 @@
 #undef _FILE_OFFSET_BITS /* it would rename mmap to mmap64; both are defined here */
 #include <dlfcn.h>
 #include <errno.h>
-#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "snapshot/arena_int.h"
@@ -126,16 +127,71 @@ void *mremap(void *addr, size_t old_bytes, size_t new_bytes, int flags, ...)
         raw5(SYS_mremap, (long)start, (long)old_bytes, (long)new_bytes, flags, (long)to));
 }
 
-int pthread_create(pthread_t *ret, const pthread_attr_t *attr, void *(*run)(void *), void *arg)
+/* Memory that was anonymous before it was frozen is now a file's: dropping it would bring back the
+ * image instead of zeros. */
+static long drop_for_job(uintptr_t start, uintptr_t end)
 {
-    static int (*next)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    long rc = 0;
 
-    if (unlikely(!next))
-        next = (int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))dlsym(
-            RTLD_NEXT, "pthread_create");
+    for (uintptr_t stop; rc == 0 && start < end; start = stop) {
+        const struct region *r = region_at(start);
+        stop = r && r->end < end ? r->end : end;
+        if (r) {
+            if (r->prot & PROT_WRITE)
+                snapshot_zero((void *)start, stop - start);
+            continue;
+        }
+        for (stop = start + PAGE_BYTES; stop < end && !region_at(stop);)
+            stop += PAGE_BYTES;
+        rc = raw_madvise(start, stop - start, MADV_DONTNEED);
+    }
+    return rc;
+}
+
+int madvise(void *addr, size_t bytes, int advice)
+{
+    uintptr_t start = (uintptr_t)addr, end = start + page_up(bytes);
+
+    if (unlikely(snapshot_self != NULL) && snapshot_self->frozen && advice == MADV_DONTNEED &&
+        is_whole_pages(addr, bytes))
+        return answer(drop_for_job(start, end));
+    return answer(raw_madvise(start, bytes, advice));
+}
+
+static void note_lock(void)
+{
     if (unlikely(snapshot_self != NULL))
-        snapshot_self->threads_started++;
-    return next(ret, attr, run, arg);
+        snapshot_self->locks_touched = true;
+}
+
+int mlock(const void *addr, size_t bytes)
+{
+    note_lock();
+    return answer(raw2(SYS_mlock, (long)addr, (long)bytes));
+}
+
+int mlock2(const void *addr, size_t bytes, unsigned flags)
+{
+    note_lock();
+    return answer(raw3(SYS_mlock2, (long)addr, (long)bytes, (long)flags));
+}
+
+int mlockall(int flags)
+{
+    note_lock();
+    return answer(raw1(SYS_mlockall, flags));
+}
+
+/* libc's own keeps more than the kernel's id. */
+int timer_create(clockid_t clock, struct sigevent *event, timer_t *ret)
+{
+    static int (*next)(clockid_t, struct sigevent *, timer_t *);
+
+    if (!next)
+        next = (int (*)(clockid_t, struct sigevent *, timer_t *))dlsym(RTLD_NEXT, "timer_create");
+    if (snapshot_self)
+        snapshot_self->timers_touched = true;
+    return next(clock, event, ret);
 }
 
 /* glibc's getpid is the system call, too. For what detects forks by it (libcrypto's random

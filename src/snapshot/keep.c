@@ -87,7 +87,7 @@ static void fill(struct snapshot_self *s, const struct snapshot_options *o, uint
     s->keep_next = at + page_up(sizeof(*s));
     s->keep_end = at + bytes;
     s->kept[s->n_kept++] = (struct range){ at, at + bytes };
-    s->fd = (struct own_fds){ -1, -1, -1, -1, -1 };
+    s->fd = (struct own_fds){ -1, -1, -1, -1, -1, -1 };
     s->pid = getpid();
 }
 
@@ -110,7 +110,9 @@ int snapshot_prepare(const struct snapshot_options *o)
     char *stack = snapshot_keep_alloc(OWN_STACK_BYTES);
     s->own_stack_top = (uintptr_t)stack + OWN_STACK_BYTES;
     s->text_buffer = snapshot_keep_alloc(TEXT_BYTES);
-    int rc = snapshot_arena_init(s->options.arena_bytes ? s->options.arena_bytes : ARENA_BYTES);
+    int rc = maps_find_stack(&s->stack_map);
+    if (rc == 0)
+        rc = snapshot_arena_init(s->options.arena_bytes ? s->options.arena_bytes : ARENA_BYTES);
     if (rc == 0)
         rc = thread_find_tid();
     if (rc == 0)
@@ -143,6 +145,9 @@ int snapshot_keep_range(const void *addr, size_t bytes)
     struct snapshot_self *s = snapshot_self;
 
     CHECK(s && s->magic == SELF_MAGIC);
+    /* argv and the environment, where a process's title is written, share pages with frames */
+    if ((uintptr_t)addr >= s->stack_map.start && (uintptr_t)addr < s->stack_map.end)
+        return hole_add((uintptr_t)addr, bytes);
     if (s->n_kept == KEPT_MAX)
         return -ENOSPC;
     s->kept[s->n_kept++] =

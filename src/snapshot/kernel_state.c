@@ -1,21 +1,25 @@
 /*
  * What the kernel keeps for a process and a job can change: working directory, umask, signal
- * actions, mask and stack, timers, the break, mappings, children, threads. Recorded when the image
- * is made, put back by every rollback before memory is, as long as it still can be refused.
+ * actions, mask and stack, timers, limits, the break, mappings, children, threads. Recorded when
+ * the image is made, put back by every rollback before memory is, as long as it still can be
+ * refused.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "snapshot/arena_int.h"
 
-enum { SIGSET_BYTES = 8 };
+enum {
+    SIGSET_BYTES = 8,
+    THREAD_TURNS = 2000,
+    THREAD_QUICK_TURNS = 100,
+};
 
 uint64_t kernel_faults(void)
 {
@@ -26,13 +30,43 @@ uint64_t kernel_faults(void)
     return (uint64_t)u.ru_minflt + (uint64_t)u.ru_majflt;
 }
 
+/* The kernel counts threads in the links of /proc/self/task. -1: the descriptor is lost. */
 static int thread_count(void)
 {
     struct stat st;
 
-    return raw4(SYS_newfstatat, AT_FDCWD, (long)"/proc/self/task", (long)&st, 0) < 0
+    return raw2(SYS_fstat, snapshot_self->fd.task_folder, (long)&st) < 0 || !S_ISDIR(st.st_mode)
                ? -1
                : (int)st.st_nlink - 2;
+}
+
+static void read_credentials(struct credentials *ret)
+{
+    uint32_t *u = ret->uid, *g = ret->gid;
+
+    raw3(SYS_getresuid, (long)&u[0], (long)&u[1], (long)&u[2]);
+    raw3(SYS_getresgid, (long)&g[0], (long)&g[1], (long)&g[2]);
+    ret->priority = (int)raw2(SYS_getpriority, PRIO_PROCESS, 0);
+    ret->no_new_privileges = (int)raw5(SYS_prctl, PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
+    for (int i = 0; i < (int)ARRAY_LENGTH(ret->limit); i++)
+        raw4(SYS_prlimit64, 0, i, 0, (long)&ret->limit[i]);
+}
+
+/* What /proc/self/timers says of POSIX timers. Bytes, or -errno: this kernel does not tell. */
+static long read_timers(char *text, size_t size)
+{
+    long fd = raw4(SYS_openat, AT_FDCWD, (long)"/proc/self/timers", O_RDONLY | O_CLOEXEC, 0);
+
+    if (fd < 0)
+        return fd;
+    long n = raw3(SYS_read, fd, (long)text, (long)size);
+    raw1(SYS_close, fd);
+    return n;
+}
+
+static bool is_running(const struct itimerval *t)
+{
+    return t->it_value.tv_sec || t->it_value.tv_usec;
 }
 
 /* --- recording -------------------------------------------------------------------------------- */
@@ -44,15 +78,9 @@ static int record_timers(struct snapshot_refusal *ret)
     char text[64];
 
     for (int i = 0; i < 3; i++)
-        if (raw2(SYS_getitimer, i, (long)&t) == 0 &&
-            (t.it_value.tv_sec || t.it_value.tv_usec || t.it_interval.tv_sec))
+        if (raw2(SYS_getitimer, i, (long)&t) == 0 && is_running(&t))
             return snapshot_refuse(ret, SNAPSHOT_TIMER, EBUSY, "a timer is running: %s", name[i]);
-    long fd = raw4(SYS_openat, AT_FDCWD, (long)"/proc/self/timers", O_RDONLY | O_CLOEXEC, 0);
-    if (fd < 0)
-        return 0; /* this kernel does not tell */
-    long n = raw3(SYS_read, fd, (long)text, sizeof(text) - 1);
-    raw1(SYS_close, fd);
-    if (n > 0)
+    if (read_timers(text, sizeof(text)) > 0)
         return snapshot_refuse(ret, SNAPSHOT_TIMER, EBUSY, "a POSIX timer exists (timer_create)");
     return 0;
 }
@@ -61,13 +89,14 @@ static int record_folder(struct snapshot_refusal *ret)
 {
     struct snapshot_self *s = snapshot_self;
     struct stat st;
-    int fd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    long fd = raw4(SYS_openat, AT_FDCWD, (long)".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 
+    if (fd >= 0)
+        fd = s->fd.folder = fds_own((int)fd);
+    if (fd >= 0)
+        fd = raw2(SYS_fstat, fd, (long)&st);
     if (fd < 0)
-        return snapshot_refuse(ret, SNAPSHOT_SYSTEM, errno, "the working directory");
-    s->fd.folder = fds_own(fd);
-    if (s->fd.folder < 0 || fstat(s->fd.folder, &st) < 0)
-        return snapshot_refuse(ret, SNAPSHOT_SYSTEM, EMFILE, "the working directory");
+        return snapshot_refuse(ret, SNAPSHOT_SYSTEM, (int)-fd, "the working directory");
     s->folder_dev = st.st_dev;
     s->folder_inode = st.st_ino;
     return 0;
@@ -101,11 +130,12 @@ int kernel_state_record(struct snapshot_refusal *ret)
     raw4(SYS_rt_sigprocmask, SIG_BLOCK, 0, (long)&s->signal_mask, SIGSET_BYTES);
     raw2(SYS_sigaltstack, 0, (long)&s->signal_stack);
     s->brk = (uintptr_t)raw1(SYS_brk, 0);
-    s->threads_checked = s->threads_started;
+    read_credentials(&s->credentials);
+    s->timers_touched = s->locks_touched = false;
     return 0;
 }
 
-/* --- putting back: no libc -------------------------------------------------------------------- */
+/* --- putting back ----------------------------------------------------------------------------- */
 
 static bool same_action(const struct kernel_sigaction *a, const struct kernel_sigaction *b)
 {
@@ -125,13 +155,62 @@ static void restore_signals(void)
     raw2(SYS_sigaltstack, (long)&s->signal_stack, 0);
 }
 
-static void restore_timers(void)
+static void stop_timers(void)
 {
     struct itimerval t, none = { { 0, 0 }, { 0, 0 } };
 
     for (int i = 0; i < 3; i++)
-        if (raw2(SYS_getitimer, i, (long)&t) == 0 && (t.it_value.tv_sec || t.it_value.tv_usec))
+        if (raw2(SYS_getitimer, i, (long)&t) == 0 && is_running(&t))
             raw3(SYS_setitimer, i, (long)&none, 0);
+}
+
+/* Timers of timer_create(): the image has none. */
+static int delete_timers(struct snapshot_refusal *ret)
+{
+    struct snapshot_self *s = snapshot_self;
+    char *text = s->text_buffer;
+    long n;
+
+    if (!s->timers_touched)
+        return 0;
+    while ((n = read_timers(text, TEXT_BYTES - 1)) > 0) {
+        long id = 0;
+        for (long i = sizeof("ID: ") - 1; i < n && text[i] >= '0' && text[i] <= '9'; i++)
+            id = id * 10 + text[i] - '0';
+        long rc = raw1(SYS_timer_delete, id);
+        if (rc < 0)
+            return snapshot_refuse(ret, SNAPSHOT_TIMER, (int)-rc, "timer %ld of the job", id);
+    }
+    if (n < 0)
+        return snapshot_refuse(ret, SNAPSHOT_TIMER, (int)-n,
+                               "the job made a timer, and this kernel has no /proc/self/timers");
+    s->timers_touched = false;
+    return 0;
+}
+
+/* Another user is for ever; priority and limits go back as far as the kernel lets them. */
+static int restore_credentials(struct snapshot_refusal *ret)
+{
+    const struct credentials *was = &snapshot_self->credentials;
+    struct credentials now;
+    long rc = 0;
+
+    read_credentials(&now);
+    for (int i = 0; i < 3; i++)
+        if (now.uid[i] != was->uid[i] || now.gid[i] != was->gid[i])
+            return snapshot_refuse(ret, SNAPSHOT_LOCKED, EPERM,
+                                   "the job changed its user or group (uid %u, euid %u)",
+                                   now.uid[0], now.uid[1]);
+    if (now.no_new_privileges != was->no_new_privileges)
+        return snapshot_refuse(ret, SNAPSHOT_LOCKED, EPERM, "the job set PR_SET_NO_NEW_PRIVS");
+    if (now.priority != was->priority) /* the kernel answers 20 - nice */
+        rc = raw3(SYS_setpriority, PRIO_PROCESS, 0, 20 - was->priority);
+    for (int i = 0; rc == 0 && i < (int)ARRAY_LENGTH(was->limit); i++)
+        if (now.limit[i].soft != was->limit[i].soft || now.limit[i].hard != was->limit[i].hard)
+            rc = raw4(SYS_prlimit64, 0, i, (long)&was->limit[i], 0);
+    return rc == 0 ? 0
+                   : snapshot_refuse(ret, SNAPSHOT_LOCKED, (int)-rc,
+                                     "priority or limits that the job lowered");
 }
 
 /* Children that ended are nobody's any more; running ones go on, as under PHP-FPM. */
@@ -144,18 +223,20 @@ static void reap_children(void)
 /* A thread that was joined may still be on its way out: its exit wakes the joiner early. */
 static int check_threads(struct snapshot_refusal *ret)
 {
+    struct timespec pause = { 0, 10000 };
     int n = 0;
 
-    for (int turn = 0; turn < 2000; turn++) {
+    for (int turn = 0; turn < THREAD_TURNS; turn++) {
         n = thread_count();
-        if (n <= 1)
+        if (n == 1)
             return 0;
-        if (turn < 100) {
+        if (n < 0)
+            return snapshot_refuse(ret, SNAPSHOT_LOST_FD, EBADF,
+                                   "the job closed descriptors of the snapshot itself");
+        if (turn < THREAD_QUICK_TURNS)
             raw1(SYS_sched_yield, 0);
-        } else {
-            struct timespec t = { 0, 10000 };
-            raw2(SYS_nanosleep, (long)&t, 0);
-        }
+        else
+            raw2(SYS_nanosleep, (long)&pause, 0);
     }
     return snapshot_refuse(ret, SNAPSHOT_THREADS, EBUSY, "the job left %d threads running", n - 1);
 }
@@ -172,14 +253,10 @@ static int restore_maps(struct snapshot_refusal *ret)
     rc = maps_size(&now);
     if (rc < 0)
         return snapshot_refuse(ret, SNAPSHOT_SYSTEM, -rc, "/proc/self/statm");
-    bool threads = s->threads_checked != s->threads_started;
     bool same = now.total == s->size.total && now.data == s->size.data && !s->maps_touched;
-    if (same && !threads && !s->options.verify)
+    if (same && !s->options.verify)
         return 0;
-    rc = check_threads(ret);
-    if (rc < 0)
-        return rc;
-    s->stats.slow_maps += !same || threads;
+    s->stats.slow_maps += !same;
     rc = maps_restore(false, ret);
     if (rc == 0)
         rc = maps_restore(true, ret);
@@ -187,7 +264,6 @@ static int restore_maps(struct snapshot_refusal *ret)
         return rc;
     if ((uintptr_t)raw1(SYS_brk, 0) != s->brk)
         return snapshot_refuse(ret, SNAPSHOT_LOST_MAP, ENOMEM, "the break cannot be put back");
-    s->threads_checked = s->threads_started;
     s->maps_touched = false;
     rc = maps_size(&s->size);
     return rc < 0 ? snapshot_refuse(ret, SNAPSHOT_SYSTEM, -rc, "/proc/self/statm") : 0;
@@ -196,18 +272,27 @@ static int restore_maps(struct snapshot_refusal *ret)
 int kernel_state_restore(struct snapshot_refusal *ret)
 {
     struct snapshot_self *s = snapshot_self;
-    int rc = fds_restore(ret);
+    int rc = check_threads(ret);
 
+    if (rc == 0)
+        rc = fds_restore(ret);
+    if (rc == 0)
+        rc = restore_credentials(ret);
+    if (rc == 0)
+        rc = delete_timers(ret);
+    if (rc == 0 && s->locks_touched)
+        raw1(SYS_munlockall, 0);
     if (rc == 0)
         rc = restore_maps(ret);
     if (rc < 0)
         return rc;
+    s->locks_touched = false;
     long moved = raw1(SYS_fchdir, s->fd.folder);
     if (moved < 0)
         return snapshot_refuse(ret, SNAPSHOT_SYSTEM, (int)-moved, "back to the working directory");
     raw1(SYS_umask, s->umask);
     restore_signals();
-    restore_timers();
+    stop_timers();
     reap_children();
     return 0;
 }

@@ -140,11 +140,29 @@ int maps_read(bool smaps, int (*each)(void *context, const struct map *m), void 
     return rc;
 }
 
+static int find_stack(void *context, const struct map *m)
+{
+    struct range *ret = context;
+    uintptr_t here = (uintptr_t)&ret;
+
+    if (m->start <= here && here < m->end)
+        *ret = (struct range){ m->start, m->end };
+    return 0;
+}
+
+int maps_find_stack(struct range *ret)
+{
+    *ret = (struct range){ 0, 0 };
+    int rc = maps_read(false, find_stack, ret);
+    return rc < 0 ? rc : ret->end ? 0 : -ENOENT;
+}
+
 /* --- what they were --------------------------------------------------------------------------- */
 
 struct list {
     struct vma *vma;
     uint32_t n;
+    uintptr_t stack; /* where it begins */
 };
 
 static bool same_kind(const struct vma *a, const struct vma *b)
@@ -160,8 +178,12 @@ static int collect(void *context, const struct map *m)
     struct vma v = { m->start, m->end, m->start - m->offset, m->dev, m->inode, m->prot, m->shared };
 
     /* the main stack grows by itself; vsyscall lies in the kernel's half */
-    if ((m->start < s->stack_map.end && m->end >= s->stack_map.end) || m->start >> 63)
+    if (m->start >> 63)
         return 0;
+    if (m->start < s->stack_map.end && m->end >= s->stack_map.end) {
+        l->stack = m->start;
+        return 0;
+    }
     if (l->n && l->vma[l->n - 1].end == v.start && same_kind(&l->vma[l->n - 1], &v)) {
         l->vma[l->n - 1].end = v.end;
         return 0;
@@ -175,7 +197,7 @@ static int collect(void *context, const struct map *m)
 int maps_expect(struct snapshot_refusal *ret)
 {
     struct snapshot_self *s = snapshot_self;
-    struct list l = { s->vmas, 0 };
+    struct list l = { s->vmas, 0, 0 };
     int rc = maps_read(false, collect, &l);
 
     if (rc < 0)
@@ -183,6 +205,7 @@ int maps_expect(struct snapshot_refusal *ret)
                                rc == -E2BIG ? "more than %d mappings" : "/proc/self/maps",
                                VMAS_MAX);
     s->n_vmas = l.n;
+    s->stack_map.start = l.stack;
     s->maps_touched = false;
     rc = maps_size(&s->size);
     return rc < 0 ? snapshot_refuse(ret, SNAPSHOT_SYSTEM, -rc, "/proc/self/statm") : 0;
@@ -207,7 +230,7 @@ int maps_size(struct memory_size *ret)
 
 /* --- putting them right ----------------------------------------------------------------------- */
 
-static const struct region *region_at(uintptr_t at)
+const struct region *region_at(uintptr_t at)
 {
     const struct snapshot_self *s = snapshot_self;
     uint32_t low = 0, high = s->n_regions;
@@ -325,7 +348,7 @@ int maps_restore(bool apply, struct snapshot_refusal *ret)
 {
     struct snapshot_self *s = snapshot_self;
     struct repair r = { apply, ret };
-    struct list now = { s->vmas_now, 0 };
+    struct list now = { s->vmas_now, 0, 0 };
     int rc = maps_read(false, collect, &now);
     uint32_t i = 0, k = 0;
     uintptr_t at = 0;
@@ -348,5 +371,8 @@ int maps_restore(bool apply, struct snapshot_refusal *ret)
         if (is && is->end <= at)
             k++;
     }
+    /* a stack that grew is as large again as it was; nobody runs on it now */
+    if (apply && now.stack < s->stack_map.start)
+        raw_munmap(now.stack, s->stack_map.start - now.stack);
     return 0;
 }

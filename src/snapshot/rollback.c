@@ -29,11 +29,11 @@ static const char *image_of(uint64_t page)
     return snapshot_self->view + page * PAGE_BYTES;
 }
 
-/* A page with holes, piece by piece. */
-static void copy_around_holes(uintptr_t at, const char *image)
+/* Memory with holes, piece by piece. */
+static void copy_around_holes(uintptr_t at, size_t bytes, const char *image)
 {
     const struct snapshot_self *s = snapshot_self;
-    uintptr_t from = at, end = at + PAGE_BYTES;
+    uintptr_t from = at, end = at + bytes;
 
     for (uint32_t i = 0; i < s->n_holes && from < end; i++) {
         const struct range *h = &s->holes[i];
@@ -50,6 +50,11 @@ static void copy_around_holes(uintptr_t at, const char *image)
 static void drop(uintptr_t start, uintptr_t end)
 {
     long rc = raw_madvise(start, end - start, MADV_DONTNEED);
+
+    if (rc == -EINVAL) { /* the job locked memory; nothing of the image is */
+        raw1(SYS_munlockall, 0);
+        rc = raw_madvise(start, end - start, MADV_DONTNEED);
+    }
 
     CHECKF(rc == 0, "MADV_DONTNEED %lx-%lx: %ld", (unsigned long)start, (unsigned long)end, rc);
 }
@@ -74,7 +79,7 @@ static void restore_hot(uint32_t turn)
         struct hot_page h = s->hot[i];
         const char *image = image_of(h.page);
         if (unlikely(s->kind[h.page] == PAGE_PINNED)) {
-            copy_around_holes(h.at, image);
+            copy_around_holes(h.at, PAGE_BYTES, image);
             copied++;
         } else if (!snapshot_same((const void *)h.at, image, PAGE_BYTES)) {
             snapshot_copy((void *)h.at, image, PAGE_BYTES);
@@ -210,7 +215,7 @@ static void restore_memory(uint64_t faults)
     snapshot_arena_rollback();
     for (uint32_t i = 0; i < s->n_wiped; i++)
         drop(s->wiped[i].start, s->wiped[i].end);
-    snapshot_copy((void *)s->stack.start, s->stack_copy, s->stack.end - s->stack.start);
+    copy_around_holes(s->stack.start, s->stack.end - s->stack.start, s->stack_copy);
     s->generation++;
 }
 

@@ -19,9 +19,9 @@
  * that live through rollbacks keep their state there, and only there.
  *
  * There must be exactly one copy of this room in a process, in the program itself: it defines mmap,
- * munmap, mprotect, mremap, pthread_create and getpid in libc's stead. Programs take it whole
- * (meson: snapshot_dep, export_dynamic); shared objects such as the engine module include this
- * header, do not link the library, and find the program's symbols when they are loaded.
+ * munmap, mprotect, mremap, madvise, mlock, timer_create and getpid in libc's stead. Programs take
+ * it whole (meson: snapshot_dep, export_dynamic); shared objects such as the engine module include
+ * this header, do not link the library, and find the program's symbols when they are loaded.
  *
  * Algorithm, figures and pitfalls: docs/snapshot-internals.md; vocabulary:
  *   region   a writable private mapping that is part of the image

@@ -23,7 +23,7 @@ enum {
     REGIONS_MAX = 8192,
     VMAS_MAX = 32768,
     KEPT_MAX = 128,
-    HOLES_MAX = 8,
+    HOLES_MAX = 16,
     WIPED_MAX = 16,
     SIGNALS = 64,
     OWN_STACK_BYTES = 256 << 10,
@@ -112,9 +112,18 @@ struct kernel_sigaction {
 };
 
 struct own_fds {
-    int memory;                    /* the image */
-    int pagemap, statm, fd_folder; /* of this process: opened again after a fork */
-    int folder;                    /* working directory of the image */
+    int memory; /* the image */
+    /* of this process, opened again after a fork: files and folders of /proc/self */
+    int pagemap, statm, fd_folder, task_folder;
+    int folder; /* working directory of the image */
+};
+
+struct credentials {
+    uint32_t uid[3], gid[3]; /* real, effective, saved */
+    int priority, no_new_privileges;
+    struct {
+        uint64_t soft, hard;
+    } limit[16]; /* RLIMIT_CPU .. RLIMIT_RTTIME */
 };
 
 struct memory_size {
@@ -180,9 +189,9 @@ struct snapshot_self {
     stack_t signal_stack;
     uintptr_t brk;
     struct memory_size size;
-    uint32_t threads_started; /* pthread_create calls, counted by the interposed function */
-    uint32_t threads_checked;
-    bool maps_touched; /* an interposed call changed mappings beside the arena */
+    struct credentials credentials;
+    bool timers_touched, locks_touched; /* an interposed call made a timer, locked memory */
+    bool maps_touched;                  /* an interposed call changed mappings beside the arena */
 
     /* arena */
     struct range arena;
@@ -243,6 +252,9 @@ int maps_expect(struct snapshot_refusal *ret);
 /* Compares; `apply`: and puts right. 0, or -errno with the refusal written. */
 int maps_restore(bool apply, struct snapshot_refusal *ret);
 int maps_size(struct memory_size *ret);
+const struct region *region_at(uintptr_t at);
+/* Finds the stack we run on. 0 or -errno. */
+int maps_find_stack(struct range *ret);
 
 /* pagemap.c: runs of pages that are the process's own copies, in memory or swapped out. */
 struct dirty_runs {
@@ -280,6 +292,8 @@ int snapshot_arena_init(size_t bytes);
 
 /* fork.c */
 int thread_find_tid(void);
+/* Bytes that rollback never copies over. 0 or -ENOSPC. */
+int hole_add(uintptr_t start, size_t bytes);
 
 /* verify.c */
 void snapshot_verify(void);

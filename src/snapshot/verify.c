@@ -39,19 +39,19 @@ static NORETURN void fail(const char *what, uintptr_t at, uint64_t page)
         raw1(SYS_exit_group, 134);
 }
 
-/* The first byte that differs outside the holes; `at` + PAGE_BYTES: none. */
-static uintptr_t difference(uintptr_t at, const char *image)
+/* The first byte that differs outside the holes; `at` + `bytes`: none. */
+static uintptr_t difference(uintptr_t at, size_t bytes, const char *image)
 {
     const struct snapshot_self *s = snapshot_self;
 
-    for (uintptr_t i = at; i < at + PAGE_BYTES; i++) {
+    for (uintptr_t i = at; i < at + bytes; i++) {
         bool hole = false;
         for (uint32_t k = 0; k < s->n_holes; k++)
             hole |= i >= s->holes[k].start && i < s->holes[k].end;
         if (!hole && *(const char *)i != image[i - at])
             return i;
     }
-    return at + PAGE_BYTES;
+    return at + bytes;
 }
 
 static void check_zero(uintptr_t start, uintptr_t end, bool drop)
@@ -88,12 +88,14 @@ void snapshot_verify(void)
             const char *image = s->view + page * PAGE_BYTES;
             if (s->kind[page] == PAGE_SCRATCH || snapshot_same((const void *)at, image, PAGE_BYTES))
                 continue;
-            uintptr_t first = difference(at, image);
+            uintptr_t first = difference(at, PAGE_BYTES, image);
             if (first < at + PAGE_BYTES)
                 fail("a page differs from the image", first, page);
         }
     }
-    if (!snapshot_same((const void *)s->stack.start, s->stack_copy, s->stack.end - s->stack.start))
-        fail("the stack differs from the image", s->stack.start, 0);
+    size_t bytes = s->stack.end - s->stack.start;
+    uintptr_t first = difference(s->stack.start, bytes, s->stack_copy);
+    if (first < s->stack.end)
+        fail("the stack differs from the image", first, 0);
     check_zero(image_end_in_arena(s), s->arena.end, false);
 }
