@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from lib import account  # noqa: E402
 from lib.mariadb import MariaDB  # noqa: E402
 from lib.nginx import NginxFpm  # noqa: E402
+from lib.postgres import Postgres  # noqa: E402
 from lib.redis import Redis  # noqa: E402
 from lib.sapid import Sapid, binary  # noqa: E402
 from lib.site import Site  # noqa: E402
@@ -119,6 +120,15 @@ def workdir():
 def mariadb():
     folder = new_workdir()
     server = MariaDB(folder)
+    yield server
+    server.stop()
+    remove_workdir(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    folder = new_workdir()
+    server = Postgres(folder)
     yield server
     server.stop()
     remove_workdir(folder)
