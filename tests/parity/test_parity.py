@@ -2,6 +2,7 @@
 byte, but for what DIFFERENCES.md lists. sapid runs twice: with its own engine, and with that PHP-FPM behind it."""
 import base64
 import difflib
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from lib import account
 from lib.httpclient import Closed, Connection, multipart
+from lib.process import wait_until
 
 # Starts the oracle by itself.
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
@@ -390,3 +392,186 @@ def test_one_connection_carries_no_state_from_request_to_request(pair):
             seen.append([seen_by(server, c.request(*request)) for request in conversation])
     for ours, theirs in zip(*seen):
         alike(ours, theirs)
+
+
+# --- sessions -----------------------------------------------------------------------------------
+
+def walk(pair, *steps):
+    """Each step on one connection of each server, with the cookies that the answers before it set."""
+    seen = []
+    for server in pair:
+        session = server.session()
+        seen.append([seen_by(server, session.request(method, "/session-parity.php?" + target, follow=False, **options))
+                     for method, target, options in steps])
+        session.close()
+    for ours, theirs in zip(*seen):
+        alike(ours, theirs)
+    return seen[0]
+
+
+def test_session_from_login_to_logout(pair):
+    seen = walk(pair, ("GET", f"do=page&id={fresh_name()}", {}), ("POST", "do=login", {"data": {"user": "anna"}}), ("GET", "do=page", {}),
+                ("GET", "do=flash&text=a", {}), ("GET", "do=flash&text=%C3%A4", {}), ("HEAD", "do=page", {}), ("GET", "do=page", {}),
+                ("POST", "do=upload", {"files": [("f", "a.txt", b"x" * 30_000, "text/plain")], "data": {"a": "b"}}), ("GET", "do=page", {}),
+                ("GET", "do=destroy", {}), ("GET", "do=page", {}))
+    assert "'user' => 'anna'" in seen[2][2] and "'visits' => 3" in seen[2][2]
+    assert "'user'" not in seen[-1][2] and "'visits' => 1" in seen[-1][2]
+
+
+@pytest.mark.parametrize("end", ["abort", "close", "fatal", "exit"])
+def test_session_of_a_script_that_ends_otherwise(pair, end):
+    walk(pair, ("GET", f"do=page&id={fresh_name()}", {}), ("GET", f"do={end}", {}), ("GET", "do=page", {}))
+
+
+@pytest.mark.parametrize("options", ["read_and_close=1", "cookie_httponly=1", "cookie_samesite=Strict", "cookie_lifetime=60", "use_cookies=0", "cache_limiter=public",
+                                     "cache_limiter=private", "cache_limiter=nocache", "name=other", "use_strict_mode=1"])
+def test_session_options(pair, options):
+    name, _, value = options.partition("=")
+    if name in ("use_strict_mode", "cookie_lifetime") or value == "public":
+        # An id, or a time, that no two servers have in common: only that both behave alike from then on.
+        seen = [server.get(f"/session-parity.php?do=page&id={fresh_name()}&options[{name}]={value}") for server in pair]
+        assert [sorted(n.lower() for n, _ in r.fields if n.lower() not in OWN_FIELDS) for r in seen[:1]] == \
+            [sorted(n.lower() for n, _ in r.fields if n.lower() not in OWN_FIELDS) for r in seen[1:]]
+        return
+    session = fresh_name()
+    walk(pair, *[("GET", f"do=page&id={session}&options[{name}]={value}", {}) for _ in range(3)])
+
+
+def test_sessions_of_two_clients_between_each_other(pair):
+    seen, ids = [], (fresh_name(), fresh_name())
+    for server in pair:
+        a, b = server.session(), server.session()
+        steps = [a.get(f"/session-parity.php?do=flash&text=a&id={ids[0]}"), b.get(f"/session-parity.php?do=flash&text=b&id={ids[1]}"),
+                 a.get("/session-parity.php?do=page"), b.get("/session-parity.php?do=page"), a.get("/session-parity.php?do=destroy"), b.get("/session-parity.php?do=page")]
+        seen.append([seen_by(server, r) for r in steps])
+    for ours, theirs in zip(*seen):
+        alike(ours, theirs)
+
+
+# --- behind the answer, and without a client ----------------------------------------------------
+
+def notes(server, name):
+    """What the script wrote down, once it has ended."""
+    def read():
+        return server.get(f"/after-parity.php?do=read&name={name}").text
+    wait_until(lambda: read().endswith('"end"\n'), "the script to end", timeout=15)
+    return read()
+
+
+def fresh_name():
+    fresh_name.count = getattr(fresh_name, "count", 0) + 1
+    return f"n{fresh_name.count}"
+
+
+@pytest.mark.parametrize("how", ["", "&buffer=1", "&fatal=1", "&buffer=1&fatal=1"])
+@pytest.mark.parametrize("method,headers,body", [("GET", None, None), ("POST", FORM, b"a=1"), ("POST", *files(("f", "a", b"x" * 40_000, None))),
+                                                 ("HEAD", None, None)], ids=["get", "form", "upload", "head"])
+def test_fastcgi_finish_request(pair, how, method, headers, body):
+    name = fresh_name()
+    same(pair, method, f"/after-parity.php?do=finish&name={name}{how}", headers, body)
+    ours, theirs = (notes(server, name) for server in pair)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("how", ["", "&fatal=1"])
+def test_output_behind_fastcgi_finish_request_does_not_end_the_script(pair, how):
+    """The one of DIFFERENCES.md that cannot be seen in an answer."""
+    name = fresh_name()
+    same(pair, "GET", f"/after-parity.php?do=finish&flush=1&name={name}{how}")
+    ours, theirs = (notes(server, name) for server in pair)
+    assert '"shutdown",[1,1,' in theirs and "[200," not in theirs
+    if pair[0].site.php.get("use_fpm"):
+        assert ours == theirs
+    else:
+        assert '"shutdown",[0,0,' in ours and "[200,false," in ours
+
+
+@pytest.mark.parametrize("ignore", [0, 1])
+@pytest.mark.parametrize("when", ["at once", "after the head", "in the body"])
+def test_client_that_goes_away(pair, ignore, when):
+    name = fresh_name()
+    for server in pair:
+        c = server.connect()
+        c.send(c.format("GET", f"/after-parity.php?do=abort&name={name}&ignore={ignore}"))
+        if when != "at once":
+            c.read_head()
+        if when == "in the body":
+            c.read_chunk()
+        wait_until(lambda: "started" in server.get(f"/after-parity.php?do=read&name={name}").text, "the script to start")
+        c.close()
+    ours, theirs = (notes(server, name) for server in pair)
+    assert ours == theirs
+    assert ("survived" in ours) == bool(ignore)
+
+
+@pytest.mark.parametrize("n", [0, 1, 4096, 100_000, 2_000_000])
+@pytest.mark.parametrize("flush", ["", "&flush=1"])
+def test_head_runs_the_script_as_far(pair, n, flush):
+    for method in ("HEAD", "GET"):
+        name = fresh_name()
+        same(pair, method, f"/after-parity.php?do=head&name={name}&n={n}{flush}")
+        ours, theirs = (notes(server, name) for server in pair)
+        assert ours == theirs
+
+
+# --- not modified, chunked uploads, big answers -------------------------------------------------
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("do", ["304", "304-body", "304-flush", "304-line", "etag", "204", "204-body", "205-body"])
+def test_answers_without_a_body(pair, method, do):
+    conditions = [None, {"If-None-Match": '"v1"'}, {"If-None-Match": '"v2"'}, {"If-None-Match": "*"}, {"If-None-Match": 'W/"v1", "v3"'},
+                  {"If-Modified-Since": "Mon, 01 Jan 2024 00:00:00 GMT"}]
+    headers, body = (FORM, b"a=1") if method == "POST" else ({}, None)
+    for condition in conditions:
+        same(pair, method, f"/none-parity.php?do={do}", {**headers, **(condition or {})}, body)
+
+
+def test_connection_goes_on_behind_an_answer_without_a_body(pair):
+    seen = []
+    for server in pair:
+        with server.connect() as c:
+            requests = [("GET", f"/none-parity.php?do={do}") for do in ("304-body", "204-body", "304", "etag")]
+            requests += [("HEAD", "/stream-parity.php?do=big&n=100000"), ("GET", "/echo-all.php")]
+            seen.append([seen_by(server, c.request(*request)) for request in requests])
+    for ours, theirs in zip(*seen):
+        alike(ours, theirs)
+
+
+CHUNKINGS = {"byte by byte": lambda b: [b[i:i + 1] for i in range(len(b))], "one": lambda b: [b], "prime": lambda b: [b[i:i + 1009] for i in range(0, len(b), 1009)],
+             "growing": lambda b: [b[i * (i + 1) // 2:(i + 1) * (i + 2) // 2] for i in range(len(b)) if i * (i + 1) // 2 < len(b)]}
+
+
+@pytest.mark.parametrize("cut", list(CHUNKINGS))
+@pytest.mark.parametrize("size,extra", [(200, b""), (20_000, b";name=value"), (300_000, b"")])
+def test_chunked_uploads(pair, cut, size, extra):
+    if cut == "byte by byte" and size > 20_000:
+        size = 20_000
+    headers, body = files(("f", "a.bin", bytes(range(256)) * (size // 256 + 1), "application/x-y"), data=[("a", "1"), ("b[]", "2")])
+    seen = []
+    for server in pair:
+        with server.connect(timeout=20) as c:
+            c.send(f"POST /digest.php?q HTTP/1.1\r\nHost: h\r\nContent-Type: {headers['Content-Type']}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            c.send(b"".join(b"%x%s\r\n%s\r\n" % (len(chunk), extra, chunk) for chunk in CHUNKINGS[cut](body)) + b"0\r\n\r\n")
+            seen.append(seen_by(server, c.read_response()))
+    alike(*seen)
+
+
+@pytest.mark.parametrize("n", [1 << 20, (1 << 20) + 1, 10_000_000, 33_554_432])
+@pytest.mark.parametrize("do", ["big", "sized"])
+def test_big_answers(pair, n, do):
+    page = {"big": "/stream-parity.php?do=big", "sized": "/none-parity.php?do=sized"}[do]
+    digests = []
+    for server in pair:
+        r = server.get(f"{page}&n={n}")
+        digests.append((r.status, fields(server, r), len(r.body), hashlib.sha256(r.body).hexdigest()))
+    assert digests[0] == digests[1] and digests[0][2] >= n
+
+
+def test_big_answer_to_a_client_that_takes_its_time(pair):
+    digests = []
+    for server in pair:
+        with server.connect(timeout=20, receive_buffer=16384) as c:
+            c.send(c.format("GET", "/none-parity.php?do=sized&n=8000000"))
+            wait_until(lambda: server.get("/echo-all.php").status == 200, "another request meanwhile")
+            digests.append(hashlib.sha256(c.read_response().body).hexdigest())
+    assert digests[0] == digests[1]

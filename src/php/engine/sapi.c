@@ -85,10 +85,11 @@ static uint16_t choose_status(sapi_headers_struct *h, struct str *ret_reason)
     return status;
 }
 
-static bool put_headers(sapi_headers_struct *headers, uint16_t status, struct str reason)
+static bool put_headers(sapi_headers_struct *headers, struct str reason)
 {
     zend_llist_position at;
-    bool ok = true;
+    /* As FPM, which knows of a 304 by http_response_code() only, not by header("Status: 304"). */
+    bool no_type = headers->http_response_code == 304, ok = true;
 
     head.n = 0;
     if (reason.n)
@@ -96,7 +97,7 @@ static bool put_headers(sapi_headers_struct *headers, uint16_t status, struct st
     for (sapi_header_struct *h = zend_llist_get_first_ex(&headers->headers, &at); h && ok;
          h = zend_llist_get_next_ex(&headers->headers, &at)) {
         if (h->header_len == 0 || header_is(h, STR("Status:")) ||
-            (status == 304 && header_is(h, STR("Content-Type:"))))
+            (no_type && header_is(h, STR("Content-Type:"))))
             continue;
         ok = head_put(h->header, h->header_len) && head_put("\r\n", 2);
     }
@@ -110,7 +111,7 @@ static int send_headers(sapi_headers_struct *headers)
 
     if (!request.active || request.head_sent || SG(request_info).no_headers)
         return SAPI_HEADER_SENT_SUCCESSFULLY;
-    if (!put_headers(headers, status, reason)) {
+    if (!put_headers(headers, reason)) {
         log_error("request %.*s: out of memory for the response head; answered 500",
                   STR_ARG(request.view.request_id));
         status = 500;
@@ -132,7 +133,7 @@ bool response_inform(uint16_t status)
     CHECK(status >= 100 && status < 200);
     if (!request.active || request.head_sent || !request.worker)
         return false;
-    if (!put_headers(&SG(sapi_headers), status, STR_NONE))
+    if (!put_headers(&SG(sapi_headers), STR_NONE))
         return false;
     struct iovec iov = { head.text, head.n };
     return channel_respond(request.worker, CHANNEL_INFORM, status, &iov, 1) == 0 &&
