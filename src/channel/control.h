@@ -17,9 +17,10 @@
  *                           gateway has the listeners now; 0: the server stops),
  *                           FELL_BACK (after POOL_ADD: what had fallen back before),
  *                           REOPEN_LOGS (fd: the new error log, when that is a file),
+ *                           PING (comes back),
  *                           PROBE (text = path; the newest generation of each pool answers)
  *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED,
- *                           PROBED (generation as in PROBE; HTTP status, or 0 and why),
+ *                           PING, PROBED (generation as in PROBE; HTTP status, or 0 and why),
  *                           FELL_BACK, DRAINED
  *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP,
  *                           LOOK (status = CONTROL_LOOK_STACKS: with PHP stacks)
@@ -73,6 +74,7 @@ enum control_type {
     CONTROL_BODY_WANTED,
     CONTROL_BODY,
     CONTROL_FELL_BACK, /* worker: 0 the pool, else 1 + index of the [[route]] */
+    CONTROL_PING,      /* to the gateway and back, through all its threads */
     CONTROL_PROBE,
     CONTROL_PROBED,
     CONTROL_LAST = CONTROL_PROBED,

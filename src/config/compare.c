@@ -75,3 +75,11 @@ bool config_routes_differ(const struct config *a, const struct config *b)
     }
     return false;
 }
+
+bool config_listen_is_default(const struct config *c)
+{
+    const struct config_key *key = config_key_find(STR("server"), STR("listen"));
+
+    CHECK(key);
+    return c->origins[key - config_keys].kind == CONFIG_FROM_DEFAULT;
+}

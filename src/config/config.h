@@ -240,6 +240,8 @@ enum config_scope {
  * are the same. */
 const char *config_difference(const struct config *a, uint32_t pool_a, const struct config *b,
                               uint32_t pool_b, enum config_scope scope);
+/* Nobody set server.listen. */
+bool config_listen_is_default(const struct config *c);
 bool config_routes_differ(const struct config *a, const struct config *b);
 
 /* --- the command line that `serve` and `check` share

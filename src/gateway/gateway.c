@@ -541,6 +541,16 @@ void gateway_on_thread_drained(struct gateway_thread *t, struct command *c)
         tell_supervisor_of(CONTROL_DRAINED, NULL);
 }
 
+/* From the last thread to the first, which is alive when it answers. */
+static void pong(struct gateway_thread *t, struct command *c)
+{
+    mem_free(c);
+    if (t->index > 0)
+        thread_tell(&t->gateway->threads[t->index - 1], pong, NULL, 0, 0);
+    else
+        tell_supervisor_of(CONTROL_PING, NULL);
+}
+
 static void tell_threads(struct gateway *g, void (*run)(struct gateway_thread *, struct command *),
                          struct pool_link *link)
 {
@@ -602,6 +612,7 @@ static void on_message(struct gateway *g, const struct control_message *m, const
                 g->listeners[i].unlink_path[0] = '\0';
         tell_threads(g, start_draining, NULL);
         break;
+    case CONTROL_PING: thread_tell(&g->threads[g->n_threads - 1], pong, NULL, 0, 0); break;
     case CONTROL_PROBE: probe_begin(g, m); break;
     case CONTROL_REOPEN_LOGS:
         if (n_fds == 1)

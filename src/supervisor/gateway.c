@@ -75,6 +75,7 @@ static void on_message(struct role *r, const struct control_message *m)
     case CONTROL_POOL_READY:
     case CONTROL_POOL_DRAINED:
     case CONTROL_FELL_BACK: pools_gateway_message(g, m); break;
+    case CONTROL_PING: watchdog_ponged(s); break;
     case CONTROL_PROBED: rollout_probed(s, m); break;
     case CONTROL_DRAINED: on_drained(g); break;
     default: log_warn("the gateway sent message %u, which is not for the supervisor", m->type);
@@ -261,11 +262,31 @@ static void on_drain_limit(struct loop_timer *t)
     role_kill(&g->role);
 }
 
+uint64_t gateway_idle_ms(const struct gateway_process *g)
+{
+    uint64_t ms = g->plan->config->server.drain_timeout_ms * LEAVE_IDLE_PERCENT / 100;
+
+    return ms ? ms : 1;
+}
+
+void gateway_drain(struct gateway_process *g, uint64_t idle_ms)
+{
+    struct control_message m;
+
+    loop_timer_cancel(g->role.sup->loop, &g->retry);
+    if (!role_running(&g->role)) {
+        g->drained = true;
+        return;
+    }
+    control_message_init(&m, CONTROL_DRAIN);
+    m.status = (int32_t)idle_ms;
+    role_send(&g->role, &m, NULL, 0);
+}
+
 void gateway_leave(struct gateway_process *g)
 {
     struct supervisor *s = g->role.sup;
     uint64_t limit_ms = g->plan->config->server.drain_timeout_ms;
-    struct control_message m;
 
     CHECK(!g->leaving);
     g->leaving = true;
@@ -276,23 +297,10 @@ void gateway_leave(struct gateway_process *g)
         gateway_free(g);
         return;
     }
-    control_message_init(&m, CONTROL_DRAIN);
-    m.status = (int32_t)(limit_ms * LEAVE_IDLE_PERCENT / 100);
-    if (m.status <= 0)
-        m.status = 1;
-    role_send(&g->role, &m, NULL, 0);
+    gateway_drain(g, gateway_idle_ms(g));
     /* its generations have been ended by then, and their requests answered 502 */
     loop_timer_set(s->loop, &g->drain_limit,
                    clock_monotonic_ns() + (limit_ms + LEAVE_LATE_MS) * NS_PER_MS, on_drain_limit);
-}
-
-void gateway_drain(struct gateway_process *g)
-{
-    loop_timer_cancel(g->role.sup->loop, &g->retry);
-    if (role_running(&g->role))
-        role_send_type(&g->role, CONTROL_DRAIN, 0, 0);
-    else
-        g->drained = true;
 }
 
 bool gateways_drained(const struct supervisor *s)

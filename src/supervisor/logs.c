@@ -25,6 +25,7 @@ void say_line(const char *line)
     dprintf(STDERR_FILENO, "sapid: %s\n", line);
     if (first_stderr >= 0)
         dprintf(first_stderr, "sapid: %s\n", line);
+    takeover_say(line);
 }
 
 static bool is_file(struct str target)
@@ -140,6 +141,12 @@ int logs_switch(struct supervisor *s, const struct plan *plan, bool *ret_moved)
     use_level(l);
     *ret_moved = !same_file(&before);
     return 0;
+}
+
+void logs_give_back_stderr(void)
+{
+    if (first_stderr >= 0)
+        dup2(first_stderr, STDERR_FILENO);
 }
 
 void logs_close(void)

@@ -40,7 +40,7 @@ bool role_running(const struct role *r)
 
 /* The supervisor's own log is not the place: it waits for this message to know why the start
  * failed. */
-static NORETURN void child_fail(int control, const char *what, int error)
+NORETURN void role_child_fail(int control, const char *what, int error)
 {
     struct control_message m;
     char text[256];
@@ -62,9 +62,9 @@ static void child_descriptors(int control, int boot)
 
     if (high_control < 0 || high_boot < 0 || null < 0 || dup2(null, 0) < 0 ||
         dup2(high_control, CONTROL_SUPERVISOR_FD) < 0 || dup2(high_boot, CONTROL_BOOT_FD) < 0)
-        child_fail(control, "cannot pass descriptors on", errno);
+        role_child_fail(control, "cannot pass descriptors on", errno);
     if (close_range(CONTROL_BOOT_FD + 1, ~0U, 0) < 0)
-        child_fail(CONTROL_SUPERVISOR_FD, "cannot close descriptors", errno);
+        role_child_fail(CONTROL_SUPERVISOR_FD, "cannot close descriptors", errno);
 }
 
 static void child_signals(void)
@@ -82,6 +82,8 @@ static NORETURN void child_run(const struct role *r, const struct role_spec *spe
     char what[128];
 
     child_signals();
+    if (spec->child)
+        spec->child(r, control);
     setsid(); /* ^C on a terminal is for the supervisor alone */
     child_descriptors(control, spec->boot_fd);
     if (spec->few_files)
@@ -92,10 +94,10 @@ static NORETURN void child_run(const struct role *r, const struct role_spec *spe
     if (e < 0) {
         snprintf(what, sizeof(what), "cannot become user %s (uid %u)", spec->user->name,
                  (unsigned)spec->user->uid);
-        child_fail(CONTROL_SUPERVISOR_FD, what, -e);
+        role_child_fail(CONTROL_SUPERVISOR_FD, what, -e);
     }
     execve("/proc/self/exe", args, spec->environment);
-    child_fail(CONTROL_SUPERVISOR_FD, "cannot execute the program again", errno);
+    role_child_fail(CONTROL_SUPERVISOR_FD, "cannot execute the program again", errno);
 }
 
 /* --- messages -------------------------------------------------------------------------------- */
@@ -224,6 +226,14 @@ void role_end(struct role *r, uint64_t kill_after_ns)
         fd_close(&r->control);
     }
     role_kill_in(r, kill_after_ns);
+}
+
+void role_release(struct role *r)
+{
+    role_end(r, 0);
+    loop_timer_cancel(r->sup->loop, &r->kill_timer);
+    list_remove(&r->link);
+    r->pid = 0;
 }
 
 static void ended(struct role *r, int wait_status)

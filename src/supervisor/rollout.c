@@ -107,8 +107,12 @@ static void finish(struct supervisor *s, struct rollout *r, bool ok, const char 
     rollout_free(r);
     struct rollout *next = s->queued;
     s->queued = NULL;
-    if (next)
+    if (next) {
         begin(s, next);
+    } else if (s->upgrade_after_rollout) {
+        s->upgrade_after_rollout = false;
+        supervisor_upgrade(s, NULL, NULL);
+    }
 }
 
 static void ask(struct supervisor *s, enum rollout_kind kind, reload_done *done, void *ctx)
@@ -119,6 +123,12 @@ static void ask(struct supervisor *s, enum rollout_kind kind, reload_done *done,
         log_warn("a %s was asked for while the server is stopping: ignored", kind_names[kind]);
         if (done)
             done(ctx, false, "refused: the server is stopping");
+        return;
+    }
+    if (s->upgrade) {
+        log_error("%s refused: an upgrade is under way", kind_names[kind]);
+        if (done)
+            done(ctx, false, "refused: an upgrade is under way");
         return;
     }
     if (r && (r->kind != kind || r->n_waiters == WAITERS_MAX)) {

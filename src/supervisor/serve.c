@@ -4,6 +4,7 @@
  *   SIGINT    end at once
  *   SIGHUP    read the configuration again and start new generations
  *   SIGUSR1   reopen log files
+ *   SIGUSR2   let the program that is installed now take over
  * It stays in the foreground and writes to stderr; a service manager is told by sd_notify.
  */
 #include <errno.h>
@@ -92,6 +93,19 @@ static void explain(const struct supervisor *s)
     explain_users(s);
 }
 
+/* A socket that nobody asked for would let clients wait for ever. */
+static void say_unused_sockets(const struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->given.n; i++) {
+        bool used = false;
+        for (uint32_t j = 0; j < s->gateway->listeners.n; j++)
+            used |= strcmp(s->given.v[i].url, s->gateway->listeners.v[j].url) == 0;
+        if (!used && s->given.v[i].foreign)
+            log_warn("the service manager's socket %s is closed: [server] listen does not name it",
+                     s->given.v[i].url);
+    }
+}
+
 void supervisor_listening(struct supervisor *s)
 {
     if (s->phase != SUPERVISOR_STARTING) {
@@ -102,7 +116,11 @@ void supervisor_listening(struct supervisor *s)
     char *urls = listeners_urls(&s->gateway->listeners);
     log_notice("sapid " SAPID_VERSION " serves %s on %s", s->plan->pools[0].document_root, urls);
     mem_free(urls);
-    notify_send("READY=1");
+    if (!takeover_pending()) /* then the program before says who serves */
+        notify_send("READY=1");
+    say_unused_sockets(s);
+    takeover_done(s);
+    watchdog_start(s);
 }
 
 /* --- signals --------------------------------------------------------------------------------- */
@@ -134,6 +152,7 @@ static void on_signal(void *ctx, int signo)
             supervisor_reload(s, NULL, NULL);
         break;
     case SIGUSR1: logs_reopen(s); break;
+    case SIGUSR2: supervisor_upgrade(s, NULL, NULL); break;
     default: break;
     }
 }
@@ -168,7 +187,7 @@ void supervisor_init(struct supervisor *s)
 
 static int make_loop(struct supervisor *s)
 {
-    static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGCHLD, 0 };
+    static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD, 0 };
     int r = loop_new(&s->loop);
 
     if (r == 0)
@@ -181,6 +200,34 @@ static int make_loop(struct supervisor *s)
     return r;
 }
 
+/* Where [server] listen is not set, sockets that a service manager opened take its place. */
+static int use_given_sockets(struct supervisor *s)
+{
+    struct plan *plan = NULL;
+    size_t n = 0, added = 0;
+
+    while (s->cli.overrides && s->cli.overrides[n])
+        n++;
+    for (uint32_t i = 0; i < s->given.n && config_listen_is_default(s->plan->config); i++) {
+        const struct listener *l = &s->given.v[i];
+        if (!l->foreign)
+            continue;
+        const char *address = strncmp(l->url, "http://", 7) == 0 ? l->url + 7 : l->url;
+        s->cli.overrides = mem_realloc(s->cli.overrides, (n + 2) * sizeof(char *));
+        s->cli.overrides[n++] = mem_printf("server.listen=%s", address);
+        s->cli.overrides[n] = NULL;
+        added++;
+    }
+    if (added == 0)
+        return 0;
+    int r = plan_new(&s->cli, say_line, &plan);
+    if (r < 0)
+        return r;
+    plan_unref(s->plan);
+    s->plan = plan;
+    return 0;
+}
+
 int supervisor_start(struct supervisor *s)
 {
     int r = plan_new(&s->cli, say_line, &s->plan);
@@ -189,6 +236,9 @@ int supervisor_start(struct supervisor *s)
         r = logs_open(s);
     if (r == 0)
         r = make_loop(s);
+    if (r < 0)
+        return r;
+    r = use_given_sockets(s);
     if (r < 0)
         return r;
     explain(s);
@@ -214,6 +264,7 @@ void supervisor_fini(struct supervisor *s)
     logs_close();
     if (s->loop) {
         watcher_stop(s);
+        watchdog_stop(s);
         rollout_cancel(s);
         LIST_FOR_EACH_SAFE(it, &s->all_pools)
             pool_free(LIST_ENTRY(it, struct pool, link));
@@ -224,6 +275,7 @@ void supervisor_fini(struct supervisor *s)
     }
     listeners_close(&s->given);
     mem_free(s->pools);
+    mem_free(s->program);
     plan_unref(s->plan);
     plan_unref(s->previous);
     config_cli_fini(&s->cli);
@@ -245,6 +297,23 @@ static int read_command_line(struct supervisor *s, int argc, char **argv)
     return 1;
 }
 
+/* What this program was started with, then everything. */
+static int begin(struct supervisor *s)
+{
+    s->program = upgrade_program(program_invocation_name);
+    int r = takeover_begin(&s->given);
+
+    if (r < 0) {
+        char *line = mem_printf("a socket that this program was given (LISTEN_FDS) cannot be used: "
+                                "%s; it takes TCP and unix stream sockets with a path",
+                                strerror(-r));
+        say_line(line);
+        mem_free(line);
+        return r;
+    }
+    return supervisor_start(s);
+}
+
 int serve_main(int argc, char **argv)
 {
     static struct supervisor s;
@@ -256,7 +325,7 @@ int serve_main(int argc, char **argv)
     int r = read_command_line(&s, argc, argv);
     if (r != 0)
         status = r < 0 ? 2 : 0;
-    else if (supervisor_start(&s) < 0)
+    else if (begin(&s) < 0)
         status = 1;
     else
         status = supervisor_run(&s);

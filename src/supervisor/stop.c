@@ -12,13 +12,14 @@
 #include "base/mem.h"
 #include "supervisor/supervisor_int.h"
 
-enum { KILL_AFTER_MS = 1000 };
+enum { KILL_AFTER_MS = 1000, HAND_OVER_LATE_MS = 500 };
 
 static void end_now(struct supervisor *s)
 {
     s->phase = SUPERVISOR_ENDING;
     loop_timer_cancel(s->loop, &s->stop_timer);
     rollout_cancel(s);
+    upgrade_cancel(s);
     LIST_FOR_EACH(it, &s->gateways)
         loop_timer_cancel(s->loop, &LIST_ENTRY(it, struct gateway_process, link)->retry);
     LIST_FOR_EACH_SAFE(it, &s->all_pools) {
@@ -67,7 +68,28 @@ void supervisor_stop(struct supervisor *s, bool drain)
     rollout_cancel(s);
     LIST_FOR_EACH_SAFE(it, &s->all_pools)
         pool_cancel_pending(LIST_ENTRY(it, struct pool, link));
-    gateway_drain(s->gateway);
+    upgrade_cancel(s);
+    gateway_drain(s->gateway, 0);
+    supervisor_drained(s);
+}
+
+void supervisor_hand_over(struct supervisor *s, pid_t pid)
+{
+    uint64_t limit_ms = s->plan->config->server.drain_timeout_ms;
+    char state[64];
+
+    snprintf(state, sizeof(state), "MAINPID=%d", (int)pid);
+    notify_send(state);
+    watchdog_stop(s);
+    watcher_stop(s);
+    s->phase = SUPERVISOR_DRAINING;
+    listeners_disown(&s->gateway->listeners);
+    loop_timer_set(s->loop, &s->stop_timer,
+                   clock_monotonic_ns() + (limit_ms + HAND_OVER_LATE_MS) * NS_PER_MS,
+                   on_drain_limit);
+    LIST_FOR_EACH_SAFE(it, &s->all_pools)
+        pool_cancel_pending(LIST_ENTRY(it, struct pool, link));
+    gateway_drain(s->gateway, gateway_idle_ms(s->gateway));
     supervisor_drained(s);
 }
 

@@ -16,8 +16,10 @@
  *   warmup.c      the requests the server makes to it before that
  *   logs.c        error log and access log files, their rotation
  *   stop.c        draining and ending everything
+ *   upgrade.c     another program takes the sockets over; taking them over
  *   watch.c       changed files restart worker scripts
  *   look.c        one pool looked at, for sapid doctor
+ *   watchdog.c    the service manager's watchdog
  *   fallback.c    what went to PHP-FPM stays there until a reload
  *   notify.c      sd_notify
  */
@@ -194,6 +196,8 @@ struct role_spec {
     int boot_fd;    /* borrowed */
     bool few_files; /* gets the descriptor limit the supervisor was started with */
     bool no_new_privs;
+    /* Instead of all this: what the child does; its descriptors are ours. */
+    NORETURN void (*child)(const struct role *r, int control);
 };
 
 void role_init(struct role *r, struct supervisor *s, const char *name);
@@ -206,6 +210,10 @@ void role_send_type(struct role *r, enum control_type type, uint32_t pool, uint3
 void role_kill(struct role *r);
 /* Kills unless it ended by itself before. */
 void role_kill_in(struct role *r, uint64_t delay_ns);
+/* In a child: says why it cannot go on, and ends. */
+NORETURN void role_child_fail(int control, const char *what, int error);
+/* Lets the process go its own way. */
+void role_release(struct role *r);
 /* Closes its control socket, which tells it to go, and kills it if it does not. */
 void role_end(struct role *r, uint64_t kill_after_ns);
 /* SIGCHLD: collects all dead children. */
@@ -364,8 +372,11 @@ MUST_USE int gateway_listen(struct gateway_process *g, char *message, size_t mes
 void gateway_leave(struct gateway_process *g);
 /* Leaving ones that are drained and have no generation any more may end. */
 void gateways_settle(struct supervisor *s);
-/* Stops accepting because the server stops. */
-void gateway_drain(struct gateway_process *g);
+/* Stops accepting. `idle_ms`: how long idle connections may stay, because another program goes on;
+ * 0: the server stops. */
+void gateway_drain(struct gateway_process *g, uint64_t idle_ms);
+/* Of drain_timeout, what idle connections get. */
+uint64_t gateway_idle_ms(const struct gateway_process *g);
 /* Every gateway has answered all it had. */
 bool gateways_drained(const struct supervisor *s);
 
@@ -384,6 +395,8 @@ void logs_reopen(struct supervisor *s);
  */
 void gateways_reopen_logs(struct supervisor *s, bool error_too);
 MUST_USE int logs_switch(struct supervisor *s, const struct plan *plan, bool *ret_moved);
+/* In a child: descriptor 2 is what it was at the start. */
+void logs_give_back_stderr(void);
 void logs_close(void);
 
 /* --- serve.c, stop.c ------------------------------------------------------------------------- */
@@ -409,14 +422,19 @@ struct supervisor {
     struct plan *previous;           /* the one before: where a rollback goes; NULL: none */
     struct gateway_process *gateway; /* the one that accepts; NULL before the first start's end */
     struct list gateways;            /* all of them */
-    struct listeners given; /* sockets that were open before this program: see takeover.c */
-    struct pool **pools;    /* by index in plan->config->pools */
+    struct listeners given;          /* sockets that were open before this program: see upgrade.c */
+    struct pool **pools;             /* by index in plan->config->pools */
     uint32_t n_pools;
     struct list all_pools;   /* and those that a reload took away and that still drain */
     struct list roles;       /* running processes */
     struct rollout *rollout; /* under way; NULL: none */
     struct rollout *queued;  /* asked for meanwhile, not begun */
     struct watcher *watcher; /* NULL: no files are watched */
+    char *program;           /* path that an upgrade executes */
+    struct upgrade *upgrade; /* under way; NULL: none */
+    bool upgrade_after_rollout;
+    struct loop_timer watchdog;
+    bool watchdog_waits; /* for the gateway's PONG */
     struct rlimit nofile_before;
     bool on_terminal;
     uint64_t start_limit_ns; /* for a pool process to be ready; tests shorten it */
@@ -441,6 +459,8 @@ void supervisor_start_failed(struct supervisor *s, const char *why);
 void supervisor_listening(struct supervisor *s);
 /* `drain`: lets running requests finish first, within drain_timeout. */
 void supervisor_stop(struct supervisor *s, bool drain);
+/* Another program, process `pid`, serves: finish what runs and end. */
+void supervisor_hand_over(struct supervisor *s, pid_t pid);
 /* A gateway has no client left. */
 void supervisor_drained(struct supervisor *s);
 /* A role has ended; when it was the last one of a stopping server, the loop ends. */
@@ -480,6 +500,29 @@ struct warmup *warmup_start(struct gateway_process *g, const struct plan *plan,
 void warmup_free(struct warmup *w); /* NULL is fine */
 /* The gateway's PROBED. */
 void warmup_answered(struct warmup *w, const struct control_message *m);
+
+/* --- upgrade.c ------------------------------------------------------------------------------- */
+/* SIGUSR2. `done` may be NULL. */
+void supervisor_upgrade(struct supervisor *s, reload_done *done, void *ctx);
+/* The server stops. */
+void upgrade_cancel(struct supervisor *s);
+/* Absolute path of the file this program was started from, with the links as they were followed, so
+ * that it leads to the next version when that is there. mem_free. */
+char *upgrade_program(const char *argv0);
+/* Sockets that were open when this program began, from the program before or a service manager. 0
+ * or -errno. */
+MUST_USE int takeover_begin(struct listeners *given);
+/* A program before waits for us to serve. */
+bool takeover_pending(void);
+/* What goes wrong is said to it too. */
+void takeover_say(const char *line);
+void takeover_done(struct supervisor *s);
+
+/* --- watchdog.c ------------------------------------------------------------------------------ */
+void watchdog_start(struct supervisor *s);
+void watchdog_stop(struct supervisor *s);
+/* The gateway answered: all its threads are alive. */
+void watchdog_ponged(struct supervisor *s);
 
 /* --- watch.c --------------------------------------------------------------------------------- */
 /* Where [worker] watch asks for it: from now on a changed file renews the worker script's pool. */

@@ -66,7 +66,7 @@ def pss_bytes(pid: int) -> int:
 
 
 class Process:
-    def __init__(self, argv, log: Path, *, env=None, cwd="/", account=None, name=None):
+    def __init__(self, argv, log: Path, *, env=None, cwd="/", account=None, name=None, pass_fds=()):
         self.name = name or os.path.basename(str(argv[0]))
         self.log_path = Path(log)
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -78,7 +78,7 @@ class Process:
         with open(self.log_path, "ab") as out:
             self.popen = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL,
                                           stdout=out, stderr=subprocess.STDOUT, env=environment,
-                                          cwd=cwd, start_new_session=True, **drop)
+                                          cwd=cwd, start_new_session=True, pass_fds=pass_fds, **drop)
         self.pid = self.popen.pid
 
     def log(self) -> str:
