@@ -27,6 +27,7 @@ static int help_main(int argc, char **argv)
          "  sapid doctor         find libphp, php.ini files, limits; say what is wrong and how to "
          "mend it\n"
          "  sapid bench URL      load a server and measure how it answers\n"
+         "  sapid perf           run, track, compare, profile: measure, and tell change from noise\n"
          "  sapid --version      print the version\n"
          "\n"
          "Without a file, `serve` finds the document root by itself: public/, web/ or the folder "
@@ -76,6 +77,7 @@ static const struct {
     { "php", php_cli_main },
     { "doctor", doctor_command },
     { "bench", bench_main },
+    { "perf", perf_main },
     { "help", help_main },
     { "--help", help_main },
     { "-h", help_main },

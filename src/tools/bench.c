@@ -109,8 +109,26 @@ static int start_threads(struct run *run)
     return 0;
 }
 
-/* Runs all threads and adds up what they measured. 0 or -errno. */
-static int run_load(const struct bench_options *o, struct bench_result *ret)
+/* Every connection needs a descriptor. */
+static bool allow_descriptors(uint32_t connections)
+{
+    struct rlimit limit;
+    rlim_t wanted = (rlim_t)connections + DESCRIPTORS_BESIDE;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
+        return true;
+    if (limit.rlim_max < wanted) {
+        fprintf(stderr,
+                "sapid: --concurrency %u needs %llu open files, but this account may have %llu; "
+                "raise the limit with ulimit -Hn\n",
+                connections, (unsigned long long)wanted, (unsigned long long)limit.rlim_max);
+        return false;
+    }
+    limit.rlim_cur = wanted;
+    return setrlimit(RLIMIT_NOFILE, &limit) == 0;
+}
+
+int bench_load(const struct bench_options *o, struct bench_result *ret)
 {
     struct run run = { .options = o,
                        .main_id = pthread_self(),
@@ -119,6 +137,8 @@ static int run_load(const struct bench_options *o, struct bench_result *ret)
     uint32_t ready = 0;
     int rc = 0;
 
+    if (!allow_descriptors(o->connections))
+        return -EMFILE;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
@@ -143,33 +163,11 @@ static int run_load(const struct bench_options *o, struct bench_result *ret)
     return rc;
 }
 
-/* Every connection needs a descriptor. */
-static bool allow_descriptors(uint32_t connections)
-{
-    struct rlimit limit;
-    rlim_t wanted = (rlim_t)connections + DESCRIPTORS_BESIDE;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= wanted)
-        return true;
-    if (limit.rlim_max < wanted) {
-        fprintf(stderr,
-                "sapid: --concurrency %u needs %llu open files, but this account may have %llu; "
-                "raise the limit with ulimit -Hn\n",
-                connections, (unsigned long long)wanted, (unsigned long long)limit.rlim_max);
-        return false;
-    }
-    limit.rlim_cur = wanted;
-    return setrlimit(RLIMIT_NOFILE, &limit) == 0;
-}
-
 static int measure(const struct bench_options *o)
 {
-    int status = 1;
-
-    if (!allow_descriptors(o->connections))
-        return 1;
     struct bench_result *r = mem_zalloc(sizeof(*r));
-    int rc = run_load(o, r);
+    int status = 1;
+    int rc = bench_load(o, r);
     if (rc < 0) {
         fprintf(stderr, "sapid: cannot start %u threads: %s\n", o->threads, strerror(-rc));
         goto out;

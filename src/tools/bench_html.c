@@ -8,47 +8,9 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "tools/bench_int.h"
-#include "version.h"
+#include "tools/html.h"
 
-enum {
-    WIDTH = 760,
-    HEIGHT = 220,
-    LEFT = 70,
-    RIGHT = 30,
-    TOP = 10,
-    BOTTOM = 30,
-    MAX_POINTS = BENCH_SLICES
-};
-
-static const char head[] =
-    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-    "<meta name=\"viewport\" content=\"width=device-width\">\n"
-    "<title>sapid bench</title>\n<style>\n"
-    ":root{color-scheme:light dark;--ink:#1c2733;--line:#c9d1d9;--a:#1f6feb;--b:#cf5b16}\n"
-    "@media(prefers-color-scheme:dark){:root{--ink:#dde4ec;--line:#3b4652;--a:#58a6ff;"
-    "--b:#f0883e}}\n"
-    "body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);max-width:800px;margin:2em auto;"
-    "padding:0 1em}\n"
-    "h1{font-size:1.4em}h2{font-size:1.1em;margin-top:2em}\n"
-    "table{border-collapse:collapse}td,th{padding:.15em 1em .15em 0;text-align:left}\n"
-    "td{font-variant-numeric:tabular-nums}\n"
-    "svg{width:100%;height:auto}svg text{fill:var(--ink);font:11px system-ui,sans-serif}\n"
-    ".grid{stroke:var(--line)}.a{stroke:var(--a)}.b{stroke:var(--b)}\n"
-    ".a,.b{fill:none;stroke-width:1.5}.bar{fill:var(--a)}.ka{color:var(--a)}.kb{color:var(--b)}\n"
-    ".warning{border-left:4px solid var(--b);padding-left:.7em}\n"
-    "</style></head><body>\n";
-
-static void put_text(FILE *out, const char *text)
-{
-    for (const char *p = text; *p; p++)
-        switch (*p) {
-        case '<': fputs("&lt;", out); break;
-        case '>': fputs("&gt;", out); break;
-        case '&': fputs("&amp;", out); break;
-        case '"': fputs("&quot;", out); break;
-        default: putc(*p, out);
-        }
-}
+enum { MAX_POINTS = BENCH_SLICES };
 
 static double ms(double ns)
 {
@@ -57,92 +19,25 @@ static double ms(double ns)
 
 /* --- plots ------------------------------------------------------------------------------------ */
 
-struct plot {
-    FILE *out;
-    double x_max, y_max; /* both axes begin at 0 */
-};
-
-static double x_at(const struct plot *p, double x)
-{
-    return LEFT + x / p->x_max * (WIDTH - LEFT - RIGHT);
-}
-
-static double y_at(const struct plot *p, double y)
-{
-    return HEIGHT - BOTTOM - y / p->y_max * (HEIGHT - TOP - BOTTOM);
-}
-
-/* The next of 1, 2, 5, 10, 20... that is not below `value`. */
-static double round_up(double value)
-{
-    static const double steps[] = { 1, 2, 5, 10 };
-    double decade = value > 0 ? pow(10, floor(log10(value))) : 1;
-
-    for (size_t i = 0; i < ARRAY_LENGTH(steps); i++)
-        if (value <= steps[i] * decade)
-            return steps[i] * decade;
-    return 10 * decade;
-}
-
-static void label_x(const struct plot *p, double x, const char *text)
-{
-    fprintf(p->out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n", x_at(p, x),
-            HEIGHT - BOTTOM + 16, text);
-}
-
-static struct plot begin_plot(FILE *out, const char *title, double x_max, double y_max)
-{
-    struct plot p = { out, x_max > 0 ? x_max : 1, round_up(y_max) };
-
-    fprintf(out, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"%s\">\n", WIDTH, HEIGHT,
-            title);
-    for (int i = 0; i <= 4; i++) {
-        double y = p.y_max * i / 4;
-        fprintf(out,
-                "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
-                "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
-                LEFT, WIDTH - RIGHT, y_at(&p, y), y_at(&p, y), LEFT - 6, y_at(&p, y) + 4, y);
-    }
-    return p;
-}
-
-static void label_seconds(const struct plot *p)
+static void label_seconds(const struct html_plot *p)
 {
     char text[32];
     for (int i = 0; i <= 4; i++) {
         snprintf(text, sizeof(text), "%.3g s", p->x_max * i / 4);
-        label_x(p, p->x_max * i / 4, text);
+        html_plot_label(p, p->x_max * i / 4, text);
     }
-}
-
-static void draw_line(const struct plot *p, const char *style, const double *x, const double *y,
-                      size_t n)
-{
-    fprintf(p->out, "<polyline class=\"%s\" points=\"", style);
-    for (size_t i = 0; i < n; i++)
-        fprintf(p->out, "%.1f,%.1f ", x_at(p, x[i]), y_at(p, y[i]));
-    fputs("\"/>\n", p->out);
-}
-
-static double largest(const double *v, size_t n)
-{
-    double most = 0;
-    for (size_t i = 0; i < n; i++)
-        if (v[i] > most)
-            most = v[i];
-    return most;
 }
 
 static void plot_two(FILE *out, const char *title, const double *x, const double *a,
                      const double *b, size_t n)
 {
-    double most = largest(a, n), other = largest(b, n);
-    struct plot p = begin_plot(out, title, x[n - 1], most > other ? most : other);
+    double most = html_largest(a, n), other = html_largest(b, n);
+    struct html_plot p = html_plot_begin(out, title, x[n - 1], most > other ? most : other);
 
     label_seconds(&p);
-    draw_line(&p, "b", x, b, n);
-    draw_line(&p, "a", x, a, n);
-    fputs("</svg>\n", out);
+    html_plot_line(&p, "b", x, b, n);
+    html_plot_line(&p, "a", x, a, n);
+    html_plot_end(&p);
 }
 
 /* Rate, errors and latency over the time of the run. */
@@ -191,11 +86,11 @@ static void plot_percentiles(FILE *out, const struct bench_result *r)
         y[i] = ms((double)hist_percentile(&r->latency, percent > 0.001 ? percent : 0.001));
     }
     fputs("<h2>Latency by percentile, ms</h2>\n", out);
-    struct plot p = begin_plot(out, "Latency by percentile", 4, y[MAX_POINTS - 1]);
+    struct html_plot p = html_plot_begin(out, "Latency by percentile", 4, y[MAX_POINTS - 1]);
     for (size_t i = 0; i < ARRAY_LENGTH(marks); i++)
-        label_x(&p, marks[i].nines, marks[i].name);
-    draw_line(&p, "a", x, y, MAX_POINTS);
-    fputs("</svg>\n", out);
+        html_plot_label(&p, marks[i].nines, marks[i].name);
+    html_plot_line(&p, "a", x, y, MAX_POINTS);
+    html_plot_end(&p);
 }
 
 static void plot_histogram(FILE *out, const struct bench_result *r)
@@ -213,16 +108,18 @@ static void plot_histogram(FILE *out, const struct bench_result *r)
         before = upto;
     }
     fputs("<h2>Answers by latency, ms (up to p99.9)</h2>\n", out);
-    struct plot p = begin_plot(out, "Answers by latency", BARS, largest(counts, BARS));
+    struct html_plot p =
+        html_plot_begin(out, "Answers by latency", BARS, html_largest(counts, BARS));
     for (size_t i = 0; i < BARS; i++)
         fprintf(out, "<rect class=\"bar\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n",
-                x_at(&p, (double)i), y_at(&p, counts[i]), (double)(WIDTH - LEFT - RIGHT) / BARS - 1,
-                y_at(&p, 0) - y_at(&p, counts[i]));
+                html_plot_x(&p, (double)i), html_plot_y(&p, counts[i]),
+                (double)(HTML_PLOT_WIDTH - HTML_PLOT_LEFT - HTML_PLOT_RIGHT) / BARS - 1,
+                html_plot_y(&p, 0) - html_plot_y(&p, counts[i]));
     for (int i = 0; i <= 4; i++) {
         snprintf(text, sizeof(text), "%.4g", ms(low + step * BARS * i / 4));
-        label_x(&p, BARS * i / 4.0, text);
+        html_plot_label(&p, BARS * i / 4.0, text);
     }
-    fputs("</svg>\n", out);
+    html_plot_end(&p);
 }
 
 /* --- the page --------------------------------------------------------------------------------- */
@@ -279,14 +176,14 @@ int bench_html_write(const struct bench_options *o, const struct bench_result *r
 
     if (!out)
         return -errno;
-    fputs(head, out);
+    html_begin(out, "sapid bench");
     fputs("<h1>sapid bench: ", out);
-    put_text(out, o->targets[0].url);
+    html_text(out, o->targets[0].url);
     fprintf(out, "%s</h1>\n", o->n_targets > 1 ? " and others" : "");
     size_t n = bench_result_warn(o, r, warnings);
     for (size_t i = 0; i < n; i++) {
         fputs("<p class=\"warning\">", out);
-        put_text(out, warnings[i]);
+        html_text(out, warnings[i]);
         fputs("</p>\n", out);
         mem_free(warnings[i]);
     }
@@ -296,7 +193,7 @@ int bench_html_write(const struct bench_options *o, const struct bench_result *r
         plot_percentiles(out, r);
         plot_histogram(out, r);
     }
-    fputs("<p>sapid " SAPID_VERSION "</p></body></html>\n", out);
+    html_end(out);
     bool failed = ferror(out);
     if (fclose(out) != 0)
         return -errno;

@@ -68,6 +68,10 @@ MUST_USE int bench_options_parse(int argc, char **argv, struct bench_options *o,
                                  char **ret_message);
 void bench_options_fini(struct bench_options *o);
 extern const char bench_help[];
+/* A number above 0 and up to `max`, in decimal; nothing else may stand there. */
+bool bench_parse_number(const char *text, double max, double *ret);
+/* "1.5s", "500ms", "2m", "1h"; a bare number is seconds. */
+bool bench_parse_time(const char *text, uint64_t *ret_ns);
 
 /* --- what came out ---------------------------------------------------------------------------- */
 
@@ -111,6 +115,10 @@ struct bench_result {
     bool interrupted;
     struct bench_timeline timeline;
 };
+
+/* Runs the load and adds up what all threads measured. SIGINT and SIGTERM, which stay blocked, end
+ * it early (ret->interrupted). 0 or -errno. */
+MUST_USE int bench_load(const struct bench_options *o, struct bench_result *ret);
 
 void bench_timeline_note(struct bench_timeline *t, uint64_t at_ns, enum bench_error outcome,
                          uint64_t latency_ns);

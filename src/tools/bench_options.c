@@ -65,7 +65,7 @@ struct request_line {
 
 /* --- values ----------------------------------------------------------------------------------- */
 
-static bool parse_number(const char *text, double max, double *ret)
+bool bench_parse_number(const char *text, double max, double *ret)
 {
     char *end;
     if ((text[0] < '0' || text[0] > '9') && text[0] != '.')
@@ -77,8 +77,7 @@ static bool parse_number(const char *text, double max, double *ret)
     return true;
 }
 
-/* "1.5s", "500ms", "2m", "1h"; a bare number is seconds. */
-static bool parse_time(const char *text, uint64_t *ret)
+bool bench_parse_time(const char *text, uint64_t *ret)
 {
     static const struct {
         const char *name;
@@ -291,7 +290,7 @@ static bool set_option(struct bench_options *o, struct request_line *l, enum opt
 
     switch (option) {
     case UNIX: replace(&o->unix_path, value); return *value != '\0';
-    case RPS: return parse_number(value, 1e7, &o->rps);
+    case RPS: return bench_parse_number(value, 1e7, &o->rps);
     case POISSON: o->poisson = true; break;
     case CONCURRENCY:
         ok = set_count(value, CONNECTIONS_MAX, &n);
@@ -303,10 +302,10 @@ static bool set_option(struct bench_options *o, struct request_line *l, enum opt
         break;
     case DURATION:
         l->duration_given = true;
-        return parse_time(value, &o->duration_ns) && o->duration_ns > 0;
+        return bench_parse_time(value, &o->duration_ns) && o->duration_ns > 0;
     case REQUESTS: return set_count(value, UINT64_MAX / 2, &o->requests);
-    case WARMUP: return parse_time(value, &o->warmup_ns);
-    case TIMEOUT: return parse_time(value, &o->timeout_ns) && o->timeout_ns > 0;
+    case WARMUP: return bench_parse_time(value, &o->warmup_ns);
+    case TIMEOUT: return bench_parse_time(value, &o->timeout_ns) && o->timeout_ns > 0;
     case NO_KEEPALIVE: o->no_keepalive = true; break;
     case FORMAT: return set_format(o, value);
     case HTML: replace(&o->html_path, value); break;
@@ -481,7 +480,7 @@ static int add_line(struct bench_options *o, const struct request_line *l, struc
     size_t first = 0;
     if (n > 1 && words[0].p[0] >= '0' && words[0].p[0] <= '9') {
         char *text = mem_strndup(words[0]);
-        bool valid = parse_number(text, 1e9, &weight);
+        bool valid = bench_parse_number(text, 1e9, &weight);
         mem_free(text);
         first = valid ? 1 : 0;
     }

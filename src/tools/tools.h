@@ -13,5 +13,6 @@ int bench_main(int argc, char **argv);
 typedef void doctor_say(void *ctx, bool good, bool named, const char *line);
 typedef void doctor_look(const struct config *c, uint32_t pool, doctor_say *say, void *ctx);
 int doctor_main(int argc, char **argv, doctor_look *look);
+int perf_main(int argc, char **argv);
 
 #endif

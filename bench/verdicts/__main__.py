@@ -1,0 +1,99 @@
+"""How often `sapid perf compare` is right: the same build against itself, and against one that is slower.
+
+    /usr/bin/python3 bench/verdicts                20 and 20 comparisons (about 25 minutes), writes RESULT.md
+    /usr/bin/python3 bench/verdicts --times 3      a look, written to standard output only
+
+The slower build is sapid with an auto_prepend_file that burns CPU; how much is found by trying, until a
+request costs the server 10 % more CPU, as `perf compare` itself measures it over many blocks.
+"""
+import argparse
+import collections
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+
+
+def compare(sapid, a, b, root, *args):
+    command = [sapid, "perf", "compare", a, b, "--root", root, "--format", "json", *args]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=900)
+    if done.returncode not in (0, 3):
+        sys.exit(f"bench/verdicts: {' '.join(command)} ended with status {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def write(path, text, mode=0o644):
+    with open(path, "w") as f:
+        f.write(text)
+    os.chmod(path, mode)
+    return path
+
+
+class Slower:
+    """sapid whose every request runs a loop of `turns` turns first."""
+
+    def __init__(self, sapid, work):
+        self.burn = os.path.join(work, "burn.php")
+        self.set(0)
+        self.program = write(os.path.join(work, "slower"),
+                             f'#!/bin/sh\nexec {sapid} "$@" -d auto_prepend_file={self.burn}\n', 0o755)
+
+    def set(self, turns):
+        write(self.burn, f"<?php for ($i = 0; $i < {turns}; $i++) {{ $x = $i * 3; }}\n")
+
+
+def calibrate(sapid, work, root, percent):
+    """Turns that cost `percent` more CPU than the plain build: a straight line through two measurements."""
+    slower = Slower(sapid, work)
+    points = []
+    for turns in (0, 2000):
+        slower.set(turns)
+        points.append((turns, compare(sapid, sapid, slower.program, root, "--blocks", "12")
+                       ["cpu_us_per_request"]["ratio"]))
+    (_, base), (turns, high) = points
+    wanted = round(turns * (1 + percent / 100 - base) / (high - base)) if high > base else turns
+    slower.set(max(wanted, 0))
+    return slower, wanted
+
+
+def main():
+    p = argparse.ArgumentParser(prog="bench/verdicts", description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--times", type=int, default=20)
+    p.add_argument("--percent", type=float, default=10)
+    p.add_argument("--sapid", default=os.path.join(ROOT, "build", "sapid"))
+    options = p.parse_args()
+    counts = {"same": collections.Counter(), "slower": collections.Counter()}
+    lines = ["| run | build | verdict | CPU/request | interval | requests/s |", "|---|---|---|---|---|---|"]
+    with tempfile.TemporaryDirectory(prefix="sapid-verdicts-") as work:
+        os.chmod(work, 0o755)
+        root = os.path.join(work, "root")
+        os.mkdir(root)
+        write(os.path.join(root, "index.php"), "<?php echo 'hello';")
+        slower, turns = calibrate(options.sapid, work, root, options.percent)
+        for i in range(options.times):
+            for name, program in (("same", options.sapid), ("slower", slower.program)):
+                got = compare(options.sapid, options.sapid, program, root)
+                cpu, rps = got["cpu_us_per_request"], got["requests_per_sec"]
+                counts[name][got["verdict"]] += 1
+                lines.append(f"| {i + 1} | {name} | {got['verdict']} | {cpu['ratio']:.3f} | {cpu['low']:.3f} .. "
+                             f"{cpu['high']:.3f} | {rps['ratio']:.3f} |")
+                print(lines[-1], file=sys.stderr, flush=True)
+    summary = (f"Same build: noise in {counts['same']['noise']} of {options.times}. "
+               f"{options.percent:g} % slower ({turns} turns of an empty loop in each request): regress in "
+               f"{counts['slower']['regress']} of {options.times}.\n")
+    text = ("# Verdicts of `sapid perf compare`\n\nMade by `/usr/bin/python3 bench/verdicts`: hello.php, "
+            "defaults (12 blocks of A B B A, 0.5 s, medium).\n\n" + summary + "\n" + "\n".join(lines) + "\n")
+    if options.times < 20:
+        print(text)
+    else:
+        write(os.path.join(HERE, "RESULT.md"), text)
+        print(summary)
+
+
+if __name__ == "__main__":
+    main()

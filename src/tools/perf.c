@@ -1,0 +1,36 @@
+/*
+ * `sapid perf run|track|compare|profile`: the loop of baseline, profile, change, verify. This file:
+ * the command. perf_int.h has the vocabulary and says who does what.
+ */
+#include "base/mem.h"
+#include "tools/perf_int.h"
+#include "tools/tools.h"
+
+int perf_main(int argc, char **argv)
+{
+    static int (*const commands[])(struct perf_options *) = { [PERF_RUN] = perf_run_main,
+                                                              [PERF_TRACK] = perf_track_main,
+                                                              [PERF_COMPARE] = perf_compare_main,
+                                                              [PERF_PROFILE] = perf_profile_main };
+    struct perf_options o;
+    char *message;
+    int status = 2;
+
+    if (perf_options_parse(argc - 1, argv + 1, &o, &message) < 0) {
+        fprintf(stderr, "sapid: %s\n", message);
+    } else if (o.help) {
+        fputs(perf_help, stdout);
+        status = 0;
+    } else {
+        status = 1;
+        /* compare builds what it compares */
+        if (!o.build || o.command == PERF_COMPARE ||
+            perf_shell("the build", o.build, NULL, &message) == 0)
+            status = commands[o.command](&o);
+        else
+            fprintf(stderr, "sapid: %s\n", message);
+    }
+    mem_free(message);
+    perf_options_fini(&o);
+    return status;
+}

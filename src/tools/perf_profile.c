@@ -1,0 +1,186 @@
+/*
+ * Where the time goes: `sapid perf profile`. While the server is loaded, Linux perf samples the C
+ * stacks of its processes; what comes out are collapsed stacks, a flame graph and a table.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/mem.h"
+#include "tools/perf_int.h"
+
+enum { NOTABLE_PERCENT = 5, PARANOID_MAX = 2 };
+
+/* Whether Linux perf can be used here; else what to do, as a message (mem_free). */
+static char *why_no_perf(void)
+{
+    char text[16] = "";
+    int fd = open("/proc/sys/kernel/perf_event_paranoid", O_RDONLY | O_CLOEXEC);
+
+    if (system("perf --version >/dev/null 2>&1") != 0)
+        return mem_strdup("Linux perf is not installed: apt-get install linux-perf");
+    if (fd < 0)
+        return mem_strdup("the kernel was built without perf events "
+                          "(/proc/sys/kernel/perf_event_paranoid is missing)");
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    long paranoid = n > 0 ? strtol(text, NULL, 10) : 0;
+    if (paranoid > PARANOID_MAX && geteuid() != 0)
+        return mem_printf("kernel.perf_event_paranoid is %ld: only root may sample; as root: "
+                          "sysctl kernel.perf_event_paranoid=%d",
+                          paranoid, PARANOID_MAX);
+    return NULL;
+}
+
+/* --- recording -------------------------------------------------------------------------------- */
+
+/* All processes beneath `root`, comma separated. */
+static char *tree_list(pid_t root)
+{
+    char *list = mem_printf("%d", (int)root);
+    char path[96], text[4096];
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)root, (int)root);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+    fd_close(&fd);
+    text[n > 0 ? n : 0] = '\0';
+    for (struct str rest = str_from(text); rest.n;) {
+        struct str child = str_cut(&rest, ' ');
+        uint64_t pid;
+        if (!str_to_u64(child, INT32_MAX, &pid))
+            continue;
+        char *below = tree_list((pid_t)pid), *all = mem_printf("%s,%s", list, below);
+        mem_free(below);
+        mem_free(list);
+        list = all;
+    }
+    return list;
+}
+
+/* Stacks are unwound from copies of the stack (DWARF): Debian's libphp has no frame pointers. */
+static pid_t start_recording(const struct perf_options *o, pid_t server, const char *data)
+{
+    char frequency[32], seconds[32], *pids = tree_list(server);
+    pid_t pid;
+
+    snprintf(frequency, sizeof(frequency), "%.0f", o->frequency);
+    snprintf(seconds, sizeof(seconds), "%.3f", (double)o->duration_ns / (double)NS_PER_S);
+    pid = fork();
+    if (pid == 0) {
+        int quiet = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        dup2(quiet, STDOUT_FILENO);
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        execlp("perf", "perf", "record", "-q", "-F", frequency, "--call-graph", "dwarf,16384", "-o",
+               data, "-p", pids, "--", "sleep", seconds, (char *)NULL);
+        _exit(127);
+    }
+    mem_free(pids);
+    return pid;
+}
+
+static int read_recording(const char *data, struct perf_stacks *stacks, char **ret_message)
+{
+    char *command = mem_printf("perf script -i '%s' -F comm,ip,sym --no-inline 2>/dev/null", data);
+    FILE *in = popen(command, "re");
+    int rc = in ? perf_stacks_read_script(in, stacks) : -errno;
+
+    if (in && pclose(in) != 0 && rc == 0)
+        rc = -ECHILD;
+    if (rc == 0 && stacks->n == 0)
+        rc = -ENODATA;
+    if (rc < 0)
+        *ret_message =
+            mem_printf("%s: perf script found no stacks in it (%s)", data, strerror(-rc));
+    perf_stacks_settle(stacks);
+    mem_free(command);
+    return rc;
+}
+
+/* Loads the server while perf records. */
+static int record(const struct perf_options *o, const struct perf_server *s, const char *data,
+                  struct perf_row *row, char **ret_message)
+{
+    int status = 0;
+    int rc = perf_slice(s, o->verdict_load, o->warmup_ns ? o->warmup_ns : NS_PER_S, 0, row);
+
+    if (rc < 0)
+        return rc;
+    pid_t perf = start_recording(o, s->counted, data);
+    rc = perf < 0 ? -errno : perf_slice(s, o->verdict_load, o->duration_ns + NS_PER_S / 2, 0, row);
+    if (perf > 0)
+        while (waitpid(perf, &status, 0) < 0 && errno == EINTR)
+            continue;
+    if (rc == 0 && status != 0) {
+        *ret_message = mem_printf("perf record failed (wait status %d); what it says: perf record "
+                                  "-p %d -- sleep 1",
+                                  status, (int)s->counted);
+        rc = -ECHILD;
+    }
+    return rc;
+}
+
+static int profile(const struct perf_options *o, const struct perf_server *s, char **ret_message)
+{
+    struct perf_stacks stacks = { .n = 0 };
+    struct perf_row row;
+    char *data = mem_printf("%s/perf.data", o->output);
+    char *collapsed = mem_printf("%s/c.collapsed", o->output);
+    char *graph = mem_printf("%s/c.svg", o->output);
+    int rc = record(o, s, data, &row, ret_message);
+
+    if (rc == 0)
+        rc = read_recording(data, &stacks, ret_message);
+    if (rc == 0)
+        rc = perf_stacks_write(&stacks, collapsed);
+    if (rc == 0)
+        rc = perf_flame_write(&stacks, s->url, graph);
+    if (rc == 0) {
+        printf("%s at %.0f requests/s, %llu samples; over %d %%:\n", s->url, row.value[PERF_RPS],
+               (unsigned long long)stacks.total, NOTABLE_PERCENT);
+        perf_stacks_table(&stacks, NOTABLE_PERCENT, stdout);
+        printf("stacks: %s; flame graph: %s\n", collapsed, graph);
+    }
+    perf_stacks_fini(&stacks);
+    unlink(data);
+    mem_free(data);
+    mem_free(collapsed);
+    mem_free(graph);
+    return rc;
+}
+
+int perf_profile_main(struct perf_options *o)
+{
+    struct perf_server server = { .pid = 0 };
+    char *message = why_no_perf(), *command = mem_printf("mkdir -p '%s'", o->output);
+    int rc = message ? -ENOTSUP : perf_shell("the output folder", command, NULL, &message);
+
+    if (rc == 0 && o->url && !o->pid) {
+        message = mem_strdup("--url needs --pid here: which process is to be profiled");
+        rc = -EINVAL;
+    }
+    if (rc == 0)
+        rc = perf_server_start(o, o->program, &server, &message);
+    if (rc == 0)
+        rc = profile(o, &server, &message);
+    perf_server_stop(&server);
+    if (rc < 0)
+        fprintf(stderr, "sapid: %s\n",
+                message        ? message
+                : rc == -EINTR ? "interrupted"
+                               : strerror(-rc));
+    mem_free(message);
+    mem_free(command);
+    return rc < 0 ? 1 : 0;
+}

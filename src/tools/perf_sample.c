@@ -1,0 +1,183 @@
+/*
+ * What the server and the machine did between two moments, from /proc. CPU time of the server is
+ * that of a process tree: what its living tasks ran, to the nanosecond where the kernel has
+ * schedstat, and what children that ended left to their parents, in clock ticks.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "tools/perf_int.h"
+
+enum { PROC_BYTES = 16 << 10, TREE_MAX = 8192 };
+
+/* A small file of /proc as text; false when it is gone. */
+static bool read_text(const char *path, char text[PROC_BYTES])
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    size_t n = 0;
+
+    if (fd < 0)
+        return false;
+    for (ssize_t got; n < PROC_BYTES - 1; n += (size_t)got) {
+        got = read(fd, text + n, PROC_BYTES - 1 - n);
+        if (got <= 0)
+            break;
+    }
+    text[n] = '\0';
+    close(fd);
+    return n > 0;
+}
+
+static uint64_t tick_ns(void)
+{
+    return NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK);
+}
+
+/* --- the process tree ------------------------------------------------------------------------- */
+
+struct process {
+    pid_t pid, parent;
+    uint64_t own_ticks, children_ticks;
+    bool in_tree;
+};
+
+/* Fields of proc(5) stat behind the command, which may hold spaces and parentheses. */
+static bool read_process(pid_t pid, struct process *ret)
+{
+    char path[64], text[PROC_BYTES];
+    unsigned long long user, system, gone_user, gone_system;
+    int parent;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    const char *rest = read_text(path, text) ? strrchr(text, ')') : NULL;
+    if (!rest || sscanf(rest + 1, " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu",
+                        &parent, &user, &system, &gone_user, &gone_system) != 5)
+        return false;
+    *ret = (struct process){ pid, parent, user + system, gone_user + gone_system, false };
+    return true;
+}
+
+static size_t read_processes(struct process **ret)
+{
+    struct process *all = mem_alloc(TREE_MAX * sizeof(*all));
+    DIR *dir = opendir("/proc");
+    size_t n = 0;
+
+    for (struct dirent *e; dir && n < TREE_MAX && (e = readdir(dir));)
+        if (e->d_name[0] >= '1' && e->d_name[0] <= '9')
+            n += read_process((pid_t)strtol(e->d_name, NULL, 10), &all[n]);
+    if (dir)
+        closedir(dir);
+    *ret = all;
+    return n;
+}
+
+/* Parents have been started before their children, but pids wrap around: until nothing changes. */
+static void mark_tree(struct process *all, size_t n, pid_t root)
+{
+    bool changed = true;
+
+    while (changed) {
+        changed = false;
+        for (size_t i = 0; i < n; i++) {
+            if (all[i].in_tree)
+                continue;
+            bool in = all[i].pid == root;
+            for (size_t k = 0; k < n && !in; k++)
+                in = all[k].in_tree && all[k].pid == all[i].parent;
+            all[i].in_tree = in;
+            changed |= in;
+        }
+    }
+}
+
+/* --- one process ------------------------------------------------------------------------------ */
+
+static uint64_t number_after(const char *text, const char *name)
+{
+    const char *at = strstr(text, name);
+    return at ? strtoull(at + strlen(name), NULL, 10) : 0;
+}
+
+/* Adds up CPU time and context switches of the tasks. False: the kernel has no schedstat. */
+static bool add_tasks(pid_t pid, struct perf_sample *s)
+{
+    char path[300], text[PROC_BYTES];
+    bool exact = false;
+
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    DIR *dir = opendir(path);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        if (e->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof(path), "/proc/%d/task/%s/schedstat", (int)pid, e->d_name);
+        if (read_text(path, text)) {
+            s->server_cpu_ns += strtoull(text, NULL, 10);
+            exact = true;
+        }
+        snprintf(path, sizeof(path), "/proc/%d/task/%s/status", (int)pid, e->d_name);
+        if (read_text(path, text))
+            s->server_switches += number_after(text, "\nvoluntary_ctxt_switches:") +
+                                  number_after(text, "\nnonvoluntary_ctxt_switches:");
+    }
+    if (dir)
+        closedir(dir);
+    return exact;
+}
+
+static void add_process(const struct process *p, struct perf_sample *s)
+{
+    char path[64], text[PROC_BYTES];
+
+    if (!add_tasks(p->pid, s))
+        s->server_cpu_ns += p->own_ticks * tick_ns();
+    s->server_cpu_ns += p->children_ticks * tick_ns();
+    snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)p->pid);
+    if (read_text(path, text))
+        s->server_pss_bytes += number_after(text, "\nPss:") << 10;
+}
+
+/* --- the machine ------------------------------------------------------------------------------ */
+
+static void read_machine(struct perf_sample *s)
+{
+    char text[PROC_BYTES];
+    unsigned long long user, nice, system, idle, iowait, irq, softirq, steal;
+    unsigned cpu;
+
+    if (!read_text("/proc/stat", text))
+        return;
+    for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+        if (sscanf(line, "cpu%u %llu %llu %llu %llu %llu %llu %llu %llu", &cpu, &user, &nice,
+                   &system, &idle, &iowait, &irq, &softirq, &steal) != 9 ||
+            cpu >= PERF_CPUS_MAX)
+            continue;
+        s->busy_ns[cpu] = (user + nice + system + irq + softirq + steal) * tick_ns();
+        s->iowait_ns += iowait * tick_ns();
+        if (cpu >= s->cpus)
+            s->cpus = cpu + 1;
+    }
+}
+
+void perf_sample_take(pid_t server, struct perf_sample *ret)
+{
+    struct process *all;
+
+    memset(ret, 0, sizeof(*ret));
+    if (server > 0) {
+        size_t n = read_processes(&all);
+        mark_tree(all, n, server);
+        for (size_t i = 0; i < n; i++)
+            if (all[i].in_tree)
+                add_process(&all[i], ret);
+        mem_free(all);
+    }
+    read_machine(ret);
+    ret->client_cpu_ns = clock_cpu_ns();
+    ret->at_ns = clock_monotonic_ns();
+}

@@ -1,0 +1,152 @@
+"""`sapid perf`: what it starts, measures, keeps and says. Short loads: figures are not judged here."""
+import json
+import os
+import re
+import subprocess
+
+import pytest
+
+from lib.sapid import binary
+
+pytestmark = pytest.mark.sapid_only
+
+SHORT = ["--loads", "light", "--rounds", "2", "--duration", "150ms", "--warmup", "50ms"]
+BLOCKS = ["--blocks", "5", "--slice", "100ms", "--verdict-load", "light"]
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "root"
+    folder.mkdir()
+    (folder / "index.php").write_text("<?php echo 'hello, ', $_GET['n'] ?? '';")
+    (folder / "broken.php").write_text("<?php http_response_code(500); echo 'no';")
+    (folder / "changing.php").write_text("<?php echo random_int(0, PHP_INT_MAX);")
+    for path in [tmp_path, folder]:
+        path.chmod(0o755)
+    return folder
+
+
+def perf(*args, root, status=0, cwd=None):
+    done = subprocess.run([binary(), "perf", *args, "--root", str(root)], capture_output=True, text=True,
+                          timeout=120, cwd=cwd)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+def wrapper(path, *arguments):
+    """A program that is sapid with further arguments of serve."""
+    path.write_text(f'#!/bin/sh\nexec {binary()} "$@" {" ".join(arguments)}\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_run_reports_rates_latency_cpu_and_memory(root):
+    done = perf("run", *SHORT, "--format", "json", root=root)
+    light = json.loads(done.stdout)["loads"]["light"]
+    assert light["errors"] == 0
+    for name in ["requests_per_sec", "p50", "p99", "cpu_us_per_request", "server_pss",
+                 "context_switches_per_request"]:
+        assert len(light[name]) == 2 and all(value > 0 for value in light[name]), name
+    assert "200, 7 bytes" in done.stderr
+    text = perf("run", *SHORT, root=root).stdout
+    assert re.search(r"light: 1 threads, 10 connections; median of 2 rounds", text)
+    assert re.search(r"cores, busy +[0-9.]+%", text)
+
+
+def test_a_page_that_is_not_200_is_not_measured(root):
+    done = perf("run", *SHORT, "--path", "/broken.php", root=root, status=1)
+    assert "answers 500; expected 200" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_page_that_changes_is_measured_by_its_status(root):
+    assert "different each time" in perf("run", *SHORT, "--path", "/changing.php", root=root).stderr
+
+
+def test_a_server_that_cannot_start_shows_its_log(root, tmp_path):
+    done = perf("run", *SHORT, "--serve-arg=--listen=nonsense", root=root, status=1)
+    assert "its log ends" in done.stderr and "nonsense" in done.stderr
+
+
+def test_a_busy_port_is_named(root):
+    import socket
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = perf("run", *SHORT, "--listen", address, root=root, status=1)
+    assert address in done.stderr and "in use" in done.stderr.lower()
+
+
+def test_a_build_that_fails_ends_the_run(root):
+    done = perf("run", *SHORT, "--build", "echo compiling; exit 7", root=root, status=1)
+    assert "the build failed" in done.stderr and "status 7" in done.stderr
+
+
+def test_track_keeps_history_and_baseline_and_compares(root, tmp_path):
+    history = tmp_path / "history"
+    options = [*SHORT, *BLOCKS, "--history", str(history), "--format", "kv"]
+    first = perf("track", *options, root=root)
+    assert "no baseline yet" in first.stderr
+    assert "verdict=" not in first.stdout
+    assert (history / "baseline" / "sapid").exists()
+    second = perf("track", *options, "--baseline", binary(), root=root)
+    assert re.search(r"^verdict=(noise|accept)$", second.stdout, re.M) or "regress" in second.stdout
+    assert re.search(r"^light\.requests_per_sec=[0-9.]+ \([+-][0-9.]+%\)$", second.stdout, re.M)
+    entries = sorted(history.glob("*.perf"))
+    assert len(entries) == 2
+    kept = dict(line.split("=", 1) for line in entries[-1].read_text().splitlines())
+    for name in ["time", "commit", "machine", "cpus", "kernel", "light.requests_per_sec",
+                 "light.cpu_us_per_request", "verdict", "verdict.cpu_us_per_request"]:
+        assert name in kept, name
+    assert "<svg" in (history / "history.html").read_text()
+
+
+def test_the_kept_baseline_runs(root, tmp_path):
+    options = [*SHORT, *BLOCKS, "--history", str(tmp_path / "history")]
+    perf("track", *options, root=root)
+    done = subprocess.run([binary(), "perf", "track", *options, "--root", str(root)], capture_output=True,
+                          text=True, timeout=120)
+    assert done.returncode in (0, 3), done.stderr
+    assert "B against A: 5 blocks" in done.stdout
+
+
+def test_twice_the_work_is_a_regress_and_half_is_accepted(root, tmp_path):
+    burn = root / "burn.php"
+    burn.write_text("<?php for ($i = 0; $i < 20000; $i++) { $x = $i * 3; }")
+    slow = wrapper(tmp_path / "slow", "-d", f"auto_prepend_file={burn}")
+    worse = perf("compare", binary(), str(slow), *BLOCKS, "--format", "json", root=root, status=3)
+    assert json.loads(worse.stdout)["verdict"] == "regress"
+    better = perf("compare", str(slow), binary(), *BLOCKS, "--format", "json", root=root)
+    verdict = json.loads(better.stdout)
+    assert verdict["verdict"] == "accept"
+    assert verdict["cpu_us_per_request"]["ratio"] < 0.8
+
+
+def test_wrong_answers_are_no_ground_for_a_verdict(root, tmp_path):
+    wrong = wrapper(tmp_path / "wrong", "-d", f"auto_append_file={root}/changing.php")
+    (root / "changing.php").write_text("<?php if (random_int(0, 20) === 0) http_response_code(503);")
+    done = perf("compare", binary(), str(wrong), *BLOCKS, root=root, status=1)
+    assert "a verdict on speed would mean nothing" in done.stderr
+
+
+def test_neither_program_nor_commit(root):
+    done = perf("compare", binary(), "no-such-thing", *BLOCKS, root=root, status=1)
+    assert "checking out the commit failed" in done.stderr
+
+
+def test_profile_writes_stacks_and_a_flame_graph(root, tmp_path):
+    done = perf("profile", "--duration", "700ms", "--warmup", "100ms", "--output", str(tmp_path / "out"), root=root)
+    stacks = (tmp_path / "out" / "c.collapsed").read_text()
+    assert re.search(r"^sapid-worker;.*;php_execute_script;.* \d+$", stacks, re.M)
+    assert re.search(r"gateway_main.* \d+$", stacks, re.M)
+    assert (tmp_path / "out" / "c.svg").read_text().startswith("<svg")
+    assert re.search(r"^ +[0-9.]+% +[0-9.]+%  \S*worker_run", done.stdout, re.M)
+
+
+def test_profile_without_linux_perf_says_what_to_install(root, tmp_path):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "sh").symlink_to("/bin/sh")
+    done = subprocess.run([binary(), "perf", "profile", "--root", str(root), "--output", str(tmp_path)],
+                          capture_output=True, text=True, timeout=60, env={**os.environ, "PATH": str(folder)})
+    assert done.returncode == 1
+    assert "apt-get install linux-perf" in done.stderr

@@ -1,0 +1,240 @@
+/* sapid perf without a server: the verdicts, stacks as Linux perf prints them, flame graphs. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "test.h"
+#include "tools/perf_int.h"
+
+/* --- change or noise -------------------------------------------------------------------------- */
+
+static uint64_t state = 1;
+
+static double uniform(void)
+{
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return (double)((state * UINT64_C(2685821657736338717)) >> 11) / 9007199254740992.0;
+}
+
+/* Blocks with that effect, noise of +-15 % each and one block in ten far out, as machines do it. */
+static enum perf_verdict judge(double effect, int better)
+{
+    double ratios[12];
+    struct perf_ratio r;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(ratios); i++) {
+        ratios[i] = effect * (1 + 0.3 * (uniform() - 0.5));
+        if (uniform() < 0.1)
+            ratios[i] *= uniform() < 0.5 ? 3 : 1 / 3.0;
+    }
+    perf_judge(ratios, ARRAY_LENGTH(ratios), better, &r);
+    return r.verdict;
+}
+
+static int count_of(enum perf_verdict wanted, double effect, int better)
+{
+    int n = 0;
+
+    for (int i = 0; i < 100; i++)
+        n += judge(effect, better) == wanted;
+    return n;
+}
+
+TEST(equal_builds_are_noise_and_changed_ones_are_not)
+{
+    EXPECT(count_of(PERF_NOISE, 1, -1) >= 97);
+    EXPECT(count_of(PERF_REGRESS, 1.25, -1) >= 90);
+    EXPECT(count_of(PERF_ACCEPT, 1.25, 1) >= 90);
+    EXPECT(count_of(PERF_ACCEPT, 0.8, -1) >= 90);
+    EXPECT(count_of(PERF_REGRESS, 0.8, 1) >= 90);
+}
+
+TEST(a_change_that_is_certain_but_not_notable_is_noise)
+{
+    const double ratios[] = { 1.01, 1.01, 1.01, 1.01, 1.01, 1.01 };
+    struct perf_ratio r;
+
+    perf_judge(ratios, ARRAY_LENGTH(ratios), -1, &r);
+    EXPECT_INT(r.verdict, PERF_NOISE);
+    EXPECT(r.low > 1.009 && r.high < 1.011);
+}
+
+TEST(figures_that_are_missing_prove_nothing)
+{
+    const double ratios[] = { NAN, INFINITY, 0, -1, 2, 2 };
+    struct perf_ratio r;
+
+    perf_judge(ratios, ARRAY_LENGTH(ratios), 1, &r);
+    EXPECT_INT(r.verdict, PERF_NOISE);
+    EXPECT(isinf(r.high));
+    perf_judge(ratios, 0, 1, &r);
+    EXPECT_INT(r.verdict, PERF_NOISE);
+}
+
+TEST(the_same_figures_give_the_same_interval)
+{
+    const double ratios[] = { 1.1, 1.3, 0.9, 1.2, 1.15, 1.05, 1.4 };
+    struct perf_ratio first, second;
+
+    perf_judge(ratios, ARRAY_LENGTH(ratios), 1, &first);
+    perf_judge(ratios, ARRAY_LENGTH(ratios), 1, &second);
+    EXPECT(first.low == second.low && first.high == second.high && first.low < first.ratio);
+    EXPECT(fabs(first.ratio - 1.15) < 0.02);
+}
+
+TEST(median_of_even_and_odd_numbers)
+{
+    double odd[] = { 3, 1, 2 }, even[] = { 4, 1, 3, 2 };
+
+    EXPECT(perf_median(odd, 3) == 2);
+    EXPECT(perf_median(even, 4) == 2.5);
+    EXPECT(perf_median(even, 0) == 0);
+}
+
+/* --- stacks ----------------------------------------------------------------------------------- */
+
+static void read_script(const char *text, struct perf_stacks *ret)
+{
+    FILE *in = fmemopen((char *)(uintptr_t)text, strlen(text), "r");
+
+    EXPECT(in);
+    *ret = (struct perf_stacks){ .n = 0 };
+    EXPECT_INT(perf_stacks_read_script(in, ret), 0);
+    fclose(in);
+    perf_stacks_settle(ret);
+}
+
+TEST(stacks_of_perf_script_are_collapsed_root_first)
+{
+    struct perf_stacks s;
+
+    read_script("sapid-worker \n"
+                "\t ffffffff81565d54 do_sys+0x1f ([kernel.kallsyms])\n"
+                "\t           f8011 open64\n"
+                "\t            a7e0 std::vector<int;2>::operator+\n"
+                "\n"
+                "sapid-worker \n"
+                "\t           f8011 open64\n"
+                "\t            a7e0 std::vector<int;2>::operator+\n"
+                "\n\n"
+                "sapid: gateway\n"
+                "\tffffffffffffffff \n"
+                "sapid-worker\n"
+                "\t f8011 open64+0x10\n"
+                "\t a7e0 std::vector<int;2>::operator+\n",
+                &s);
+    EXPECT_INT(s.n, 3);
+    EXPECT_INT(s.total, 4);
+    EXPECT_TEXT(str_from(s.v[0].frames), "sapid-worker;std::vector<int:2>::operator+;open64");
+    EXPECT_INT(s.v[0].count, 2);
+    EXPECT_TEXT(str_from(s.v[1].frames),
+                "sapid-worker;std::vector<int:2>::operator+;open64;do_sys");
+    EXPECT_TEXT(str_from(s.v[2].frames), "sapid: gateway;[unknown]");
+    perf_stacks_fini(&s);
+}
+
+TEST(a_stack_deeper_than_we_keep_is_cut_and_not_lost)
+{
+    struct perf_stacks s;
+    char *text = mem_alloc(1 << 20), *at = text;
+
+    at += sprintf(at, "worker\n");
+    for (int i = 0; i < 2000; i++)
+        at += sprintf(at, "\t %x recursive_function_with_a_long_name_%d\n", i, i);
+    read_script(text, &s);
+    EXPECT_INT(s.n, 1);
+    EXPECT_INT(s.total, 1);
+    perf_stacks_fini(&s);
+    mem_free(text);
+}
+
+static char *table_of(const struct perf_stacks *s, double percent)
+{
+    char *text;
+    size_t n;
+    FILE *out = open_memstream(&text, &n);
+
+    EXPECT(out);
+    perf_stacks_table(s, percent, out);
+    fclose(out);
+    return text;
+}
+
+TEST(recursion_counts_once_in_the_table)
+{
+    struct perf_stacks s = { .n = 0 };
+
+    perf_stacks_add(&s, "main;f;f;f;g", 3);
+    perf_stacks_add(&s, "main;f", 1);
+    perf_stacks_add(&s, "main;rare", 1);
+    perf_stacks_settle(&s);
+    char *text = table_of(&s, 25);
+    EXPECT(strstr(text, "  100.0%    0.0%  main\n"));
+    EXPECT(strstr(text, "   80.0%   20.0%  f\n"));
+    EXPECT(strstr(text, "   60.0%   60.0%  g\n"));
+    EXPECT(!strstr(text, "rare"));
+    free(text);
+    perf_stacks_fini(&s);
+}
+
+TEST(flame_graph_nests_boxes_and_escapes_names)
+{
+    struct perf_stacks s = { .n = 0 };
+    char path[] = "/tmp/sapid-test-flame-XXXXXX", text[8192];
+    int fd = mkstemp(path);
+
+    perf_stacks_add(&s, "main;a<b>", 3);
+    perf_stacks_add(&s, "main;a<b>;c", 1);
+    perf_stacks_settle(&s);
+    EXPECT_INT(perf_flame_write(&s, "t & t", path), 0);
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    unlink(path);
+    EXPECT(n > 0);
+    text[n] = '\0';
+    EXPECT(strstr(text, "t &amp; t: 4 samples"));
+    EXPECT(strstr(text, "<title>main: 4 samples, 100.00 %</title>"));
+    EXPECT(strstr(text, "<title>a&lt;b&gt;: 4 samples, 100.00 %</title>"));
+    EXPECT(strstr(text, "<title>c: 1 samples, 25.00 %</title>"));
+    EXPECT(!strstr(text, "a<b>"));
+    perf_stacks_fini(&s);
+}
+
+/* --- what is asked for ------------------------------------------------------------------------ */
+
+static void expect_refused(char **argv, const char *why)
+{
+    struct perf_options o;
+    char *message;
+    int argc = 0;
+
+    while (argv[argc])
+        argc++;
+    EXPECT_INT(perf_options_parse(argc, argv, &o, &message), -EINVAL);
+    EXPECT_STR(str_from(message), str_from(why));
+    mem_free(message);
+    perf_options_fini(&o);
+}
+
+TEST(wrong_usage_is_refused_with_what_was_expected)
+{
+    expect_refused((char *[]){ NULL }, "perf: expected run, track, compare or profile");
+    expect_refused((char *[]){ "walk", NULL },
+                   "perf: expected run, track, compare or profile, found walk");
+    expect_refused((char *[]){ "run", "--rounds", "0", NULL },
+                   "--rounds: expected a whole number from 1 to 1000, found \"0\"");
+    expect_refused((char *[]){ "run", "--loads=light,tiny", NULL },
+                   "--loads: expected some of light,medium,heavy,extreme, found \"light,tiny\"");
+    expect_refused((char *[]){ "run", "--duration", NULL },
+                   "--duration needs a value: a time above 0 such as 3s");
+    expect_refused((char *[]){ "compare", "a", NULL },
+                   "compare needs two programs or commits: sapid perf compare A B");
+    expect_refused((char *[]){ "track", "--url=http://127.0.0.1/", NULL },
+                   "--url names a server that runs already; track and compare start their own");
+    expect_refused((char *[]){ "run", "x", NULL },
+                   "unexpected argument x; `sapid perf --help` lists what is understood");
+}
