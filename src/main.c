@@ -27,7 +27,7 @@ static int help_main(int argc, char **argv)
          "  sapid doctor         find libphp, php.ini files, limits; say what is wrong and how to "
          "mend it\n"
          "  sapid bench URL      load a server and measure how it answers\n"
-         "  sapid perf           run, track, compare, profile: measure, and tell change from noise\n"
+         "  sapid perf COMMAND   run, track, compare or profile: tell change from noise\n"
          "  sapid --version      print the version\n"
          "\n"
          "Without a file, `serve` finds the document root by itself: public/, web/ or the folder "

@@ -48,22 +48,38 @@ static int run_block(struct duel *d, uint32_t block, char **ret_message)
 }
 
 /* One ratio of B to A for each block: sums of its two slices each. */
-static void judge(const struct duel *d, struct perf_comparison *ret)
+static void judge_metric(const struct duel *d, size_t m, struct perf_ratio *ret)
 {
     double *ratios = mem_alloc((d->done + 1) * sizeof(*ratios));
 
+    for (uint32_t b = 0; b < d->done; b++) {
+        const struct perf_row *x = &d->rows[0][2 * (size_t)b], *y = &d->rows[1][2 * (size_t)b];
+        ratios[b] = (y[0].value[m] + y[1].value[m]) / (x[0].value[m] + x[1].value[m]);
+    }
+    perf_judge(ratios, d->done, perf_metrics[m].better, ret);
+    mem_free(ratios);
+}
+
+static void judge(const struct duel *d, struct perf_comparison *ret)
+{
+    ret->blocks = d->done;
     for (size_t m = 0; m < PERF_METRICS; m++) {
-        for (uint32_t b = 0; b < d->done; b++) {
-            const struct perf_row *x = &d->rows[0][2 * (size_t)b], *y = &d->rows[1][2 * (size_t)b];
-            ratios[b] = (y[0].value[m] + y[1].value[m]) / (x[0].value[m] + x[1].value[m]);
-        }
-        perf_judge(ratios, d->done, perf_metrics[m].better, &ret->of[m]);
+        judge_metric(d, m, &ret->of[m]);
         if (perf_metrics[m].decides && ret->of[m].verdict > ret->verdict)
             ret->verdict = ret->of[m].verdict;
     }
-    mem_free(ratios);
     perf_median_row(d->rows[0], 2 * (size_t)d->done, &ret->a);
     perf_median_row(d->rows[1], 2 * (size_t)d->done, &ret->b);
+}
+
+/* Whether more blocks are needed. That looks at how sure the figures are, never at what they say:
+ * to stop when the verdict pleases would find changes that are not there. */
+static bool is_vague(const struct duel *d)
+{
+    struct perf_ratio cpu;
+
+    judge_metric(d, PERF_CPU, &cpu);
+    return !isfinite(cpu.high) || cpu.high > cpu.low * (1 + PERF_SHARP_PERCENT / 100.0);
 }
 
 int perf_compare_programs(const struct perf_options *o, const char *a, const char *b,
@@ -75,11 +91,12 @@ int perf_compare_programs(const struct perf_options *o, const char *a, const cha
     memset(ret, 0, sizeof(*ret));
     *ret_message = NULL;
     for (int i = 0; i < 2; i++)
-        d.rows[i] = mem_zalloc(2 * (size_t)o->blocks * sizeof(*d.rows[i]));
-    for (; d.done < o->blocks && rc == 0; d.done += rc == 0) {
-        fprintf(stderr, "block %u of %u: %s, A B B A\n", d.done + 1, o->blocks,
+        d.rows[i] = mem_zalloc(2 * (size_t)o->max_blocks * sizeof(*d.rows[i]));
+    while (rc == 0 && d.done < o->max_blocks && (d.done < o->blocks || is_vague(&d))) {
+        fprintf(stderr, "block %u of %u to %u: %s, A B B A\n", d.done + 1, o->blocks, o->max_blocks,
                 o->verdict_load->name);
         rc = run_block(&d, d.done, ret_message);
+        d.done += rc == 0;
     }
     if (rc == 0)
         judge(&d, ret);
@@ -122,7 +139,7 @@ void perf_comparison_print(const struct perf_options *o, const struct perf_compa
         fprintf(out,
                 "\nB against A: %u blocks of A B B A, %.3g s each, %s (%u threads, %u "
                 "connections)\n  %-30s %12s %12s\n",
-                o->blocks, (double)o->slice_ns / (double)NS_PER_S, o->verdict_load->name,
+                c->blocks, (double)o->slice_ns / (double)NS_PER_S, o->verdict_load->name,
                 o->verdict_load->threads, o->verdict_load->connections, "", "A", "B");
     for (size_t m = 0; m < PERF_METRICS; m++) {
         if (!isfinite(c->a.value[m]) || !isfinite(c->b.value[m]) || !isfinite(c->of[m].high))

@@ -150,7 +150,7 @@ static void write_figures(const struct perf_figures *f, FILE *out)
 static void write_verdict(const struct perf_options *o, const struct perf_comparison *c, FILE *out)
 {
     fprintf(out, "verdict=%s\nverdict.load=%s\nverdict.blocks=%u\n", perf_verdict_name(c->verdict),
-            o->verdict_load->name, o->blocks);
+            o->verdict_load->name, c->blocks);
     for (size_t m = 0; m < PERF_METRICS; m++)
         if (perf_metrics[m].decides && isfinite(c->of[m].high))
             fprintf(out, "verdict.%s=%.4f (%.4f .. %.4f)\n", perf_metrics[m].name, c->of[m].ratio,

@@ -41,7 +41,7 @@ struct perf_options {
     pid_t pid; /* its first process, to count its CPU time; 0: unknown */
     bool loads[PERF_LOADS];
     const struct perf_load *verdict_load;
-    uint32_t rounds, blocks;
+    uint32_t rounds, blocks, max_blocks;
     uint64_t duration_ns, warmup_ns, slice_ns;
     char *history;  /* folder */
     char *baseline; /* program or commit; NULL: the one kept in `history` */
@@ -153,13 +153,18 @@ struct perf_ratio {
     double ratio, low, high; /* of B to A: centre of the blocks, and its interval */
     enum perf_verdict verdict;
 };
-enum { PERF_CONFIDENCE_PERCENT = 99, PERF_NOTABLE_PERCENT = 3 };
+enum {
+    PERF_CONFIDENCE_PERCENT = 99,
+    PERF_NOTABLE_PERCENT = 3,
+    PERF_SHARP_PERCENT = 8, /* an interval of CPU time no wider than that needs no more blocks */
+};
 double perf_median(double *values, size_t n); /* sorts them */
 /* `ratios`: one of B to A for each block. `better` as in perf_metric. */
 void perf_judge(const double *ratios, size_t n, int better, struct perf_ratio *ret);
 
 struct perf_comparison {
     struct perf_ratio of[PERF_METRICS];
+    uint32_t blocks;
     struct perf_row a, b; /* medians */
     enum perf_verdict verdict;
 };

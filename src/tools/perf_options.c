@@ -40,6 +40,7 @@ const char perf_help[] =
     "  --baseline NAME   program or commit; else the one kept in the history\n"
     "  --set-baseline    keep this program as the baseline from now on\n"
     "  --blocks N        both servers started afresh, then loads A B B A (12)\n"
+    "  --max-blocks N    as long as the figures are vague (48)\n"
     "  --slice TIME      length of each of those (500ms)\n"
     "  --verdict-load NAME  which load profile (medium)\n"
     "  --history DIR     former runs and the baseline (perf/history)\n"
@@ -68,6 +69,7 @@ enum option {
     BASELINE,
     SET_BASELINE,
     BLOCKS,
+    MAX_BLOCKS,
     SLICE,
     VERDICT_LOAD,
     HISTORY,
@@ -96,6 +98,7 @@ static const struct {
     [BASELINE] = { "--baseline", "a program or a commit" },
     [SET_BASELINE] = { "--set-baseline", NULL },
     [BLOCKS] = { "--blocks", "a whole number from 5 to 1000 (fewer prove nothing)" },
+    [MAX_BLOCKS] = { "--max-blocks", "a whole number from 5 to 1000" },
     [SLICE] = { "--slice", "a time above 0 such as 500ms" },
     [VERDICT_LOAD] = { "--verdict-load", "light, medium, heavy or extreme" },
     [HISTORY] = { "--history", "a folder" },
@@ -204,6 +207,7 @@ static bool set_option(struct perf_options *o, enum option option, const char *v
     case BASELINE: return replace(&o->baseline, value);
     case SET_BASELINE: o->set_baseline = true; return true;
     case BLOCKS: return set_number(value, BLOCKS_MIN, BLOCKS_MAX, &o->blocks);
+    case MAX_BLOCKS: return set_number(value, BLOCKS_MIN, BLOCKS_MAX, &o->max_blocks);
     case SLICE: return bench_parse_time(value, &o->slice_ns) && o->slice_ns > 0;
     case VERDICT_LOAD: o->verdict_load = find_load(str_from(value)); return o->verdict_load != NULL;
     case HISTORY: return replace(&o->history, value);
@@ -299,6 +303,7 @@ int perf_options_parse(int argc, char **argv, struct perf_options *o, char **ret
                                 .verdict_load = &perf_loads[1],
                                 .rounds = 3,
                                 .blocks = 12,
+                                .max_blocks = 48,
                                 .duration_ns = 3 * NS_PER_S,
                                 .warmup_ns = NS_PER_S,
                                 .slice_ns = 500 * NS_PER_MS,
@@ -312,6 +317,8 @@ int perf_options_parse(int argc, char **argv, struct perf_options *o, char **ret
     int rc = set_command(argc > 0 ? argv[0] : NULL, o, ret_message);
     for (int i = 1; i < argc && rc == 0; i++)
         rc = take_argument(argc, argv, &i, o, ret_message);
+    if (o->max_blocks < o->blocks)
+        o->max_blocks = o->blocks;
     return rc < 0 ? rc : check_together(o, ret_message);
 }
 

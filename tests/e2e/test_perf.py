@@ -11,7 +11,7 @@ from lib.sapid import binary
 pytestmark = pytest.mark.sapid_only
 
 SHORT = ["--loads", "light", "--rounds", "2", "--duration", "150ms", "--warmup", "50ms"]
-BLOCKS = ["--blocks", "5", "--slice", "100ms", "--verdict-load", "light"]
+BLOCKS = ["--blocks", "5", "--max-blocks", "5", "--slice", "100ms", "--verdict-load", "light"]
 
 
 @pytest.fixture
