@@ -42,7 +42,8 @@ class SymfonyApp:
         shutil.copytree(SOURCE, root)
         if runtime:
             (root / "public/runtime.php").rename(root / "public/index.php")
-        shutil.copytree(composer.vendor("symfony", packages(runtime)), root / "vendor", copy_function=composer.link_or_copy, symlinks=True)
+        shutil.copytree(composer.vendor("symfony", packages(runtime)), root / "vendor",
+                        copy_function=composer.link_or_copy, symlinks=True)
         for name in ("var/cache", "var/log", "var/sessions", "var/uploads"):
             (root / name).mkdir(parents=True)
         db.create(database)

@@ -2,6 +2,7 @@
 
 namespace App\Controller;
 
+use App\Kernel;
 use Symfony\Bundle\FrameworkBundle\Controller\AbstractController;
 use Symfony\Component\HttpFoundation\Cookie;
 use Symfony\Component\HttpFoundation\JsonResponse;
@@ -26,10 +27,11 @@ class WebController extends AbstractController
     #[Route('/life', methods: 'GET')]
     public function life(): Response
     {
-        static $kernel, $requests = 0;
+        static $kernel;
         $kernel ??= bin2hex(random_bytes(4));
 
-        return new JsonResponse(['pid' => getmypid(), 'kernel' => $kernel, 'requests' => ++$requests, 'mode' => $_SERVER['APP_RUNTIME_MODE'] ?? '']);
+        return new JsonResponse(['pid' => getmypid(), 'kernel' => $kernel, 'requests' => Kernel::$requests, 'mode' => $_SERVER['APP_RUNTIME_MODE'] ?? '',
+            'memory' => memory_get_usage()]);
     }
 
     #[Route('/boom', methods: 'GET')]

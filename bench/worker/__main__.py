@@ -1,0 +1,123 @@
+"""Worker mode against classic mode: requests/s, and the CPU time of each role for one request.
+
+    /usr/bin/python3 bench/worker [--seconds 5] [--rounds 3] [--connections 64] [--only NAME]
+
+hello (a script of one line) and the pages of the Symfony application of tests/apps/symfony (Doctrine, Twig, forms,
+sessions; MariaDB of our own). Both modes of one page run one after the other, `rounds` times, and the round with the
+least CPU time counts. CPU time is that of /proc/PID/task/*/schedstat, so it means something beside other work, too;
+requests/s only on a quiet machine.
+"""
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from lib import account, roles, sapid  # noqa: E402
+from lib.mariadb import MariaDB  # noqa: E402
+from lib.process import descendants  # noqa: E402
+from lib.sapid import Sapid  # noqa: E402
+from lib.site import Site  # noqa: E402
+from lib.symfony import SymfonyApp  # noqa: E402
+from lib.workdir import new_workdir, remove_workdir  # noqa: E402
+
+PAGES = {"hello": "/hello.php", "row": "/api/products/9", "show": "/product/9", "list": "/", "form": "/product/new",
+         "session": "/counter", "echo": "/echo/a", "cached": "/cached", "plain": "/teapot"}
+HELLO = "<?php echo 'Hello, world';"
+HELLO_LOOP = "<?php while (frankenphp_handle_request(static function () { echo 'Hello, world'; }));"
+
+
+def cpu_ns(pids) -> int:
+    total = 0
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                total += int(task.read_text().split()[0])
+            except OSError:
+                pass   # it ended
+    return total
+
+
+def wrk(port: int, path: str, connections: int, seconds: float) -> int:
+    """Requests that were answered well."""
+    out = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}{path}"],
+                         capture_output=True, text=True, check=True).stdout
+    assert path == PAGES["plain"] or "Non-2xx" not in out, out
+    return int(next(line for line in out.splitlines() if " requests in " in line).split()[0])
+
+
+def measure(server, path, seconds, connections, database) -> dict:
+    gateway, php = [roles.gateway(server)], [*roles.workers(server)]
+    mariadb = [database.process.popen.pid] if database else []
+    wrk(server.port, path, connections, 1)   # warm
+    before = [cpu_ns(pids) for pids in (gateway, php, mariadb)]
+    n = wrk(server.port, path, connections, seconds)
+    after = [cpu_ns(pids) for pids in (gateway, php, mariadb)]
+    g, p, m = ((b - a) / 1000 / max(n, 1) for a, b in zip(before, after))
+    return {"rps": n / seconds, "gateway": g, "php": p, "database": m}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seconds", type=int, default=5)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--connections", type=int, default=64)
+    options.add_argument("--loops", type=int, default=2)
+    options.add_argument("--only", choices=PAGES)
+    options.add_argument("--hold", action="store_true", help="start the servers, say where, and wait")
+    o = options.parse_args()
+    folder, servers, db = new_workdir(), [], None
+    try:
+        hello = folder / "hello"
+        hello.mkdir()
+        (hello / "hello.php").write_text(HELLO)
+        (hello / "loop.php").write_text(HELLO_LOOP)
+        account.give(hello)
+        (folder / "mariadb").mkdir()
+        db = MariaDB(folder / "mariadb")
+        app = SymfonyApp(folder / "app", db, [str(sapid.binary()), "php"], "bench", runtime=True)
+        app.fill(db, 120, "bench")
+        ini = {"opcache.validate_timestamps": "0"}
+
+        def serve(name, root, **kw):
+            (folder / name).mkdir()
+            servers.append(Sapid(Site(root=root, log={"access": "off"}, ini=ini, **kw), folder / name))
+            return servers[-1]
+        sites = {
+            "hello": (serve("hc", hello, workers=4), serve("hw", hello, workers=1,
+                      worker={"script": str(hello / "loop.php"), "num": o.loops})),
+            "app": (serve("ac", app.root / "public", workers=4, env=app.env),
+                    serve("aw", app.root / "public", workers=1,
+                          env={**app.env, "APP_RUNTIME": "Sapid\\Runtime\\SymfonyRuntime", "FRANKENPHP_LOOP_MAX": "0"},
+                          worker={"script": str(app.root / "public/index.php"), "num": o.loops}))}
+        if o.hold:
+            for s in servers:
+                print(s.folder.name, f"http://127.0.0.1:{s.port}/", "gateway", roles.gateway(s), "workers", roles.workers(s))
+            sys.stdin.read()
+            return
+        print("| page | classic req/s | worker req/s | times | classic PHP us | worker PHP us | times | gateway us, classic | worker |")
+        print("|---|---|---|---|---|---|---|---|---|")
+        for name, path in PAGES.items():
+            if o.only and name != o.only:
+                continue
+            best = []
+            classic, loop = sites["hello" if name == "hello" else "app"]
+            for server, target in ((classic, path), (loop, "/" if name == "hello" else path)):
+                rounds = [measure(server, target, o.seconds, o.connections, db) for _ in range(o.rounds)]
+                best.append(min(rounds, key=lambda r: r["php"]))
+            c, w = best
+            print(f"| {name} | {c['rps']:.0f} | {w['rps']:.0f} | {w['rps'] / c['rps']:.2f} | {c['php']:.1f} | {w['php']:.1f} | "
+                  f"{c['php'] / w['php']:.2f} | {c['gateway']:.1f} | {w['gateway']:.1f} |", flush=True)
+    finally:
+        for s in servers:
+            s.kill()
+        if db:
+            db.stop()
+        for pid in descendants(__import__("os").getpid()):
+            print("left:", pid, file=sys.stderr)
+        remove_workdir(folder)
+
+
+if __name__ == "__main__":
+    main()
