@@ -72,20 +72,13 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 } commands[] = {
-    { "serve", serve_main },
-    { "check", check_command },
-    { "php", php_cli_main },
-    { "doctor", doctor_command },
-    { "bench", bench_main },
-    { "perf", perf_main },
-    { "help", help_main },
-    { "--help", help_main },
-    { "-h", help_main },
-    { "--version", version_main },
-    { "-V", version_main },
-    { "@gateway", gateway_role },
-    { "@pool", pool_role },
-    { "@lifecycle", php_lifecycle_main },
+    { "serve", serve_main }, { "check", check_command },
+    { "php", php_cli_main }, { "doctor", doctor_command },
+    { "bench", bench_main }, { "perf", perf_main },
+    { "help", help_main },   { "--help", help_main },
+    { "-h", help_main },     { "--version", version_main },
+    { "-V", version_main },  { "@gateway", gateway_role },
+    { "@pool", pool_role },  { "@lifecycle", php_lifecycle_main },
 };
 
 int main(int argc, char **argv)

@@ -25,6 +25,7 @@ enum {
     LOOK_MS = 20,
     STOP_MS = 10000,
     LOG_SHOWN = 2000, /* bytes of the end of a failed server's log */
+    PORT_TRIES = 5,   /* another process may take a port between our look and our start */
     ANSWER_BYTES_MAX = 256 << 20,
 };
 
@@ -202,7 +203,7 @@ static int ask(const char *url, struct answer *ret)
 
 /* --- start and stop --------------------------------------------------------------------------- */
 
-/* A port nobody listens on; another may take it before we do, which the start then says. */
+/* A port nobody listens on now. */
 static int free_port(void)
 {
     struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -309,29 +310,20 @@ static int await(struct perf_server *s, char **ret_message)
     return 0;
 }
 
-int perf_server_start(const struct perf_options *o, const char *program, struct perf_server *s,
-                      char **ret_message)
+/* One try of our own server, on a port of `listen`. */
+static int start_once(const struct perf_options *o, const char *program, const char *listen,
+                      struct perf_server *s, char **ret_message)
 {
-    char log_path[] = "/tmp/sapid-perf-XXXXXX", listen[280];
-
-    memset(s, 0, sizeof(*s));
-    if (o->url) {
-        s->url = mem_strdup(o->url);
-        s->counted = o->pid;
-        return await(s, ret_message);
-    }
-    if (o->listen)
-        snprintf(listen, sizeof(listen), "%s", o->listen);
-    else
-        snprintf(listen, sizeof(listen), "127.0.0.1:%d", free_port());
-    s->program = mem_strdup(program);
-    s->url = mem_printf("http://%s%s", listen, o->path);
+    char log_path[] = "/tmp/sapid-perf-XXXXXX";
     int log = mkostemp(log_path, O_CLOEXEC | O_APPEND);
+
     if (log < 0) {
         *ret_message = mem_printf("%s: %s", log_path, strerror(errno));
         return -errno;
     }
-    s->log_path = mem_strdup(log_path);
+    *s = (struct perf_server){ .program = mem_strdup(program),
+                               .url = mem_printf("http://%s%s", listen, o->path),
+                               .log_path = mem_strdup(log_path) };
     s->pid = fork();
     if (s->pid == 0)
         exec_server(o, s, listen, log);
@@ -342,7 +334,33 @@ int perf_server_start(const struct perf_options *o, const char *program, struct 
         return -EAGAIN;
     }
     s->counted = s->pid;
-    int rc = await(s, ret_message);
+    return await(s, ret_message);
+}
+
+int perf_server_start(const struct perf_options *o, const char *program, struct perf_server *s,
+                      char **ret_message)
+{
+    char listen[64];
+    int rc = 0;
+
+    memset(s, 0, sizeof(*s));
+    if (o->url) {
+        s->url = mem_strdup(o->url);
+        s->counted = o->pid;
+        return await(s, ret_message);
+    }
+    for (int try = 0; try < PORT_TRIES; try++) {
+        snprintf(listen, sizeof(listen), "127.0.0.1:%d", free_port());
+        rc = start_once(o, program, o->listen ? o->listen : listen, s, ret_message);
+        bool taken = rc < 0 && !o->listen && *ret_message && strstr(*ret_message, "in use");
+        if (!taken)
+            break;
+        perf_server_stop(s);
+        if (try + 1 < PORT_TRIES) {
+            mem_free(*ret_message);
+            *ret_message = NULL;
+        }
+    }
     if (rc == 0)
         fprintf(stderr, "%s: %s: %s\n", program, s->url, s->status_text);
     return rc;
