@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from lib import account  # noqa: E402
+from lib import account, memcgroup  # noqa: E402
 from lib.mariadb import MariaDB  # noqa: E402
 from lib.nginx import NginxFpm  # noqa: E402
 from lib.postgres import Postgres  # noqa: E402
@@ -36,6 +36,8 @@ def pytest_sessionstart(session):
 
 def pytest_collection_modifyitems(config, items):
     unfit = ([] if _kind() == "sapid" else ["sapid_only"]) + ([] if account.is_root() else ["as_root"])
+    if any(item.get_closest_marker("memory_cgroup") for item in items) and not memcgroup.available():
+        unfit.append("memory_cgroup")
     if os.environ.get("SAPID_TEST_BACKEND") == "fpm":
         unfit.append("engine_only")
     left_out = [item for item in items if any(item.get_closest_marker(m) for m in unfit)]
@@ -141,6 +143,15 @@ def redis():
     yield server
     server.stop()
     remove_workdir(folder)
+
+
+@pytest.fixture
+def memory_cgroup(launch):
+    """A memory control group; empty again when the servers of the test have ended."""
+    group = memcgroup.MemoryGroup()
+    yield group
+    launch.stop()
+    group.close()
 
 
 @pytest.fixture

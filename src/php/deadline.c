@@ -19,17 +19,18 @@
 #include "php/pool_int.h"
 
 enum {
-    LOOK_MS_MAX = 1000,
+    LOOK_MS_IDLE = 1000, /* at least so often, when no worker was busy the last time */
+    LOOK_MS_BUSY = 250,
     LOOK_MS_MIN = 10,
     REPEAT_MS = 50,        /* between two signals */
-    SAMPLE_AFTER_MS = 500, /* younger requests are not sampled */
+    SAMPLE_AFTER_MS = 200, /* younger requests are not sampled */
     SAMPLE_EVERY_MS = 500,
 };
 
-/* The shortest limit that a request may have; UINT64_MAX: none has one. */
-static uint64_t shortest_ns(const struct pool *p)
+/* No later than the shortest limit that a request may have. */
+static uint64_t period_ns(const struct pool *p, bool is_busy)
 {
-    uint64_t ms = LOOK_MS_MAX,
+    uint64_t ms = is_busy ? LOOK_MS_BUSY : LOOK_MS_IDLE,
              limits[2] = { p->conf->request_timeout_ms, p->conf->slow_log_after_ms };
 
     for (size_t i = 0; i < ARRAY_LENGTH(limits); i++)
@@ -169,7 +170,8 @@ void deadline_look(struct pool *p)
 
     if (!p->channel || now < p->look_ns)
         return;
-    uint64_t next = now + shortest_ns(p);
+    uint64_t next = UINT64_MAX;
+    bool is_busy = false;
     for (uint32_t i = 0; i < p->n_seats; i++) {
         struct seat *seat = &p->seats[i];
         struct channel_worker_info info;
@@ -180,6 +182,7 @@ void deadline_look(struct pool *p)
             seat->watch.since_ns = 0;
             continue;
         }
+        is_busy = true;
         if (!seat->watch.since_ns || info.ticket.slot != seat->watch.ticket.slot ||
             info.ticket.seq != seat->watch.ticket.seq)
             begin_watch(p, seat, &info, now);
@@ -187,5 +190,5 @@ void deadline_look(struct pool *p)
         next = sooner(next, look_slow(p, i, &look, now));
         next = sooner(next, look_sample(p, seat, now));
     }
-    p->look_ns = next;
+    p->look_ns = sooner(next, now + period_ns(p, is_busy));
 }

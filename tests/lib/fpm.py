@@ -7,7 +7,7 @@ from lib.process import Process, accepts
 
 
 class Fpm:
-    def __init__(self, site, folder: Path, name: str = "fpm"):
+    def __init__(self, site, folder: Path, name: str = "fpm", extra: list[str] | None = None):
         self.socket_path = folder / f"{name}.sock"
         self.status_path = folder / f"{name}-status.sock"   # the status page has a process of its own
         self.error_log = folder / f"{name}-error.log"
@@ -25,6 +25,7 @@ class Fpm:
             lines.append(f"request_terminate_timeout = {site.php['request_timeout']}")
         lines += [f'env[{k}] = "{v}"' for k, v in site.env.items()]
         lines += [f'php_admin_value[{k}] = "{v}"' for k, v in site.php.get("admin_ini", {}).items()]
+        lines += extra or []
         config = folder / f"{name}.conf"
         config.write_text("\n".join(lines) + "\n")
         argv = [f"/usr/sbin/php-fpm{phpini.version()}", "--nodaemonize", "-y", config,
