@@ -18,3 +18,15 @@ bool str_to_u64(struct str s, uint64_t max, uint64_t *ret)
     *ret = v;
     return true;
 }
+
+struct str str_header_variable(struct str name, char *out)
+{
+    memcpy(out, "HTTP_", STR_HEADER_VARIABLE_MORE);
+    for (size_t i = 0; i < name.n; i++) {
+        char c = name.p[i];
+        out[STR_HEADER_VARIABLE_MORE + i] = c >= 'a' && c <= 'z' ? (char)(c - 0x20)
+                                            : c == '-'           ? '_'
+                                                                 : c;
+    }
+    return (struct str){ out, STR_HEADER_VARIABLE_MORE + name.n };
+}

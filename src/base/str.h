@@ -101,6 +101,11 @@ static inline struct str str_cut(struct str *rest, char c)
     return head;
 }
 
+/* "Accept-Language" -> "HTTP_ACCEPT_LANGUAGE" (RFC 3875 section 4.1.18), into `out`, which has room
+ * for STR_HEADER_VARIABLE_MORE bytes more than the name. */
+enum { STR_HEADER_VARIABLE_MORE = 5 };
+struct str str_header_variable(struct str name, char *out);
+
 /* Decimal digits only, no sign, no space, not empty. Returns false on anything else or above `max`.
  */
 bool str_to_u64(struct str s, uint64_t max, uint64_t *ret);

@@ -283,8 +283,9 @@ void config_cli_fini(struct config_cli *cli)
     *cli = (struct config_cli){ 0 };
 }
 
-int config_cli_read(const struct config_cli *cli, char **ret_text, size_t *ret_bytes,
-                    char **ret_message)
+/* Text of the file, "" without one. 0, or -errno with one sentence in `*ret_message`. */
+static int read_text(const struct config_cli *cli, char **ret_text, size_t *ret_bytes,
+                     char **ret_message)
 {
     *ret_text = NULL;
     *ret_bytes = 0;
@@ -299,4 +300,44 @@ int config_cli_read(const struct config_cli *cli, char **ret_text, size_t *ret_b
     if (rc < 0)
         *ret_message = mem_printf("%s: cannot be read: %s", cli->config_path, strerror(-rc));
     return rc;
+}
+
+int config_cli_load(const struct config_cli *cli, void (*say)(const char *line),
+                    struct config_source *ret_source, struct config **ret)
+{
+    struct config_errors errors = { NULL, 0 };
+    struct config *c = NULL;
+    char *message = NULL;
+
+    *ret = NULL;
+    *ret_source = (struct config_source){ 0 };
+    ret_source->name = mem_strdup(cli->config_path ? cli->config_path : "(command line)");
+    int r = read_text(cli, &ret_source->text, &ret_source->text_bytes, &message);
+    if (r < 0) {
+        say(message);
+        mem_free(message);
+        return r;
+    }
+    r = config_load(str_from(ret_source->name),
+                    (struct str){ ret_source->text, ret_source->text_bytes },
+                    (const char *const *)cli->overrides, str_from(cli->base_dir), &c, &errors);
+    for (uint32_t i = 0; i < errors.n; i++) {
+        char *line = config_error_line(c, &errors.v[i]);
+        say(line);
+        mem_free(line);
+    }
+    if (r < 0 && errors.n == 0)
+        say(strerror(-r));
+    if (r == 0)
+        *ret = c;
+    else
+        config_free(c);
+    return r;
+}
+
+void config_source_fini(struct config_source *s)
+{
+    mem_free(s->name);
+    mem_free(s->text);
+    *s = (struct config_source){ 0 };
 }

@@ -260,9 +260,18 @@ struct config_cli {
 MUST_USE int config_cli_parse(int argc, char **argv, struct config_cli *ret, char **ret_message);
 void config_cli_fini(struct config_cli *cli);
 const char *config_cli_help(const char *command);
-/* Text of the file (mem_free), "" without one. 0, or -errno with one sentence in `*ret_message`. */
-MUST_USE int config_cli_read(const struct config_cli *cli, char **ret_text, size_t *ret_bytes,
-                             char **ret_message);
+
+/* A file as it was read, for those who load it again. */
+struct config_source {
+    char *name; /* the file, or "(command line)" */
+    char *text;
+    size_t text_bytes;
+};
+/* Reads the file and loads it. 0, or -errno after `say` was called with each line of what is wrong.
+ * `ret_source` is filled as far as it went (config_source_fini); `*ret` NULL on failure. */
+MUST_USE int config_cli_load(const struct config_cli *cli, void (*say)(const char *line),
+                             struct config_source *ret_source, struct config **ret);
+void config_source_fini(struct config_source *s);
 
 /* --- the document root when nobody named one
  * ------------------------------------------------------ */

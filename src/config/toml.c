@@ -704,29 +704,42 @@ static int parse_simple_key(struct parser *p, struct str *ret)
     return ret->p ? 0 : -ENOMEM;
 }
 
+/* The child of that name of `table`, or a new, empty table there: then `*ret_new`. NULL: no memory.
+ */
+static struct toml_value *child(struct parser *p, struct str key, size_t at,
+                                struct toml_value *table, bool *ret_new)
+{
+    struct toml_value *v = table_find(table, key);
+
+    *ret_new = !v;
+    if (v)
+        return v;
+    v = value_new(p, TOML_TABLE, at);
+    if (!v)
+        return NULL;
+    v->key = key;
+    v->origin = TOML_IMPLICIT;
+    value_append(table, v);
+    return v;
+}
+
 /* A table below `table` for one part of a dotted key. Such tables may only be extended by dotted
  * keys of the same section, never a table that a header defined. */
 static int step_dotted(struct parser *p, struct str key, size_t at, struct toml_value **table)
 {
-    struct toml_value *v = table_find(*table, key);
+    bool is_new;
+    struct toml_value *v = child(p, key, at, *table, &is_new);
 
-    if (!v) {
-        v = value_new(p, TOML_TABLE, at);
-        if (!v)
-            return -ENOMEM;
-        v->key = key;
-        v->origin = TOML_BY_DOTTED_KEY;
-        value_append(*table, v);
-    } else if (v->type != TOML_TABLE) {
+    if (!v)
+        return -ENOMEM;
+    if (v->type != TOML_TABLE)
         return fail_at(p, at, "\"%.*s\" is already %s (line %u), not a table", STR_ARG(key),
                        toml_type_name(v->type), v->line);
-    } else if (v->origin == TOML_BY_HEADER || v->origin == TOML_INLINE) {
+    if (v->origin == TOML_BY_HEADER || v->origin == TOML_INLINE)
         return fail_at(p, at,
                        "the table \"%.*s\" of line %u is complete: a dotted key cannot add to it",
                        STR_ARG(key), v->line);
-    } else {
-        v->origin = TOML_BY_DOTTED_KEY;
-    }
+    v->origin = TOML_BY_DOTTED_KEY;
     *table = v;
     return 0;
 }
@@ -734,16 +747,12 @@ static int step_dotted(struct parser *p, struct str key, size_t at, struct toml_
 /* A table below `table` for one part of a [header] but the last. */
 static int step_header(struct parser *p, struct str key, size_t at, struct toml_value **table)
 {
-    struct toml_value *v = table_find(*table, key);
+    bool is_new;
+    struct toml_value *v = child(p, key, at, *table, &is_new);
 
-    if (!v) {
-        v = value_new(p, TOML_TABLE, at);
-        if (!v)
-            return -ENOMEM;
-        v->key = key;
-        v->origin = TOML_IMPLICIT;
-        value_append(*table, v);
-    } else if (v->type == TOML_ARRAY && v->origin == TOML_BY_HEADER) {
+    if (!v)
+        return -ENOMEM;
+    if (v->type == TOML_ARRAY && v->origin == TOML_BY_HEADER) {
         v = v->last; /* [[array]]: its newest element */
     } else if (v->type != TOML_TABLE || v->origin == TOML_INLINE) {
         return fail_at(
@@ -756,18 +765,15 @@ static int step_header(struct parser *p, struct str key, size_t at, struct toml_
 
 static int define_table(struct parser *p, struct str key, size_t at, struct toml_value **table)
 {
-    struct toml_value *v = table_find(*table, key);
+    bool is_new;
+    struct toml_value *v = child(p, key, at, *table, &is_new);
 
-    if (!v) {
-        v = value_new(p, TOML_TABLE, at);
-        if (!v)
-            return -ENOMEM;
-        v->key = key;
-        value_append(*table, v);
-    } else if (v->type != TOML_TABLE || v->origin != TOML_IMPLICIT) {
+    if (!v)
+        return -ENOMEM;
+    if (v->type != TOML_TABLE || v->origin != TOML_IMPLICIT)
         return fail_at(p, at, "\"%.*s\" is already defined, as %s, in line %u", STR_ARG(key),
                        toml_type_name(v->type), v->line);
-    } else {
+    if (!is_new) {
         v->line = v->key_line = p->line;
         v->column = v->key_column = column_of(p, at);
     }

@@ -64,7 +64,6 @@ struct trust;
 /* From [server] trusted_proxies; 0, -EINVAL with the offending text in *ret_bad. */
 MUST_USE int trust_new(const struct config_strings *list, struct trust **ret, struct str *ret_bad);
 void trust_free(struct trust *t);
-bool trust_empty(const struct trust *t);
 /* `text` is an address without port; "" stands for a unix-socket peer. */
 bool trust_has(const struct trust *t, struct str text);
 

@@ -79,11 +79,6 @@ void trust_free(struct trust *t)
     mem_free(t);
 }
 
-bool trust_empty(const struct trust *t)
-{
-    return t->n == 0 && !t->unix_peers;
-}
-
 static bool in_block(const uint8_t a[16], const struct block *b)
 {
     uint32_t whole = b->bits / 8, rest = b->bits % 8;

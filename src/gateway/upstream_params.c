@@ -9,33 +9,20 @@
 #include "http/fastcgi.h"
 #include "version.h"
 
-/* "Accept-Language" -> "HTTP_ACCEPT_LANGUAGE", into `out` of name.n + 5 bytes. */
-static struct str header_variable(struct str name, char *out)
-{
-    memcpy(out, "HTTP_", 5);
-    for (size_t i = 0; i < name.n; i++) {
-        char ch = name.p[i];
-        out[5 + i] = ch >= 'a' && ch <= 'z' ? (char)(ch - 0x20) : ch == '-' ? '_' : ch;
-    }
-    return (struct str){ out, name.n + 5 };
-}
-
 /* Fields of one name become one parameter, as RFC 9110 5.3 allows and nginx does. */
 static int put_header(struct buf *params, const struct channel_pair *headers, uint32_t n,
                       uint32_t at)
 {
-    char name[512];
     struct str key = headers[at].name;
     bool cookie = str_eq_nocase(key, STR("Cookie"));
-    struct buf joined;
-    int r = 0;
+    struct buf name, joined;
 
-    if (key.n + 5 > sizeof(name))
-        return 0;
     for (uint32_t i = 0; i < at; i++)
         if (str_eq_nocase(headers[i].name, key))
             return 0; /* told already */
+    buf_init(&name, 0);
     buf_init(&joined, 0);
+    int r = buf_reserve(&name, key.n + STR_HEADER_VARIABLE_MORE);
     for (uint32_t i = at; i < n && r == 0; i++) {
         if (!str_eq_nocase(headers[i].name, key))
             continue;
@@ -45,7 +32,9 @@ static int put_header(struct buf *params, const struct channel_pair *headers, ui
             r = buf_append(&joined, headers[i].value.p, headers[i].value.n);
     }
     if (r == 0)
-        r = fastcgi_put_param(params, header_variable(key, name), buf_view(&joined));
+        r = fastcgi_put_param(params, str_header_variable(key, buf_space(&name)),
+                              buf_view(&joined));
+    buf_fini(&name);
     buf_fini(&joined);
     return r;
 }

@@ -5,6 +5,21 @@
 
 #include "php/php_int.h"
 
+/* As in the files of that library; points into `lib`. */
+static struct engine_options options_of(const struct php_library *lib, const char *role)
+{
+    const struct php_probe *probe = &lib->probe;
+
+    return (struct engine_options){
+        .role = role,
+        .log_least = LOG_WARN,
+        .software = "sapid",
+        .executable = settings_executable(),
+        .ini_path = *probe->ini_file ? probe->ini_file : NULL,
+        .ini_scan_dir = *probe->ini_scan_dir ? probe->ini_scan_dir : NULL,
+    };
+}
+
 int php_cli_main(int argc, char **argv)
 {
     struct php_library lib;
@@ -15,14 +30,7 @@ int php_cli_main(int argc, char **argv)
         return 1;
     }
     library_prefer_cli_ini(&lib.probe);
-    struct engine_options options = {
-        .role = "php",
-        .log_least = LOG_WARN,
-        .software = "sapid",
-        .executable = settings_executable(),
-        .ini_path = *lib.probe.ini_file ? lib.probe.ini_file : NULL,
-        .ini_scan_dir = *lib.probe.ini_scan_dir ? lib.probe.ini_scan_dir : NULL,
-    };
+    struct engine_options options = options_of(&lib, "php");
     return lib.engine->cli(&options, argc, argv);
 }
 
@@ -41,14 +49,7 @@ int php_lifecycle_main(int argc, char **argv)
         fprintf(stderr, "sapid @lifecycle: %s\n", message);
         return 1;
     }
-    struct engine_options options = {
-        .role = "lifecycle",
-        .log_least = LOG_WARN,
-        .software = "sapid",
-        .executable = settings_executable(),
-        .ini_path = *lib.probe.ini_file ? lib.probe.ini_file : NULL,
-        .ini_scan_dir = *lib.probe.ini_scan_dir ? lib.probe.ini_scan_dir : NULL,
-    };
+    struct engine_options options = options_of(&lib, "lifecycle");
     if (argc > 4) { /* the comparison's own, as the measured servers have them */
         options.ini_path = argv[3];
         options.ini_scan_dir = argv[4];

@@ -138,20 +138,15 @@ static int check(const struct config_cli *cli, check_explain *explain)
 int check_main(int argc, char **argv, check_explain *explain)
 {
     struct config_cli cli;
-    char *message;
     int status = 0;
 
-    if (config_cli_parse(argc, argv, &cli, &message) < 0) {
-        say_line(message);
+    int r = command_line_read(argc, argv, &cli);
+    if (r < 0)
         status = 2;
-    } else if (cli.help) {
-        fputs(config_cli_help("check"), stdout);
-    } else if (cli.reference) {
+    else if (r == 0 && cli.reference)
         config_print_reference(put_stdout, NULL);
-    } else {
+    else if (r == 0)
         status = check(&cli, explain);
-    }
-    mem_free(message);
     config_cli_fini(&cli);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         say_line("check: standard output cannot be written");

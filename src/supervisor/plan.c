@@ -12,36 +12,6 @@
 #include "base/mem.h"
 #include "supervisor/supervisor_int.h"
 
-static int read_file(struct plan *p, const struct config_cli *cli, void (*say)(const char *))
-{
-    char *message = NULL;
-    int r = config_cli_read(cli, &p->text, &p->text_bytes, &message);
-
-    p->base_dir = mem_strdup(cli->base_dir);
-    p->name = mem_strdup(cli->config_path ? cli->config_path : "(command line)");
-    if (r < 0)
-        say(message);
-    mem_free(message);
-    return r;
-}
-
-static int load(struct plan *p, const struct config_cli *cli, void (*say)(const char *))
-{
-    struct config_errors errors = { NULL, 0 };
-    int r = config_load(str_from(p->name), (struct str){ p->text, p->text_bytes },
-                        (const char *const *)cli->overrides, str_from(p->base_dir), &p->config,
-                        &errors);
-
-    for (uint32_t i = 0; i < errors.n; i++) {
-        char *line = config_error_line(p->config, &errors.v[i]);
-        say(line);
-        mem_free(line);
-    }
-    if (r < 0 && errors.n == 0)
-        say(strerror(-r));
-    return r;
-}
-
 static int detect_root(const struct config_pool *c, struct pool_plan *p, char *message, size_t size)
 {
     struct config_detected found;
@@ -167,7 +137,8 @@ int plan_new(const struct config_cli *cli, void (*say)(const char *line), struct
     char message[8192];
 
     p->refs = 1;
-    if (read_file(p, cli, say) < 0 || load(p, cli, say) < 0)
+    p->base_dir = mem_strdup(cli->base_dir);
+    if (config_cli_load(cli, say, &p->source, &p->config) < 0)
         goto fail;
     if (decide(p, cli, message, sizeof(message)) < 0) {
         say(message);
@@ -210,8 +181,7 @@ void plan_unref(struct plan *p)
         mem_free(*it);
     mem_free(p->overrides);
     mem_free(p->base_dir);
-    mem_free(p->name);
-    mem_free(p->text);
+    config_source_fini(&p->source);
     mem_free(p);
 }
 
@@ -222,9 +192,9 @@ int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation)
         .generation = generation,
         .parent_pid = (int)getpid(),
         .base_dir = p->base_dir,
-        .config_name = p->name,
-        .config_text = p->text,
-        .config_text_bytes = p->text_bytes,
+        .config_name = p->source.name,
+        .config_text = p->source.text,
+        .config_text_bytes = p->source.text_bytes,
         .overrides = p->overrides,
         .document_root = p->pools[pool].document_root,
     };

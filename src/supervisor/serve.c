@@ -282,18 +282,17 @@ void supervisor_fini(struct supervisor *s)
     s->magic = 0;
 }
 
-/* 0: go on; 1: asked for help; -EINVAL after it said what is wrong. */
-static int read_command_line(struct supervisor *s, int argc, char **argv)
+int command_line_read(int argc, char **argv, struct config_cli *ret)
 {
     char *message = NULL;
-    int r = config_cli_parse(argc, argv, &s->cli, &message);
+    int r = config_cli_parse(argc, argv, ret, &message);
 
     if (r < 0)
         say_line(message);
     mem_free(message);
-    if (r < 0 || !s->cli.help)
+    if (r < 0 || !ret->help)
         return r;
-    fputs(config_cli_help("serve"), stdout);
+    fputs(config_cli_help(argv[0]), stdout);
     return 1;
 }
 
@@ -322,7 +321,7 @@ int serve_main(int argc, char **argv)
     open_standard_descriptors();
     signal(SIGPIPE, SIG_IGN); /* a log reader that goes away must not end the server */
     supervisor_init(&s);
-    int r = read_command_line(&s, argc, argv);
+    int r = command_line_read(argc, argv, &s.cli);
     if (r != 0)
         status = r < 0 ? 2 : 0;
     else if (begin(&s) < 0)

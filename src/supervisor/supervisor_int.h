@@ -100,9 +100,7 @@ struct pool_plan {
  * that a replacement for a dead process is what the dead one was, whatever the file says then. */
 struct plan {
     unsigned refs;
-    char *name; /* file, or "(command line)" */
-    char *text;
-    size_t text_bytes;
+    struct config_source source;
     char *base_dir;   /* of relative paths in the text */
     char **overrides; /* of the command line, and the number of threads in place of "auto" */
     struct config *config;
@@ -453,6 +451,10 @@ MUST_USE int supervisor_start(struct supervisor *s);
 /* Runs until everything has ended; returns the exit status. */
 int supervisor_run(struct supervisor *s);
 void supervisor_fini(struct supervisor *s);
+/* What `serve` and `check` were asked, argv[0] being which. 0: go on; 1: for help, which was
+ * printed;
+ * -EINVAL after it said what is wrong. config_cli_fini in any case. */
+MUST_USE int command_line_read(int argc, char **argv, struct config_cli *ret);
 /* The first start did not succeed: says why, ends everything, exit status 1. */
 void supervisor_start_failed(struct supervisor *s, const char *why);
 /* The gateway accepts connections from now on. */

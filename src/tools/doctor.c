@@ -217,33 +217,20 @@ static int examine(const struct config *c, doctor_look *look)
     return r.problems ? 1 : 0;
 }
 
+static void say_line(const char *line)
+{
+    fprintf(stderr, "sapid: %s\n", line);
+}
+
 static int load_and_examine(const struct config_cli *cli, doctor_look *look)
 {
-    struct config *c = NULL;
-    struct config_errors errors = { NULL, 0 };
-    char *text, *message;
-    size_t n;
-    int status = 1;
+    struct config_source source;
+    struct config *c;
 
-    if (config_cli_read(cli, &text, &n, &message) < 0) {
-        fprintf(stderr, "sapid: %s\n", message);
-        mem_free(message);
-        return 1;
-    }
-    int rc = config_load(str_from(cli->config_path ? cli->config_path : "(command line)"),
-                         (struct str){ text, n }, (const char *const *)cli->overrides,
-                         str_from(cli->base_dir), &c, &errors);
-    for (uint32_t i = 0; i < errors.n; i++) {
-        char *line = config_error_line(c, &errors.v[i]);
-        fprintf(stderr, "sapid: %s\n", line);
-        mem_free(line);
-    }
-    if (rc == 0)
-        status = examine(c, look);
-    else if (errors.n == 0)
-        fprintf(stderr, "sapid: %s\n", strerror(-rc));
+    int rc = config_cli_load(cli, say_line, &source, &c);
+    int status = rc == 0 ? examine(c, look) : 1;
     config_free(c);
-    mem_free(text);
+    config_source_fini(&source);
     return status;
 }
 

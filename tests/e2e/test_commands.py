@@ -255,8 +255,8 @@ def test_doctor_says_that_all_children_are_busy_or_are_none(launch):
         path.chmod(0o666)
         shown = run("doctor", "--config", config, "--listen", "127.0.0.1:0")
         assert f"warning  FastCGI server unix:{path} takes connections, but no child of it answered" in shown.stdout
+        listener.accept()   # the one before
         threading.Thread(target=lambda: listener.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), daemon=True).start()
-        listener.accept()
         shown = run("doctor", "--config", config, "--listen", "127.0.0.1:0")
         assert shown.returncode == 1, shown.stdout
         assert f"PROBLEM  what answers at unix:{path} does not speak FastCGI" in shown.stdout

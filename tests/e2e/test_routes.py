@@ -222,6 +222,24 @@ def test_one_route_moves_to_php_fpm_by_one_line(launch, workdir):
         fpm.stop()
 
 
+@pytest.mark.engine_only
+def test_backend_php_is_what_its_pool_runs(launch, workdir):
+    """The engine of one pool, PHP-FPM for one with use_fpm, whichever the route names."""
+    roots = [launch.new_root(), launch.new_root()]
+    for i, root in enumerate(roots):
+        (root / "a.php").write_text(f"<?php echo getenv('BACKEND') ?: 'engine', ' {i}';")
+        account.give(root)
+    fpm = Fpm(Site(root=roots[1], workers=2, env={"BACKEND": "fpm"}), workdir)
+    try:
+        server = launch(roots[0], workers=2,
+                        pools={"other": {"document_root": str(roots[1]), "use_fpm": True, "fpm_socket": str(fpm.socket_path)}},
+                        routes=[{"match": {"prefix": "/other"}, "backend": "php", "pool": "other", "try": ["/a.php"]},
+                                {"match": {"prefix": "/mine"}, "backend": "php", "try": ["/a.php"]}])
+        assert [server.get(path).text for path in ("/other", "/mine", "/a.php")] == ["fpm 1", "engine 0", "engine 0"]
+    finally:
+        fpm.stop()
+
+
 def test_explain_knows_the_worker_script(tmp_path):
     (tmp_path / "loop.php").write_text("<?php")
     (tmp_path / "own.php").write_text("<?php")

@@ -128,7 +128,7 @@ HEADERS = [{"Cookie": "a=1; b=2"}, {"Cookie": "a=1;b=2; ;c; =d; a=3; x[]=1; x[]=
            {"Host": "other.example:8080"}, {"X-Empty": ""}, {"X-Quotes": "a\"b'c\\d"}, {"X_Under_Score": "1"}, {"Range": "bytes=0-3"},
            {"If-None-Match": '"x"'}, {"X-Forwarded-For": "1.2.3.4", "X-Forwarded-Proto": "https"}, {"Proxy": "x"}, {"Content-Length": "0"},
            {"X-Latin": "\xe4"}, {"X-Long": "v" * 4000}, {"Referer": "http://x/?a=<b>"}, {"Connection": "close, X-Hop", "X-Hop": "1"}, {"TE": "trailers"},
-           {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AA"}, {"User-Agent": "x"}, {"1-Digit": "2"}, {"X.Dot": "1"}]
+           {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings", "HTTP2-Settings": "AA"}, {"User-Agent": "x"}, {"1-Digit": "2"}, {"X.Dot": "1"}, {"X-" + "n" * 600: "1"}]
 
 
 @pytest.mark.parametrize("headers", HEADERS, ids=range(len(HEADERS)))
@@ -464,8 +464,9 @@ def fresh_name():
 
 
 @pytest.mark.parametrize("how", ["", "&buffer=1", "&fatal=1", "&buffer=1&fatal=1"])
-@pytest.mark.parametrize("method,headers,body", [("GET", None, None), ("POST", FORM, b"a=1"), ("POST", *files(("f", "a", b"x" * 40_000, None))),
-                                                 ("HEAD", None, None)], ids=["get", "form", "upload", "head"])
+@pytest.mark.parametrize("method,headers,body", [
+    ("GET", None, None), ("POST", FORM, b"a=1"), ("POST", *files(("f", "a", b"x" * 40_000, None))), ("HEAD", None, None)],
+    ids=["get", "form", "upload", "head"])
 def test_fastcgi_finish_request(pair, how, method, headers, body):
     name = fresh_name()
     same(pair, method, f"/after-parity.php?do=finish&name={name}{how}", headers, body)
@@ -537,7 +538,8 @@ def test_connection_goes_on_behind_an_answer_without_a_body(pair):
         alike(ours, theirs)
 
 
-CHUNKINGS = {"byte by byte": lambda b: [b[i:i + 1] for i in range(len(b))], "one": lambda b: [b], "prime": lambda b: [b[i:i + 1009] for i in range(0, len(b), 1009)],
+CHUNKINGS = {"byte by byte": lambda b: [b[i:i + 1] for i in range(len(b))], "one": lambda b: [b],
+             "prime": lambda b: [b[i:i + 1009] for i in range(0, len(b), 1009)],
              "growing": lambda b: [b[i * (i + 1) // 2:(i + 1) * (i + 2) // 2] for i in range(len(b)) if i * (i + 1) // 2 < len(b)]}
 
 

@@ -74,20 +74,16 @@ static void add_request(const struct channel_request *r)
         add(STR("FRANKENPHP_WORKER"), STR("1"));
 }
 
-/* "Accept-Language" -> "HTTP_ACCEPT_LANGUAGE" */
+/* NUL-terminated, in vars.names. */
 static struct str header_variable(struct str name)
 {
     char *p = vars.names + vars.names_used;
 
-    CHECK(vars.names_max - vars.names_used >= name.n + 6);
-    memcpy(p, "HTTP_", 5);
-    for (size_t i = 0; i < name.n; i++) {
-        char c = name.p[i];
-        p[5 + i] = c >= 'a' && c <= 'z' ? (char)(c - 0x20) : c == '-' ? '_' : c;
-    }
-    p[5 + name.n] = '\0';
-    vars.names_used += name.n + 6;
-    return (struct str){ p, name.n + 5 };
+    CHECK(vars.names_max - vars.names_used >= name.n + STR_HEADER_VARIABLE_MORE + 1);
+    struct str variable = str_header_variable(name, p);
+    p[variable.n] = '\0';
+    vars.names_used += variable.n + 1;
+    return variable;
 }
 
 static bool is_variable(struct str header, struct str variable)
@@ -146,7 +142,7 @@ static bool reserve(void)
     size_t n = request.n_headers + FIXED, bytes = 0;
 
     for (uint32_t i = 0; i < request.n_headers; i++)
-        bytes += request.headers[i].name.n + 6;
+        bytes += request.headers[i].name.n + STR_HEADER_VARIABLE_MORE + 1;
     if (n > vars.max) {
         struct text_pair *p = mem_try_realloc(vars.v, n * sizeof(*p));
         if (!p)

@@ -116,3 +116,13 @@ TEST(str_to_u64_keeps_the_limit)
     EXPECT(!str_to_u64(guarded("256"), 255, &v));
     EXPECT(!str_to_u64(guarded("1"), 0, &v));
 }
+
+TEST(str_header_variable_of_a_field_name)
+{
+    char out[40];
+
+    EXPECT_TEXT(str_header_variable(test_guarded(STR("Accept-Language")), out),
+                "HTTP_ACCEPT_LANGUAGE");
+    EXPECT_TEXT(str_header_variable(test_guarded(STR("x.y_9-`{z")), out), "HTTP_X.Y_9_`{Z");
+    EXPECT_TEXT(str_header_variable(STR(""), out), "HTTP_");
+}

@@ -99,10 +99,17 @@ TEST(no_options_are_fine)
     config_cli_fini(&cli);
 }
 
+static char said[4096];
+
+static void say(const char *line)
+{
+    snprintf(said, sizeof(said), "%s", line);
+}
+
 TEST(a_configuration_file_is_the_base_of_its_paths)
 {
-    char *text;
-    size_t n;
+    struct config_source source;
+    struct config *c;
 
     enter_folder();
     touch("etc/sapid.toml");
@@ -110,13 +117,15 @@ TEST(a_configuration_file_is_the_base_of_its_paths)
     EXPECT(str_has_suffix(str_from(cli.base_dir), STR("/etc")));
     EXPECT(str_has_suffix(str_from(cli.config_path), STR("/etc/sapid.toml")));
     EXPECT(!strstr(cli.overrides[0], "/etc/")); /* --root is relative to the current folder */
-    EXPECT_INT(config_cli_read(&cli, &text, &n, &message), 0);
-    EXPECT_INT(n, 0);
-    mem_free(text);
+    EXPECT_INT(config_cli_load(&cli, say, &source, &c), 0);
+    EXPECT_INT(source.text_bytes, 0);
+    EXPECT_STR(c->file, str_from(source.name));
+    config_free(c);
+    config_source_fini(&source);
     unlink("etc/sapid.toml");
-    EXPECT_INT(config_cli_read(&cli, &text, &n, &message), -ENOENT);
-    EXPECT(strstr(message, "/etc/sapid.toml: cannot be read: No such file or directory"));
-    mem_free(message);
+    EXPECT_INT(config_cli_load(&cli, say, &source, &c), -ENOENT);
+    EXPECT(!c && strstr(said, "/etc/sapid.toml: cannot be read: No such file or directory"));
+    config_source_fini(&source);
     config_cli_fini(&cli);
     leave_folder();
 }
