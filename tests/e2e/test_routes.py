@@ -225,7 +225,8 @@ def test_one_route_moves_to_php_fpm_by_one_line(launch, workdir):
 @pytest.mark.engine_only
 def test_backend_php_is_what_its_pool_runs(launch, workdir):
     """The engine of one pool, PHP-FPM for one with use_fpm, whichever the route names."""
-    roots = [launch.new_root(), launch.new_root()]
+    roots = [launch.new_root(), workdir / "other"]
+    roots[1].mkdir()
     for i, root in enumerate(roots):
         (root / "a.php").write_text(f"<?php echo getenv('BACKEND') ?: 'engine', ' {i}';")
         account.give(root)
