@@ -381,48 +381,6 @@ static void apply_dev(struct loader *l, struct config_pool *pool)
     }
 }
 
-static enum config_origin_kind origin_of(const struct loader *l, struct str section,
-                                         struct str name)
-{
-    const struct config_key *key = config_key_find(section, name);
-
-    CHECK(key);
-    return l->c->origins[key - config_keys].kind;
-}
-
-/* The pool that runs the worker script, behind the pools of the file. `--workers` beside a worker
- * script counts its processes; the pool for other scripts, which are few then, keeps to a handful.
- */
-static void add_loop(struct loader *l)
-{
-    enum { OTHER_WORKERS = 4 };
-    struct config *c = l->c;
-    enum config_origin_kind size = origin_of(l, STR("php"), STR("worker_pool_size"));
-    struct config_pool *pools = loader_alloc(l, (c->n_pools + 1) * sizeof(*pools));
-
-    if (!pools)
-        return;
-    memcpy(pools, c->pools, c->n_pools * sizeof(*pools));
-    struct config_pool *www = &pools[0], *loop = &pools[c->n_pools];
-    *loop = *www;
-    loop->kind = CONFIG_POOL_LOOP;
-    loop->fallback = false; /* PHP-FPM cannot run a loop */
-    loop->name = arena_printf(&c->arena, "%.*s-worker", STR_ARG(www->name));
-    if (!loop->name.p)
-        l->out_of_memory = true;
-    loop->worker_pool_size = www->worker_num;
-    if (size == CONFIG_FROM_COMMAND_LINE)
-        loop->worker_pool_size = www->worker_pool_size;
-    if (size != CONFIG_FROM_FILE)
-        www->worker_pool_size = OTHER_WORKERS;
-    loop->worker_max_requests = www->worker_loop_max_requests;
-    loop->use_fpm = loop->fallback = false; /* PHP-FPM knows no loop */
-    if (!loop->worker_watch_given)
-        loop->worker_watch = c->dev;
-    c->pools = pools;
-    c->n_pools++;
-}
-
 static uint32_t line_of(const struct config_pool *pool, const char *name)
 {
     const struct config_key *key = config_key_find(STR("php"), str_from(name));
@@ -493,21 +451,7 @@ static void finish(struct loader *l)
         check_paths(l, &l->c->pools[i], "warmup", &l->c->pools[i].warmup);
         check_paths(l, &l->c->pools[i], "probe", &l->c->pools[i].probe);
     }
-    if (pool->worker_script.n && !pool->use_fpm)
-        add_loop(l);
-}
-
-struct str config_script_name(struct str script, struct str document_root)
-{
-    while (document_root.n && document_root.p[document_root.n - 1] == '/')
-        document_root.n--;
-    CHECK(script.n && script.p[0] == '/');
-    if (script.n > document_root.n && str_has_prefix(script, document_root) &&
-        script.p[document_root.n] == '/')
-        return str_skip(script, document_root.n);
-    while (str_find(str_skip(script, 1), '/') >= 0)
-        script = str_skip(script, (size_t)str_find(str_skip(script, 1), '/') + 1);
-    return script;
+    config_add_loops(l);
 }
 
 int config_load(struct str file, struct str text, const char *const *overrides, struct str base_dir,

@@ -117,7 +117,10 @@ struct config_origin;
 
 /* One pool: [php] is the pool "www" (index 0), [pool.NAME] follow in the order of the file. Each
  * has the defaults of the keys, not the values of [php]. */
-enum { CONFIG_POOLS_MAX = 32 };
+enum {
+    CONFIG_POOLS_MAX = 32,
+    CONFIG_ALL_POOLS_MAX = 2 * CONFIG_POOLS_MAX, /* with those of worker scripts */
+};
 struct config_pool {
     struct str name;
     struct str table;              /* for messages: "php", "pool.admin" */
@@ -155,10 +158,12 @@ struct config_pool {
      * [fastcgi]; NULL: there are none. After config_load. */
     const struct config_fastcgi *upstream;
     /* A loop runs `worker_script`, which boots once and then takes one request after another. It is
-     * a pool of its own, appended by config_load when [worker] script is set; what it shares with
-     * [php] is copied. */
+     * a pool of its own, appended by config_load for each pool with a worker script; what it shares
+     * with that one is copied. */
     enum { CONFIG_POOL_CLASSIC, CONFIG_POOL_LOOP } kind;
-    /* [worker]; in the pool "www" as written */
+    uint32_t loop;    /* classic: index of the pool that runs its worker script, 0: it has none */
+    uint32_t loop_of; /* loop: index of the classic one */
+    /* [worker], [pool.NAME.worker] */
     struct str worker_script;          /* absolute; "" = none */
     int32_t worker_num;                /* CONFIG_AUTO */
     uint64_t worker_loop_max_requests; /* 0 = never */

@@ -100,6 +100,8 @@ void config_set_pools(struct loader *l, const struct toml_value *table);
 /* Stores a value and where it came from; in `l->pool`, if the key is one of a pool. */
 void config_set_from(struct loader *l, const struct config_key *key, const struct toml_value *v,
                      enum config_origin_kind origin);
+/* loops.c: the pools of worker scripts, behind all others. */
+void config_add_loops(struct loader *l);
 /* The defaults of all keys; behind the first pool, of those of `l->pool`. */
 void config_set_defaults(struct loader *l);
 /* `table` is what the file calls it, `section` the table whose keys it has. */

@@ -1,7 +1,7 @@
 /*
  * [pool.NAME]: further pools beside that of [php]. A table has the keys of [php], and its pool has
  * the defaults of those keys, not the values of [php]: what one application is told must not reach
- * another by being forgotten.
+ * another by being forgotten. [pool.NAME.worker] has those of [worker].
  */
 #include <errno.h>
 
@@ -38,6 +38,32 @@ static bool check_name(struct loader *l, const struct toml_value *v)
     return false;
 }
 
+static void set_key(struct loader *l, struct str table, struct str section,
+                    const struct toml_value *v)
+{
+    const struct config_key *key = config_key_find(section, v->key);
+
+    if (key)
+        config_set_from(l, key, v, CONFIG_FROM_FILE);
+    else
+        config_complain_unknown_key(l, table, section, v);
+}
+
+static void set_worker(struct loader *l, const struct toml_value *table)
+{
+    struct str name = arena_printf(&l->c->arena, "%.*s.worker", STR_ARG(l->pool->table));
+
+    if (!name.p)
+        l->out_of_memory = true;
+    else if (table->type != TOML_TABLE)
+        loader_complain(l, NULL, table->line, table->column,
+                        "%.*s: expected a table, [%.*s], found %s", STR_ARG(name), STR_ARG(name),
+                        toml_type_name(table->type));
+    else
+        for (const struct toml_value *v = table->first; v; v = v->next)
+            set_key(l, name, STR("worker"), v);
+}
+
 static void set_pool(struct loader *l, struct config_pool *pool, const struct toml_value *table)
 {
     pool->name = loader_copy(l, table->key);
@@ -49,13 +75,11 @@ static void set_pool(struct loader *l, struct config_pool *pool, const struct to
         return;
     l->pool = pool;
     config_set_defaults(l);
-    for (const struct toml_value *v = table->first; v; v = v->next) {
-        const struct config_key *key = config_key_find(STR("php"), v->key);
-        if (key)
-            config_set_from(l, key, v, CONFIG_FROM_FILE);
+    for (const struct toml_value *v = table->first; v; v = v->next)
+        if (str_eq(v->key, STR("worker")))
+            set_worker(l, v);
         else
-            config_complain_unknown_key(l, pool->table, STR("php"), v);
-    }
+            set_key(l, pool->table, STR("php"), v);
     if (!pool->document_root_given)
         loader_complain(l, NULL, table->line, table->column,
                         "%.*s.document_root is missing: it is looked for only for [php]",

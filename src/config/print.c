@@ -247,6 +247,10 @@ void config_print_effective(const struct config *c, config_put *put, void *ctx)
             continue; /* what [worker] says */
         print(&out, "\n[%.*s]\n", STR_ARG(c->pools[i].table));
         print_section(&out, c, &c->pools[i], "php");
+        if (!c->pools[i].worker_script.n)
+            continue;
+        print(&out, "\n[%.*s.worker]\n", STR_ARG(c->pools[i].table));
+        print_section(&out, c, &c->pools[i], "worker");
     }
     for (uint32_t i = 0; i < c->n_routes; i++)
         print_route(&out, c, &c->routes[i]);
@@ -351,6 +355,7 @@ void config_print_reference(config_put *put, void *ctx)
         "name it. It has the keys of `[php]`, and their defaults: nothing is taken over from "
         "`[php]`. `document_root` must be given. See [pools.md](pools.md).\n\n```toml\n"
         "[pool.admin]\ndocument_root = \"/srv/admin\"\nuser = \"admin\"\n```\n\n"
+        "`[pool.NAME.worker]` has the keys of `[worker]`: worker mode for that pool.\n\n"
         "## [[route]]\n\nWhat becomes of requests by their path; see [routes.md](routes.md). One "
         "table for each route, with `match = { exact = \"/path\" }`, `{ prefix = \"/path/\" }`, "
         "`{ suffix = \".pdf\" }` or `{ regex = \"^/user/([0-9]+)$\" }` (PCRE2) on the decoded "

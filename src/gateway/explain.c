@@ -45,10 +45,8 @@ static int add_pool(struct stage *s, uint32_t pool, const char *root)
         fprintf(stderr, "document root %s: %s\n", root, strerror(errno));
         return -errno;
     }
-    if (p->kind == CONFIG_POOL_LOOP) {
-        s->gateway.loop_pool = pool;
+    if (p->kind == CONFIG_POOL_LOOP)
         link->loop_name = config_script_name(p->worker_script, str_from(root));
-    }
     fallback_init(link);
     int r = rules_new(link->config, &link->rules, message, sizeof(message));
     if (r < 0)
@@ -182,7 +180,7 @@ static void say_script(const struct stage *s, bool fastcgi)
     const struct gateway_thread *t = &s->thread;
     const struct files_match *m = &t->match;
     const struct pool_link *link = &s->links[s->exchange.pool];
-    bool loop = s->gateway.loop_pool && s->exchange.pool == s->gateway.loop_pool;
+    bool loop = s->gateway.config->pools[s->exchange.pool].kind == CONFIG_POOL_LOOP;
     const char *root = strcmp(link->document_root, "/") == 0 ? "" : link->document_root;
 
     if (loop)

@@ -686,9 +686,6 @@ static int load_config(struct gateway *g)
                     &errors);
     if (r < 0)
         return fail("%s", errors.n ? config_error_line(g->config, &errors.v[0]) : strerror(-r));
-    for (uint32_t i = 1; i < g->config->n_pools; i++)
-        if (g->config->pools[i].kind == CONFIG_POOL_LOOP)
-            g->loop_pool = i;
     if (trust_new(&g->config->server.trusted_proxies, &g->trust, &bad) < 0)
         return fail("server.trusted_proxies: expected an address, a block such as 10.0.0.0/8, or "
                     "\"unix\", found \"%s\"",

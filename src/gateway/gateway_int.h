@@ -39,7 +39,7 @@ enum {
     CONN_MAGIC = 0x434f4e4e,
     EXCHANGE_MAGIC = 0x45584348,
     BACKEND_MAGIC = 0x4241434b,
-    POOLS_MAX = 64,
+    POOLS_MAX = CONFIG_ALL_POOLS_MAX,
     LISTENERS_MAX = CONTROL_LISTENERS_MAX,
     IN_BUFFER_BYTES = 8192, /* first input buffer of an active connection, pooled per thread */
     OUT_MEMORY_MAX = 256 *
@@ -83,7 +83,6 @@ struct gateway {
     uint32_t n_threads;
     struct listener listeners[LISTENERS_MAX];
     uint32_t n_listeners;
-    uint32_t loop_pool; /* index of the pool in worker mode, 0: there is none */
     struct loop_watch control;
     struct list links; /* struct pool_link: live generations, main thread only */
     bool draining;

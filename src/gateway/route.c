@@ -159,10 +159,10 @@ static bool is_for_loop(const struct files_match *m, struct str path, struct str
     return m->kind == FILES_SCRIPT && (str_eq(path, STR("/")) || str_eq(m->script_name, loop_name));
 }
 
-static struct route by_loop(struct exchange *x, struct route route, struct str path)
+static struct route by_loop(struct exchange *x, struct route route, uint32_t loop, struct str path)
 {
     struct gateway_thread *t = x->conn->thread;
-    struct backend *b = backend_for(x->conn, t->gateway->loop_pool);
+    struct backend *b = backend_for(x->conn, loop);
     struct str name = b ? b->pool->loop_name : STR_NONE;
 
     if (!is_for_loop(&t->match, path, name))
@@ -170,7 +170,7 @@ static struct route by_loop(struct exchange *x, struct route route, struct str p
     if (t->match.kind != FILES_SCRIPT || str_eq(path, STR("/")))
         t->match.path_info = STR_NONE;
     t->match.script_name = name;
-    x->pool = t->gateway->loop_pool; /* waits for the pool where none of it is up */
+    x->pool = loop; /* waits for the pool where none of it is up */
     return (struct route){ .verdict = VERDICT_PHP };
 }
 
@@ -181,13 +181,13 @@ static bool is_fastcgi(const struct exchange *x, const struct config_route *rule
                     (rule->fallback && fallback_route(backend_for(x->conn, 0)->pool, rule)));
 }
 
-/* The files decided, and a route left the choice of the pool open. */
+/* The files of the pool decided. */
 static bool follows_files(const struct exchange *x, const struct config_route *rule,
                           const struct route *found)
 {
     if (!rule)
         return true;
-    return rule->backend == CONFIG_BACKEND_PHP && !is_fastcgi(x, rule) && rule->pool.n == 0 &&
+    return rule->backend == CONFIG_BACKEND_PHP && !is_fastcgi(x, rule) &&
            (rule->try.n == 0 || found->verdict == VERDICT_PHP);
 }
 
@@ -215,8 +215,10 @@ static struct route find_place(struct exchange *x)
         route = by_rule(x, b->pool->config, rule, &groups, path);
     else
         route = by_files(t, b, path);
-    if (t->gateway->loop_pool && follows_files(x, rule, &route))
-        route = by_loop(x, route, path);
+    b = backend_for(x->conn, x->pool); /* a route's: it may not be up */
+    uint32_t loop = b ? b->pool->config->pools[x->pool].loop : 0;
+    if (loop && follows_files(x, rule, &route))
+        route = by_loop(x, route, loop, path);
     route.rule = rule;
     return route;
 }

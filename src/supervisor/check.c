@@ -105,7 +105,7 @@ static unsigned check_files(const struct config *c)
 
 static int explain_url(const struct plan *p, const char *url, check_explain *explain)
 {
-    const char *roots[CONFIG_POOLS_MAX + 1];
+    const char *roots[CONFIG_ALL_POOLS_MAX];
 
     CHECK(p->config->n_pools <= ARRAY_LENGTH(roots));
     for (uint32_t i = 0; i < p->config->n_pools; i++)

@@ -427,7 +427,7 @@ struct supervisor {
     struct list roles;       /* running processes */
     struct rollout *rollout; /* under way; NULL: none */
     struct rollout *queued;  /* asked for meanwhile, not begun */
-    struct watcher *watcher; /* NULL: no files are watched */
+    struct watcher *watcher; /* first of a list; NULL: no files are watched */
     char *program;           /* path that an upgrade executes */
     struct upgrade *upgrade; /* under way; NULL: none */
     bool upgrade_after_rollout;

@@ -37,7 +37,7 @@ static void add_items(struct warmup *w, const struct config_strings *paths, bool
         w->items[w->n++] = (struct item){ paths->v[i], decides };
 }
 
-/* The pool of a worker script has the same lists as that of [php]: its requests are the same too.
+/* The pool of a worker script has the same lists as the one beside it: its requests are the same.
  */
 static bool is_wanted(const struct plan *plan, const bool *pool_is_new, uint32_t index)
 {
@@ -46,7 +46,7 @@ static bool is_wanted(const struct plan *plan, const bool *pool_is_new, uint32_t
     if (c->pools[index].kind == CONFIG_POOL_LOOP)
         return false;
     for (uint32_t i = 0; i < c->n_pools; i++)
-        if (pool_is_new[i] && (i == index || (index == 0 && c->pools[i].kind == CONFIG_POOL_LOOP)))
+        if (pool_is_new[i] && (i == index || i == c->pools[index].loop))
             return true;
     return false;
 }

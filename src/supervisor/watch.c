@@ -34,8 +34,11 @@ enum {
               IN_DONT_FOLLOW,
 };
 
+/* One for each pool whose worker script is watched. */
 struct watcher {
+    struct watcher *next;
     struct supervisor *sup;
+    uint32_t pool; /* index */
     struct loop_watch watch;
     struct loop_timer settle;
     uint64_t first_ns; /* of the changes not yet acted on; 0: none */
@@ -124,7 +127,7 @@ static bool add_folder(struct watcher *w, const char *path, int depth)
 
 /* --- changes ---------------------------------------------------------------------------------- */
 
-static void renew_loops(struct loop_timer *t)
+static void renew_loop(struct loop_timer *t)
 {
     struct watcher *w = CONTAINER_OF(t, struct watcher, settle);
     struct supervisor *s = w->sup;
@@ -133,9 +136,7 @@ static void renew_loops(struct loop_timer *t)
     if (s->phase != SUPERVISOR_SERVING)
         return;
     log_notice("%s has changed: the worker script starts afresh", w->changed);
-    for (uint32_t i = 0; i < s->n_pools; i++)
-        if (s->plan->config->pools[i].kind == CONFIG_POOL_LOOP)
-            pool_renew(s->pools[i]);
+    pool_renew(s->pools[w->pool]);
 }
 
 static void note_change(struct watcher *w, const char *folder, const char *name)
@@ -148,7 +149,7 @@ static void note_change(struct watcher *w, const char *folder, const char *name)
     }
     if (until > w->first_ns + SETTLE_MAX_MS * NS_PER_MS)
         until = w->first_ns + SETTLE_MAX_MS * NS_PER_MS;
-    loop_timer_set(w->sup->loop, &w->settle, until, renew_loops);
+    loop_timer_set(w->sup->loop, &w->settle, until, renew_loop);
 }
 
 static void on_event(struct watcher *w, const struct inotify_event *e)
@@ -223,23 +224,17 @@ static char *find_project(const struct config_pool *pool, const char *document_r
     return mem_strdup(document_root);
 }
 
-void watcher_start(struct supervisor *s)
+static void watch_pool(struct supervisor *s, uint32_t pool)
 {
-    const struct config *c = s->plan->config;
-    uint32_t pool = 0;
-
-    for (uint32_t i = 0; i < c->n_pools; i++)
-        if (c->pools[i].kind == CONFIG_POOL_LOOP && c->pools[i].worker_watch)
-            pool = i;
-    if (pool == 0)
-        return;
     int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+
     if (fd < 0) {
         log_warn("watch: inotify: %s; changes of files are not seen", strerror(errno));
         return;
     }
     struct watcher *w = mem_zalloc(sizeof(*w));
     w->sup = s;
+    w->pool = pool;
     int r = loop_watch_add(s->loop, &w->watch, fd, LOOP_READ, on_ready);
     if (r < 0) {
         log_warn("watch: %s; changes of files are not seen", strerror(-r));
@@ -247,24 +242,34 @@ void watcher_start(struct supervisor *s)
         mem_free(w);
         return;
     }
-    char *project = find_project(&c->pools[pool], s->plan->pools[pool].document_root);
+    char *project = find_project(&s->plan->config->pools[pool], s->plan->pools[pool].document_root);
     (void)add_folder(w, project, 0);
     log_notice("watching %s: a change starts the worker script afresh", project);
     mem_free(project);
+    w->next = s->watcher;
     s->watcher = w;
+}
+
+void watcher_start(struct supervisor *s)
+{
+    const struct config *c = s->plan->config;
+
+    for (uint32_t i = 0; i < c->n_pools; i++)
+        if (c->pools[i].kind == CONFIG_POOL_LOOP && c->pools[i].worker_watch)
+            watch_pool(s, i);
 }
 
 void watcher_stop(struct supervisor *s)
 {
-    struct watcher *w = s->watcher;
+    struct watcher *w;
 
-    if (!w)
-        return;
-    loop_timer_cancel(s->loop, &w->settle);
-    loop_watch_close(s->loop, &w->watch);
-    for (uint32_t i = 0; i < w->n_folders; i++)
-        mem_free(w->folders[i]);
-    mem_free(w->folders);
-    mem_free(w);
-    s->watcher = NULL;
+    while ((w = s->watcher)) {
+        s->watcher = w->next;
+        loop_timer_cancel(s->loop, &w->settle);
+        loop_watch_close(s->loop, &w->watch);
+        for (uint32_t i = 0; i < w->n_folders; i++)
+            mem_free(w->folders[i]);
+        mem_free(w->folders);
+        mem_free(w);
+    }
 }

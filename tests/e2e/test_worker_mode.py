@@ -611,3 +611,46 @@ def test_boot_errors_are_in_the_browser_with_dev(workdir, launch):
         wait_until(mended, "the watch to see the change", 10)
     finally:
         assert p.stop() == 0
+
+
+# --- several pools --------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def two_pools(launch_module, scripts):
+    """[worker] and [pool.api.worker], each with a folder, a script and a classic script of its own."""
+    api = launch_module.folder / "api"
+    (api / "api").mkdir(parents=True)
+    (api / "worker.php").write_text("<?php $n = 0; while (frankenphp_handle_request(function () use (&$n) { "
+                                    "echo 'api ', ++$n, ' ', $_SERVER['REQUEST_URI'], ' ', $_SERVER['SCRIPT_NAME']; }));")
+    (api / "api/plain.php").write_text("<?php echo 'classic of api';")
+    account.give(api)
+    keys = {"document_root": str(api), "worker_pool_size": 1}
+    if account.is_root():
+        keys.update(user=account.web().name, group=account.web().group)
+    server = start(launch_module, scripts, expect_errors=True,
+                   pools={"api": keys, "api.worker": {"script": str(api / "worker.php"), "num": 1, "max_requests": 20, "watch": True}},
+                   routes=[{"match": {"prefix": "/api/"}, "pool": "api"}])
+    return server, api
+
+
+def test_each_pool_has_its_own_worker_script(two_pools):
+    s, _ = two_pools
+    assert s.get("/any").text.startswith("count ")
+    first, second = (s.get(f"/api/{name}").text for name in ("a", "b"))
+    assert re.fullmatch(r"api (\d+) /api/a /worker.php", first) and re.fullmatch(r"api (\d+) /api/b /worker.php", second)
+    assert int(second.split()[1]) == int(first.split()[1]) + 1
+    assert s.get("/api/plain.php").text == "classic of api"
+    assert s.get("/classic.php").text == "classic /classic.php"
+
+
+def test_max_requests_of_a_pools_worker_script(two_pools):
+    s, _ = two_pools
+    assert max(int(s.get("/api/x").text.split()[1]) for _ in range(50)) <= 20
+
+
+def test_a_change_restarts_the_script_of_its_pool_only(two_pools):
+    s, api = two_pools
+    other = instance(s.get("/x"))
+    (api / "worker.php").write_text("<?php while (frankenphp_handle_request(function () { echo 'changed'; }));")
+    wait_until(lambda: s.get("/api/x").text == "changed", "the changed script", 10)
+    assert instance(s.get("/x")) == other and "pool www-worker g2" not in s.log_text()

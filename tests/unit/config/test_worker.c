@@ -1,4 +1,6 @@
 /* [worker]: the pool that it becomes. */
+#include <errno.h>
+
 #include "base/mem.h"
 #include "config/config.h"
 #include "test.h"
@@ -69,6 +71,62 @@ TEST(development_watches_unless_told_otherwise)
     c = load("[worker]\nscript = '/x/w.php'\nwatch = false\n", dev);
     EXPECT(!c->pools[1].worker_watch);
     config_free(c);
+}
+
+TEST(each_pool_may_have_a_worker_script)
+{
+    struct config *c = load("[php]\nworker_pool_size = 9\n[worker]\nscript = '/w/a.php'\n"
+                            "[pool.api]\ndocument_root = '/srv/api'\nuser = 'api'\n"
+                            "[pool.api.worker]\nscript = 'api/worker.php'\nnum = 5\n"
+                            "max_requests = 8\nwatch = true\nreport_leaks = true\n"
+                            "[pool.plain]\ndocument_root = '/srv/plain'\n",
+                            NULL);
+    const struct config_pool *api = &c->pools[1], *loop = &c->pools[api->loop];
+
+    EXPECT_INT(c->n_pools, 5);
+    EXPECT_STR(c->pools[c->pools[0].loop].name, STR("www-worker"));
+    EXPECT_STR(loop->name, STR("api-worker"));
+    EXPECT_INT(loop->loop_of, 1);
+    EXPECT_INT(loop->loop, 0);
+    EXPECT_STR(loop->worker_script, STR("/srv/app/api/worker.php"));
+    EXPECT_STR(loop->document_root, STR("/srv/api"));
+    EXPECT_STR(loop->user, STR("api"));
+    EXPECT_INT(loop->worker_pool_size, 5);
+    EXPECT_INT(loop->worker_max_requests, 8);
+    EXPECT(loop->worker_watch && loop->worker_report_leaks);
+    EXPECT_INT(api->worker_pool_size, 4);
+    EXPECT(!c->pools[c->pools[0].loop].worker_watch);
+    EXPECT_INT(c->pools[2].loop, 0);
+    config_free(c);
+}
+
+static void expect_complaint(const char *text, const char *complaint)
+{
+    struct config_errors errors;
+    struct config *c;
+
+    EXPECT_INT(config_load(STR("sapid.toml"), test_guarded(str_from(text)), NULL, STR("/srv/app"),
+                           &c, &errors),
+               -EINVAL);
+    EXPECT(errors.n > 0);
+    char *line = config_error_line(c, &errors.v[0]);
+    EXPECT_STR(str_from(line), str_from(complaint));
+    mem_free(line);
+    config_free(c);
+}
+
+TEST(what_is_wrong_in_a_pools_worker_is_said_with_its_name)
+{
+    expect_complaint("[pool.a]\ndocument_root = '/a'\n[pool.a.worker]\nscrip = '/w.php'\n",
+                     "sapid.toml:4:1: unknown key pool.a.worker.scrip; did you mean script?");
+    expect_complaint("[pool.a]\ndocument_root = '/a'\nworker = '/w.php'\n",
+                     "sapid.toml:3:10: pool.a.worker: expected a table, [pool.a.worker], found a "
+                     "string");
+    expect_complaint(
+        "[pool.a]\ndocument_root = '/a'\n[pool.a.worker]\nscript = '/w.php'\n"
+        "[pool.a-worker]\ndocument_root = '/b'\n",
+        "sapid.toml:4:1: the worker script of pool a runs in a pool named a-worker, and "
+        "there is a [pool.a-worker] already; give that one another name");
 }
 
 TEST(script_names)
