@@ -628,7 +628,8 @@ def two_pools(launch_module, scripts):
     if account.is_root():
         keys.update(user=account.web().name, group=account.web().group)
     server = start(launch_module, scripts, expect_errors=True,
-                   pools={"api": keys, "api.worker": {"script": str(api / "worker.php"), "num": 1, "max_requests": 20, "watch": True}},
+                   pools={"api": keys, "api.worker": {"script": str(api / "worker.php"), "num": 1, "max_requests": 20,
+                                                      "watch": True}},
                    routes=[{"match": {"prefix": "/api/"}, "pool": "api"}])
     return server, api
 
@@ -637,7 +638,7 @@ def test_each_pool_has_its_own_worker_script(two_pools):
     s, _ = two_pools
     assert s.get("/any").text.startswith("count ")
     first, second = (s.get(f"/api/{name}").text for name in ("a", "b"))
-    assert re.fullmatch(r"api (\d+) /api/a /worker.php", first) and re.fullmatch(r"api (\d+) /api/b /worker.php", second)
+    assert re.fullmatch(r"api \d+ /api/a /worker.php", first) and re.fullmatch(r"api \d+ /api/b /worker.php", second)
     assert int(second.split()[1]) == int(first.split()[1]) + 1
     assert s.get("/api/plain.php").text == "classic of api"
     assert s.get("/classic.php").text == "classic /classic.php"
