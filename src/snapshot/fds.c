@@ -344,6 +344,41 @@ static bool own_are_open(void)
            st.st_dev == s->folder_dev;
 }
 
+static void path_of(int fd, char *ret)
+{
+    char digits[12];
+    int n = 0;
+
+    for (const char *p = "/proc/self/fd/"; *p; p++)
+        *ret++ = *p;
+    do {
+        digits[n++] = (char)('0' + fd % 10);
+        fd /= 10;
+    } while (fd > 0);
+    while (n > 0)
+        *ret++ = digits[--n];
+    *ret = '\0';
+}
+
+void fds_make_own(void)
+{
+    struct snapshot_self *s = snapshot_self;
+    char path[32];
+
+    for (uint32_t i = 0; i < s->n_fds; i++) {
+        const struct image_fd *f = &s->fds[i];
+        if (f->offset < 0)
+            continue;
+        path_of(f->spare, path);
+        long to = raw4(SYS_openat, AT_FDCWD, (long)path, f->status_flags | O_CLOEXEC | O_NOCTTY, 0);
+        if (to < 0) /* a file of somebody else: it stays shared */
+            continue;
+        raw3(SYS_dup3, to, f->spare, O_CLOEXEC);
+        raw3(SYS_dup3, to, f->fd, f->fd_flags & FD_CLOEXEC ? O_CLOEXEC : 0);
+        raw1(SYS_close, to);
+    }
+}
+
 int fds_restore(struct snapshot_refusal *ret)
 {
     struct snapshot_self *s = snapshot_self;

@@ -230,6 +230,7 @@ static long roll(void *arg)
         rc = fds_open_own();
         if (rc < 0)
             return snapshot_refuse(r.refusal, SNAPSHOT_SYSTEM, -rc, "/proc after a fork");
+        fds_make_own();
     }
     rc = kernel_state_restore(r.refusal);
     if (rc < 0)

@@ -8,6 +8,10 @@ namespace Isolation;
 
 function handle(): void
 {
+    if (!isset($_GET['kind'])) {
+        random_values();   // the server's warm-up: leaves nothing, but every generator has been used
+        return;
+    }
     // Before anything else: the probes change what they look at.
     $probes = probe();
     $fds = scandir('/proc/self/fd');

@@ -133,10 +133,10 @@ return [
     },
     'pcre' => function (int $n): void {
         $sum = 0;
-        for ($i = 0; $i < 60 * $n; $i++) {
+        for ($i = 1; $i < 60 * $n; $i++) {
             $sum += preg_match("/^(?<w>[a-z]{1,$i}?)(\\d+){$i}?x*/u", "abc123$i", $m) + count($m);
         }
-        show([$sum, preg_replace_callback('/\d/', static fn ($m) => $m[0] * 2, "1a2b$n"), preg_split('/[\s,]+/', "a, b  c,$n")]);
+        show([$sum, preg_replace_callback('/\d/', static fn ($m) => (string) (2 * (int) $m[0]), "1a2b$n"), preg_split('/[\s,]+/', "a, b  c,$n")]);
     },
     'openssl' => function (int $n): void {
         $key = openssl_pkey_new(['private_key_type' => OPENSSL_KEYTYPE_EC, 'curve_name' => 'prime256v1']);

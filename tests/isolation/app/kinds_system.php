@@ -161,7 +161,6 @@ return [
         readfile(SITE . '/lazy/value1.php');
     },
     'descriptors' => function (int $n): void {
-        $copy = fopen('php://fd/2', 'w');
         $many = [];
         for ($i = 0; $i < 30 * $n; $i++) {
             $many[] = fopen('/dev/null', 'r');
