@@ -276,8 +276,8 @@ bool snapshot_is_zero(const void *a, size_t bytes);
 /* fds.c */
 int fds_record(const struct snapshot_plan *plan, struct snapshot_refusal *ret);
 void fds_forget(void);
-/* In a forked process: files of the image are opened again, as an offset and a flock() belong to the
- * open file, which a fork shares. */
+/* In a forked process: files of the image are opened again, as an offset and a flock() belong to
+ * the open file, which a fork shares. */
 void fds_make_own(void);
 int fds_restore(struct snapshot_refusal *ret);
 /* Opens what belongs to the process, after a fork. */

@@ -1,5 +1,5 @@
-/* Files of the image in several processes forked from the frozen one: an offset of one of them is not
- * the offset of the others. */
+/* Files of the image in several processes forked from the frozen one: an offset of one of them is
+ * not the offset of the others. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/file.h>
