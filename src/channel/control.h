@@ -8,7 +8,8 @@
  * sealed memfd with the boot text (control_boot); nothing else is inherited but 0, 1, 2. All other
  * descriptors come over the control socket.
  *
- *   supervisor -> gateway   LISTENER (fd; worker = gateway thread it is for, text = its URL),
+ *   supervisor -> gateway   LISTENER (fd; worker = gateway thread it is for, text = its URL,
+ *                           generation = 1: its file is a service manager's),
  *                           POOL_ADD (channel fd, socket to the pool process, n eventfds, and last
  *                           the boot memfd of that generation: its configuration and document root;
  *                           text = document root; of a pool with use_fpm only

@@ -569,7 +569,7 @@ static void add_listener(struct gateway *g, const struct control_message *m, int
                             .index = (uint32_t)m->status,
                             .is_unix = cl->kind == CONFIG_LISTEN_UNIX };
     CHECK(l->fd >= 0 && fcntl(l->fd, F_SETFL, O_NONBLOCK) == 0);
-    if (l->is_unix)
+    if (l->is_unix && m->generation == 0)
         snprintf(l->unlink_path, sizeof(l->unlink_path), "%.*s", STR_ARG(cl->path));
     g->n_listeners++;
 }
@@ -584,7 +584,10 @@ static void on_message(struct gateway *g, const struct control_message *m, const
         if (n_fds == 1)
             add_listener(g, m, fds[0]);
         break;
-    case CONTROL_LISTEN: tell_threads(g, start_listening, NULL); break;
+    case CONTROL_LISTEN:
+        g->listening = true;
+        tell_threads(g, start_listening, NULL);
+        break;
     case CONTROL_POOL_ADD: add_pool(g, m, fds, n_fds); break;
     case CONTROL_POOL_ACTIVATE:
         link = find_link(g, m->pool, m->generation);
@@ -623,10 +626,11 @@ static void on_message(struct gateway *g, const struct control_message *m, const
     }
 }
 
-/* The supervisor is gone: a killed server leaves nothing behind, its socket files included. */
+/* The supervisor is gone: a killed server leaves nothing behind, its socket files included. Before
+ * LISTEN they are those of a gateway that still serves, perhaps of another program. */
 static void end_with_supervisor(struct gateway *g)
 {
-    for (uint32_t i = 0; i < g->n_listeners; i++)
+    for (uint32_t i = 0; i < g->n_listeners && g->listening; i++)
         if (g->listeners[i].unlink_path[0])
             unlink(g->listeners[i].unlink_path);
     _exit(1);

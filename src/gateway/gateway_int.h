@@ -85,7 +85,7 @@ struct gateway {
     uint32_t n_listeners;
     struct loop_watch control;
     struct list links; /* struct pool_link: live generations, main thread only */
-    bool draining;
+    bool listening, draining;
     uint32_t drain_idle_ms; /* that idle connections may stay while it drains */
     uint32_t drained_threads;
     _Atomic uint64_t spooled_bytes; /* of all threads, against max_spool_size */

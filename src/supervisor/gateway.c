@@ -195,6 +195,7 @@ static void send_listeners(struct gateway_process *g)
         control_message_init(&m, CONTROL_LISTENER);
         m.status = (int32_t)l->v[i].index;
         m.worker = l->v[i].thread;
+        m.generation = l->v[i].foreign;
         control_message_set_text(&m, str_from(l->v[i].url));
         role_send(&g->role, &m, &l->v[i].fd, 1);
     }

@@ -467,7 +467,7 @@ static void decide(struct supervisor *s, struct rollout *r)
     for (uint32_t i = 0; i < n; i++) {
         r->pools[i] = find_pool(s, r->plan->config->pools[i].name);
         r->is_new[i] = r->whole || r->log_moved || plan_pool_differs(s->plan, r->plan, i) ||
-                       r->pools[i]->good->n_fallbacks > 0;
+                       !r->pools[i]->active || r->pools[i]->good->n_fallbacks > 0;
         n_new += r->is_new[i];
     }
     for (uint32_t i = 0; i < n && n_new == 0; i++)

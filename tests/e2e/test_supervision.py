@@ -330,6 +330,25 @@ def test_sigterm_finishes_the_running_request(launch, root):
     launch.started.clear()
 
 
+def test_request_on_the_wire_is_answered_when_the_server_stops(launch, root):
+    server = launch(root, workers=1)
+    with server.connect() as idle:
+        assert idle.request("GET", "/echo.php?n=1").text == "1"
+        stopped = gateway(server)
+        os.kill(stopped, signal.SIGSTOP)
+        idle.send(idle.format("GET", "/echo.php?n=2"))
+        with server.connect() as waiting:               # in the backlog, which nobody else will serve
+            waiting.send(waiting.format("GET", "/echo.php?n=3"))
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "stopping" in server.log_text(), "the drain")
+            os.kill(stopped, signal.SIGCONT)
+            for connection, text in ((idle, "2"), (waiting, "3")):
+                answer = connection.read_response()
+                assert answer.text == text and not answer.keeps_alive
+    assert server.process.popen.wait(5) == 0
+    launch.started.clear()
+
+
 def test_sigterm_waits_no_longer_than_drain_timeout(launch, root):
     server = launch(root, workers=1, server={"drain_timeout": "500ms"})
     running = in_background(lambda: server.get("/wait.php?until=never"))

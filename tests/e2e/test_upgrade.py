@@ -128,9 +128,8 @@ def test_new_program_that_does_not_start_changes_nothing(launch, root):
 
 
 def test_new_program_that_is_killed_changes_nothing(launch, root):
-    server = launch(root, workers=1, expect_errors=True)
-    hanging = "<?php usleep(30000000);"
-    (root / "hang.php").write_text(hanging)
+    server = launch(root, workers=1, unix_socket=True, expect_errors=True)
+    (root / "hang.php").write_text("<?php usleep(30000000);")
     text = server.config_path.read_text()
     server.config_path.write_text(text.replace("[php]", '[php]\nwarmup = ["/hang.php"]'))
     mine = set(server.pids())
@@ -144,6 +143,8 @@ def test_new_program_that_is_killed_changes_nothing(launch, root):
     wait_until(lambda: "upgrade failed: " in server.log_text(), "the failure")
     wait_until(lambda: not any(alive(p) for p in family), "its processes to end")
     assert set(server.pids()) == mine and server.get("/echo.php?n=1").text == "1"
+    with Connection(str(server.socket_path)) as c:      # the file is still there
+        assert c.request("GET", "/echo.php?n=2").text == "2"
 
 
 def title_of(pid):
@@ -268,6 +269,20 @@ def test_sockets_of_the_service_manager_are_served(root, workdir):
         assert Adopted(pid, p).stop() == 0
         assert path.exists()                                    # it is the manager's
         assert "8080" not in p.log()
+
+
+def test_socket_file_of_the_service_manager_outlives_a_killed_server(root, workdir):
+    with socket.socket(socket.AF_UNIX) as unix:
+        path = workdir / "web.sock"
+        unix.bind(str(path))
+        unix.listen(10)
+        p = activated([unix], ["--root", root, "--workers", "1"], workdir / "log")
+        p.wait_until(lambda: " serves " in p.log(), "the start")
+        everyone = descendants(p.pid)
+        os.kill(p.pid, signal.SIGKILL)
+        p.popen.wait()
+        wait_until(lambda: not any(alive(pid) for pid in everyone), "everything to end")
+        assert path.exists()
 
 
 def test_socket_that_no_key_names_is_said(root, workdir):
