@@ -157,6 +157,14 @@ void leaks_after(void);
 /* opcache.c: a restart of opcache waits for us. Looks once a second, else false. */
 bool opcache_wants_restart(uint64_t now_ns);
 
+/* apache.c: mod_php's notes and variables of one request */
+void apache_request_ends(void);
+char *apache_variable(struct str name); /* NULL: not set by apache_setenv() */
+PHP_FUNCTION(apache_note);
+PHP_FUNCTION(apache_setenv);
+PHP_FUNCTION(apache_getenv);
+PHP_FUNCTION(virtual);
+
 /* functions.c */
 extern const zend_function_entry engine_functions[];
 

@@ -30,6 +30,36 @@ function apache_response_headers(): array {}
 /** @alias apache_response_headers */
 function frankenphp_response_headers(): array {}
 
+/**
+ * A note of this request: returns what was noted under the name before (false: nothing), then notes
+ * `note_value` unless that is null. Gone at the request's end. As mod_php's.
+ */
+function apache_note(string $note_name, ?string $note_value = null): string|false {}
+
+/** Sets a variable of this request, which apache_getenv() and getenv() see until its end. As mod_php's. */
+function apache_setenv(string $variable, string $value, bool $walk_to_top = false): bool {}
+
+/** A variable set by apache_setenv(), else one of the request (REMOTE_ADDR...); false: there is none. */
+function apache_getenv(string $variable, bool $walk_to_top = false): string|false {}
+
+/** mod_php's sub-requests do not exist here: a warning that says what to do instead, and false. */
+function virtual(string $uri): bool {}
+
+/** @alias fastcgi_finish_request */
+function sapid_finish_request(): bool {}
+
+/** @alias headers_send */
+function sapid_headers_send(int $status = 200): int {}
+
+/** @alias apache_request_headers */
+function sapid_request_headers(): array {}
+
+/** @alias apache_response_headers */
+function sapid_response_headers(): array {}
+
+/** @alias frankenphp_log */
+function sapid_log(string $message, int $level = 0, array $context = []): void {}
+
 /** FRANKENPHP_LOG_LEVEL_DEBUG -4, _INFO 0, _WARN 4, _ERROR 8: a line for the error log, with the context as JSON. */
 function frankenphp_log(string $message, int $level = 0, array $context = []): void {}
 

@@ -167,6 +167,7 @@ void request_finish(void)
     deadline_request_end();
     request_end();
     body_fini(&request.body);
+    apache_request_ends();
     request.active = false;
     blackbox_request_ends(request.status);
 }

@@ -194,6 +194,9 @@ char *variables_getenv(const char *name, size_t name_len)
 {
     if (!request.active)
         return NULL; /* the caller looks into the environment next */
+    char *set = apache_variable((struct str){ name, name_len });
+    if (set)
+        return set;
     make_list();
     for (size_t i = 0; i < vars.n; i++)
         if (str_eq(vars.v[i].name, (struct str){ name, name_len }))
