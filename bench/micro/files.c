@@ -57,7 +57,10 @@ static void measure(const char *name, void (*call)(struct str), struct str path)
 int main(void)
 {
     static struct str index_names[] = { STR("index.php"), STR("index.html") };
-    struct config_pool pool = { .front_controller = STR("index.php"), .index = { index_names, 2 } };
+    struct str script = STR(".php");
+    struct config_pool pool = { .front_controller = STR("index.php"),
+                                .limit_extensions = { &script, 1 },
+                                .index = { index_names, 2 } };
     char root[] = "/tmp/sapid-bench-XXXXXX";
     static const char *const paths[] = { "index.php", "a/b/c.css" };
     CHECK(mkdtemp(root) != NULL);

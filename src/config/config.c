@@ -437,6 +437,39 @@ static void check_paths(struct loader *l, const struct config_pool *pool, const 
     }
 }
 
+/* umask, chroot, chdir and what is a script. */
+static void check_surroundings(struct loader *l, const struct config_pool *pool)
+{
+    struct str root = pool->chroot, inside = pool->document_root;
+    bool octal = pool->umask.n <= 4;
+
+    for (size_t i = 0; i < pool->umask.n; i++)
+        octal = octal && pool->umask.p[i] >= '0' && pool->umask.p[i] <= '7';
+    if (!octal)
+        loader_complain(l, NULL, line_of(pool, "umask"), 1,
+                        "%.*s.umask: expected up to four octal digits such as \"0027\", found "
+                        "\"%.*s\"",
+                        STR_ARG(pool->table), STR_ARG(pool->umask));
+    if (pool->chdir.n && pool->chdir.p[0] != '/')
+        loader_complain(l, NULL, line_of(pool, "chdir"), 1,
+                        "%.*s.chdir: expected an absolute path, found \"%.*s\"",
+                        STR_ARG(pool->table), STR_ARG(pool->chdir));
+    if (root.n > 1 && pool->document_root_given &&
+        !(str_has_prefix(inside, root) && (inside.n == root.n || inside.p[root.n] == '/')))
+        loader_complain(l, NULL, line_of(pool, "chroot"), 1,
+                        "%.*s.chroot: expected a folder above the document root %.*s, found "
+                        "\"%.*s\"",
+                        STR_ARG(pool->table), STR_ARG(inside), STR_ARG(root));
+    for (uint32_t i = 0; i < pool->limit_extensions.n; i++) {
+        struct str one = pool->limit_extensions.v[i];
+        if (one.n < 2 || one.p[0] != '.' || str_find(one, '/') >= 0)
+            loader_complain(l, NULL, line_of(pool, "limit_extensions"), 1,
+                            "%.*s.limit_extensions: expected ends of file names such as \".php\", "
+                            "found \"%.*s\"",
+                            STR_ARG(pool->table), STR_ARG(one));
+    }
+}
+
 /* document_root is absolute in any case; without one it is where detection begins. */
 static void finish(struct loader *l)
 {
@@ -448,6 +481,7 @@ static void finish(struct loader *l)
         if (l->c->dev)
             apply_dev(l, &l->c->pools[i]);
         find_upstream(l, &l->c->pools[i]);
+        check_surroundings(l, &l->c->pools[i]);
         check_paths(l, &l->c->pools[i], "warmup", &l->c->pools[i].warmup);
         check_paths(l, &l->c->pools[i], "probe", &l->c->pools[i].probe);
     }

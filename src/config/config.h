@@ -142,8 +142,11 @@ struct config_pool {
     uint32_t queue_size;       /* 1024 */
     struct str user, group;
     struct config_pairs env;
-    bool clear_env;              /* default true, as FPM */
-    struct str front_controller; /* "index.php"; "" = none (front_controller = false) */
+    bool clear_env;                         /* default true, as FPM */
+    struct str umask;                       /* octal; "" = as the server was started with */
+    struct str chdir, chroot;               /* absolute; "" = none. chdir counts inside chroot */
+    struct config_strings limit_extensions; /* of scripts: [".php"] */
+    struct str front_controller;            /* "index.php"; "" = none (front_controller = false) */
     bool front_controller_given;
     struct config_strings index; /* ["index.php", "index.html"] */
     /* Paths a new generation is asked for before it serves; of `probe` the answers count. */

@@ -217,6 +217,25 @@ const struct config_key config_keys[] = {
       .example = "false",
       .text = "PHP sees only the variables of `env`, not those that sapid was started with. As in "
               "PHP-FPM." },
+    { "php", "limit_extensions", KIND_STRINGS, POOL(limit_extensions), NOT_TRACKED,
+      .fallback = "[\".php\"]", .example = "[\".php\", \".phtml\"]",
+      .text =
+          "Files that PHP runs, by the end of their names. PHP-FPM's "
+          "`security.limit_extensions`. Nothing else is ever run, and source code under another "
+          "name that PHP is known by (.phtml, .inc, .php~ ...) is not sent as a file either." },
+    { "php", "umask", KIND_STRING, POOL(umask), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "as sapid was started with", .example = "\"0027\"",
+      .text = "File mode creation mask of the PHP processes, octal." },
+    { "php", "chroot", KIND_PATH, POOL(chroot), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "none", .example = "\"/srv/jail\"",
+      .text = "A folder that becomes `/` of the PHP workers. `document_root` lies below it, and is "
+              "named as it is seen from outside; scripts see paths without it. Needs a start as "
+              "root. What scripts need of the system (time zones, /etc/resolv.conf, "
+              "certificates, sockets of databases) must be there too, as with PHP-FPM." },
+    { "php", "chdir", KIND_STRING, POOL(chdir), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "`/` in a chroot, else where sapid was started", .example = "\"/srv/app\"",
+      .text = "Working directory of the PHP workers when they start, inside `chroot` if there is "
+              "one. PHP enters the folder of each script by itself." },
     { "php", "front_controller", KIND_FRONT_CONTROLLER, POOL(front_controller),
       TRACKED(struct config_pool, front_controller_given), .fallback = "\"index.php\"",
       .example = "\"app.php\"",

@@ -443,9 +443,14 @@ static int find_script(struct files *f, struct str path)
     return 0;
 }
 
-static bool is_script_name(struct str name)
+static bool is_script_name(const struct files *f, struct str name)
 {
-    return name.n > 4 && str_has_suffix(name, STR(".php"));
+    const struct config_strings *ends = &f->pool->limit_extensions;
+
+    for (uint32_t i = 0; i < ends->n; i++)
+        if (name.n > ends->v[i].n && str_has_suffix(name, ends->v[i]))
+            return true;
+    return false;
 }
 
 /* Dot files and dot folders; RFC 8615 has one exception, in the root. */
@@ -466,7 +471,7 @@ static bool walk_segments(struct files *f, struct str path, struct files_match *
             is_hidden(name, start == 1)) /* "//" is not normalised: never from http/ */
             return true;
         size_t end = start + name.n;
-        if (is_script_name(name)) {
+        if (is_script_name(f, name)) {
             int rc = find_script(f, str_take(path, end));
             if (rc == -EACCES)
                 ret->kind = FILES_FORBIDDEN;
@@ -506,10 +511,10 @@ static void take_script(struct files_match *ret, enum files_kind kind, struct st
 
 /* "/missing.php/info": path info of a script that is not there is no page of the front controller
  * either. */
-static bool is_below_script_name(struct str path)
+static bool is_below_script_name(const struct files *f, struct str path)
 {
     while (path.n > 0)
-        if (is_script_name(str_cut(&path, '/')) && path.p != NULL)
+        if (is_script_name(f, str_cut(&path, '/')) && path.p != NULL)
             return true;
     return false;
 }
@@ -519,8 +524,8 @@ static void take_front_controller(struct files *f, struct str asked, struct file
     struct str front = f->pool->front_controller, script;
     while (front.n > 0 && front.p[0] == '/')
         front = str_skip(front, 1);
-    if (front.n > 0 && !is_below_script_name(asked) && join(ret, STR("/"), front, &script) &&
-        find_script(f, script) == 0)
+    if (front.n > 0 && is_script_name(f, front) && !is_below_script_name(f, asked) &&
+        join(ret, STR("/"), front, &script) && find_script(f, script) == 0)
         take_script(ret, FILES_FRONT, script);
 }
 
@@ -551,7 +556,7 @@ static bool try_index(struct files *f, struct str folder, struct str name, struc
     struct str path;
     if (name.n == 0 || !join(ret, folder, name, &path))
         return false;
-    if (is_script_name(name)) {
+    if (is_script_name(f, name)) {
         if (find_script(f, path) < 0)
             return false;
         take_script(ret, FILES_SCRIPT, path);
@@ -570,7 +575,7 @@ static void resolve_folder(struct files *f, struct str path, struct files_match 
     struct str first;
     struct statx s;
     /* The usual case, index.php first and known, needs no system call. */
-    if (index->n > 0 && is_script_name(index->v[0]) && join(ret, path, index->v[0], &first) &&
+    if (index->n > 0 && is_script_name(f, index->v[0]) && join(ret, path, index->v[0], &first) &&
         believed(f, script_slot(f, first), first)) {
         take_script(ret, FILES_SCRIPT, first);
         return;

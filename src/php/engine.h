@@ -17,6 +17,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/str.h"
 #include "channel/channel.h"
 #include "php/box.h"
 
@@ -62,6 +63,7 @@ struct engine_worker {
     const struct engine_setting *env; /* replaces or extends the environment */
     size_t n_env;
     bool clear_env;
+    struct str chroot; /* the root folder; paths of requests begin with it. Empty: none */
     const struct engine_loop *loop; /* NULL: classic mode */
     struct box *box;                /* NULL: none is kept */
 };

@@ -25,6 +25,10 @@ void library_prefer_cli_ini(struct php_probe *p);
 void proctitle_init(void);
 void proctitle_set(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
+/* --- surroundings.c --------------------------------------------------------------------------- */
+/* In a worker, before it runs anything: umask, chroot, chdir. 0, or -errno (logged). */
+MUST_USE int surroundings_enter(const struct config_pool *pool);
+
 /* --- settings.c ------------------------------------------------------------------------------- */
 /* What the engine is told from one pool's configuration. The strings live as long as the config. */
 struct settings {

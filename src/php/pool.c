@@ -155,11 +155,12 @@ NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int me
         .env = p->settings.env,
         .n_env = p->settings.n_env,
         .clear_env = p->conf->clear_env,
+        .chroot = p->conf->chroot,
         .loop = p->loop.script ? &p->loop : NULL,
         .box = p->seats[index].box,
     };
     /* No exit handlers: they belong to the pool process. */
-    _exit(p->engine->worker_run(&w));
+    _exit(surroundings_enter(p->conf) == 0 ? p->engine->worker_run(&w) : ENGINE_EXIT_UNHEALTHY);
 }
 
 /* What is known of the seat's last worker is gone. */

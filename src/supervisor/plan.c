@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -101,6 +102,32 @@ static int decide_gateway_user(struct plan *p, char *message, size_t size)
     return 0;
 }
 
+/* Whose workers are to be chrooted keeps the right to do it. */
+static int decide_chroot(const struct config_pool *c, struct pool_plan *pool, char *message,
+                         size_t size)
+{
+    struct stat st;
+    char *root = c->chroot.n ? mem_strndup(c->chroot) : NULL;
+    int r = 0;
+
+    if (!root)
+        return 0;
+    if (geteuid() != 0 || stat(root, &st) < 0 || !S_ISDIR(st.st_mode)) {
+        snprintf(message, size, "%.*s.chroot: %s: %s", STR_ARG(c->table), root,
+                 geteuid() != 0 ? "only a server started as root can change the root folder"
+                                : "expected a folder");
+        r = -EINVAL;
+    } else if (!str_has_prefix(str_from(pool->document_root), c->chroot)) {
+        snprintf(message, size,
+                 "%.*s.chroot: expected a folder above the document root %s, found %s",
+                 STR_ARG(c->table), pool->document_root, root);
+        r = -EINVAL;
+    }
+    pool->user.chroots = r == 0;
+    mem_free(root);
+    return r;
+}
+
 static int decide(struct plan *p, const struct config_cli *cli, char *message, size_t size)
 {
     const struct config *c = p->config;
@@ -112,7 +139,8 @@ static int decide(struct plan *p, const struct config_cli *cli, char *message, s
     for (uint32_t i = 0; i < c->n_pools; i++) {
         struct pool_plan *pool = &p->pools[i];
         if (plan_resolve_root(&c->pools[i], pool, message, size) < 0 ||
-            user_choose_pool(&c->pools[i], pool->document_root, &pool->user, message, size) < 0)
+            user_choose_pool(&c->pools[i], pool->document_root, &pool->user, message, size) < 0 ||
+            decide_chroot(&c->pools[i], pool, message, size) < 0)
             return -EINVAL;
         if (c->pools[i].use_fpm)
             continue; /* PHP-FPM's processes are not ours */

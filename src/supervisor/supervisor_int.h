@@ -45,7 +45,8 @@ struct supervisor;
 
 /* --- users.c --------------------------------------------------------------------------------- */
 struct user {
-    bool change; /* false: the role runs as the supervisor does */
+    bool change;  /* false: the role runs as the supervisor does */
+    bool chroots; /* the role keeps CAP_SYS_CHROOT: its workers are to be chrooted */
     uid_t uid;
     gid_t gid;
     char name[64]; /* "" when the uid has no entry in the password database */

@@ -7,12 +7,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -172,16 +174,33 @@ int user_choose_gateway(const struct config_server *s, const char *document_root
     return 0;
 }
 
+/* One capability for a user that has none, also over the coming exec. */
+static int keep_chroot(void)
+{
+    struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+    struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3] = { { 0 } };
+    const uint32_t bit = CAP_TO_MASK(CAP_SYS_CHROOT);
+
+    caps[CAP_TO_INDEX(CAP_SYS_CHROOT)] =
+        (struct __user_cap_data_struct){ .effective = bit, .permitted = bit, .inheritable = bit };
+    if (syscall(SYS_capset, &head, caps) < 0 ||
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_CHROOT, 0, 0) < 0)
+        return -errno;
+    return 0;
+}
+
 int user_become(const struct user *u)
 {
     if (!u->change)
         return 0;
     int r = u->name[0] ? initgroups(u->name, u->gid) : setgroups(1, &u->gid);
+    if (u->chroots && u->uid != 0)
+        prctl(PR_SET_KEEPCAPS, 1);
     if (r < 0 || setresgid(u->gid, u->gid, u->gid) < 0 || setresuid(u->uid, u->uid, u->uid) < 0)
         return -errno;
     if (u->uid != 0 && setuid(0) == 0) /* cannot be; if it can, going on would be worse */
         return -EPERM;
-    return 0;
+    return u->chroots && u->uid != 0 ? keep_chroot() : 0;
 }
 
 /* In the forked child: the first part of the path that refuses, as its length in the exit pipe. */

@@ -20,6 +20,7 @@ static int root_fd;
 static struct files *files;
 static struct str index_names[] = { STR("index.php"), STR("index.html") };
 static struct config_pool pool = { .front_controller = STR("index.php"),
+                                   .limit_extensions = { (struct str[]){ { ".php", 4 } }, 1 },
                                    .index = { index_names, 2 } };
 
 static int remove_entry(const char *path, const struct stat *s, int kind, struct FTW *ftw)

@@ -113,9 +113,10 @@ PHP_FUNCTION(virtual)
     ZEND_PARSE_PARAMETERS_START(1, 1)
     Z_PARAM_STR(uri)
     ZEND_PARSE_PARAMETERS_END();
-    php_error_docref(NULL, E_WARNING,
-                     "Unable to include '%s': sapid has no sub-requests; include the script, or ask for "
-                     "the URL with an HTTP client",
-                     ZSTR_VAL(uri));
+    php_error_docref(
+        NULL, E_WARNING,
+        "Unable to include '%s': sapid has no sub-requests; include the script, or ask for "
+        "the URL with an HTTP client",
+        ZSTR_VAL(uri));
     RETURN_FALSE;
 }

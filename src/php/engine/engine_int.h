@@ -30,8 +30,9 @@ struct body {
 
 struct request {
     struct channel_worker *worker; /* NULL: no gateway (lifecycle) */
-    uint64_t serial;               /* counts requests of this process */
-    bool active;                   /* between take and finish */
+    struct str root; /* chroot of this process: what paths of the gateway begin with */
+    uint64_t serial; /* counts requests of this process */
+    bool active;     /* between take and finish */
     bool head_sent, ended;
     uint16_t status;     /* that was sent, 0: none yet */
     bool script_missing; /* the script could not be opened; open_errno says why */

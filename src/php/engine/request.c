@@ -120,6 +120,16 @@ static void find_special_headers(void)
     }
 }
 
+/* The gateway's paths as they are called inside the chroot. */
+static void strip_root(struct str *path)
+{
+    struct str rest = str_skip(*path, request.root.n);
+
+    if (request.root.n > 1 && str_has_prefix(*path, request.root) &&
+        (rest.n == 0 || rest.p[0] == '/'))
+        *path = rest.n ? rest : STR("/");
+}
+
 int request_take(struct channel_worker *w)
 {
     CHECK(!request.active);
@@ -130,6 +140,8 @@ int request_take(struct channel_worker *w)
     int rc = copy_texts(w, &request.view);
     if (rc < 0)
         return rc;
+    strip_root(&request.view.script_filename);
+    strip_root(&request.view.document_root);
     find_special_headers();
     request.php_self = request.view.path_info.n
                            ? request_join(request.view.script_name, STR(""), request.view.path_info)

@@ -113,6 +113,7 @@ int worker_run(const struct engine_worker *w)
     uint64_t served = 0;
 
     log_init(w->role, 2, w->log_least);
+    request.root = w->chroot;
     set_environment(w);
     compat_child_init();
     take_signals();

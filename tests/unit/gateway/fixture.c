@@ -15,6 +15,7 @@ static struct str index_names[] = { STR("index.php"), STR("index.html") };
 struct config_pool fixture_pool = {
     .name = STR("www"),
     .front_controller = STR("index.php"),
+    .limit_extensions = { (struct str[]){ { ".php", 4 } }, 1 },
     .index = { index_names, ARRAY_LENGTH(index_names) },
 };
 static pid_t owner;
