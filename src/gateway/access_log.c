@@ -125,6 +125,41 @@ void access_log_line(struct exchange *x)
         put_combined(t, x, &tm);
 }
 
+/* As nginx: the first line as far as it came, "-" if nothing did. */
+void access_log_unread(struct conn *c, int status, size_t body_bytes)
+{
+    struct gateway_thread *t = c->thread;
+    const struct config_log *log = &t->gateway->config->log;
+    struct str client = { c->peer.text, c->peer.length }, line = buf_view(&c->in);
+    struct buf *b = &t->log;
+    time_t s = (time_t)(t->realtime_ns / NS_PER_S);
+    struct tm tm;
+    char when[40];
+
+    if (t->gateway->access_fd < 0)
+        return;
+    while (line.n && (line.p[0] == '\r' || line.p[0] == '\n'))
+        line = str_skip(line, 1);
+    line = str_cut(&line, '\n');
+    if (line.n && line.p[line.n - 1] == '\r')
+        line.n--;
+    if (client.n == 0)
+        client = STR("unix:");
+    gmtime_r(&s, &tm);
+    if (log->format == CONFIG_LOG_JSON) {
+        strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+        (void)!buf_printf(b, "{\"time\":\"%s.%06uZ\",\"remote_addr\":\"%.*s\",\"request_line\":\"",
+                          when, (unsigned)(t->realtime_ns % NS_PER_S / 1000), STR_ARG(client));
+        put_escaped(b, line, true);
+        (void)!buf_printf(b, "\",\"status\":%d,\"bytes\":%zu}\n", status, body_bytes);
+        return;
+    }
+    strftime(when, sizeof(when), "%d/%b/%Y:%H:%M:%S +0000", &tm);
+    (void)!buf_printf(b, "%.*s - - [%s] \"", STR_ARG(client), when);
+    put_field(b, line);
+    (void)!buf_printf(b, "\" %d %zu \"-\" \"-\"\n", status, body_bytes);
+}
+
 void access_log_flush(struct gateway_thread *t)
 {
     while (buf_length(&t->log)) {

@@ -339,8 +339,11 @@ void conn_advance(struct conn *c)
         return;
     }
     advance(c);
-    if (c->magic == CONN_MAGIC)
-        c->busy = false;
+    if (c->magic != CONN_MAGIC)
+        return;
+    c->busy = false;
+    if (c->hangup && c->state == CONN_WAIT && c->exchange)
+        queue_wait_client_left(c->exchange);
 }
 
 void conn_exchange_done(struct conn *c)
@@ -455,8 +458,10 @@ void conn_close(struct conn *c)
 
     CHECK_MAGIC(c, CONN_MAGIC);
     if (c->exchange) {
-        if (c->exchange->status)
-            access_log_line(c->exchange);
+        /* The codes are nginx's: the client left before its answer began, or within its body. */
+        if (c->exchange->status == 0)
+            c->exchange->status = c->state == CONN_BODY ? 400 : 499;
+        access_log_line(c->exchange);
         exchange_free(c->exchange);
         c->exchange = NULL;
     }

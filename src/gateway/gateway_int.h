@@ -195,6 +195,7 @@ struct exchange {
     uint32_t limit_ms;     /* request_timeout of its route, 0: the pool's */
     uint64_t waited_ms;    /* in the queue, up to the timer's last look */
     uint32_t wait_step_ms; /* until its next one */
+    bool client_left;      /* its client sends no more: it leaves the queue soon */
     uint64_t route_mark;   /* fallback_mark of its route */
 
     /* answer */
@@ -448,6 +449,9 @@ void backend_take_waiting(struct backend *b);
 void queue_wait_begin(struct exchange *x);
 /* On the timer. True: it waits on, or was answered. False: its time is up, or it waits no more. */
 bool queue_wait_goes_on(struct exchange *x);
+/* The client has closed its side, which may be a half-close. A request that is still queued a
+ * moment later never runs. */
+void queue_wait_client_left(struct exchange *x);
 
 /* probe.c */
 /* PROBE: asks for the path and tells the supervisor what came. First thread. */
@@ -467,6 +471,8 @@ void spool_forget(struct gateway *g, int *fd, uint64_t bytes);
 
 /* access_log.c */
 void access_log_line(struct exchange *x);
+/* What stands in c->in could not be read as a request, or did not come in time. */
+void access_log_unread(struct conn *c, int status, size_t body_bytes);
 void access_log_flush(struct gateway_thread *t);
 
 #endif

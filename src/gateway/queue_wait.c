@@ -1,5 +1,9 @@
 /*
- * How long a request waits for an idle worker: queue_timeout, then 503.
+ * How long a request waits for an idle worker: queue_timeout, then 503. A request whose client has
+ * closed the connection is not run for nobody: under overload people press reload, and each time
+ * leave a request behind. A client that only closed its sending half looks the same and may still
+ * want its answer; it gets it when a worker takes the request within half a second. nginx gives it
+ * no time at all.
  *
  * Worker mode has a second reason why nobody takes a request: all its scripts may be on their way
  * to their first frankenphp_handle_request() and hang there, with a database that does not answer,
@@ -15,6 +19,7 @@ enum {
     LOOK_MS = 4000,    /* the pool process waits up to 5 s for a first boot, before this counts */
     HANGING_MS = 3000, /* without a sign of life, while requests are waiting */
     TELL_MS = 10000,   /* between two lines of the log */
+    LEFT_MS = 500,     /* a client that only closed its half is answered within this, if at all */
 };
 
 static uint64_t limit_ms(const struct pool_link *link)
@@ -83,10 +88,37 @@ static void refuse(struct exchange *x, struct pool_link *link)
     conn_advance(x->conn);
 }
 
+void queue_wait_client_left(struct exchange *x)
+{
+    if (x->client_left || !x->backend || !x->backend->pool->channel)
+        return;
+    x->client_left = true;
+    x->wait_step_ms = LEFT_MS;
+    conn_deadline(x->conn, LEFT_MS);
+}
+
+static void drop_left(struct exchange *x)
+{
+    struct conn *c = x->conn;
+
+    if (!backend_withdraw(x)) { /* it runs: back to the time limit for taking its answer */
+        conn_deadline(c, c->thread->gateway->config->server.send_timeout_ms);
+        return;
+    }
+    c->thread->count.aborted++;
+    conn_close(c);
+}
+
 bool queue_wait_goes_on(struct exchange *x)
 {
     struct pool_link *link = x->backend ? x->backend->pool : NULL;
     uint32_t worker;
+
+    if (link && link->channel && x->client_left && x->wait_step_ms == LEFT_MS) {
+        x->wait_step_ms = 0; /* once */
+        drop_left(x);
+        return true;
+    }
 
     if (!link || !link->loop_script ||
         channel_ticket_state(link->channel, x->ticket, &worker) != CHANNEL_QUEUED)

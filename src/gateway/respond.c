@@ -475,6 +475,7 @@ void respond_error(struct conn *c, enum http_error e)
      * hopeless. */
     (void)send_now(&x, iov, 2, 0);
     t->head.head = t->head.tail = 0;
+    access_log_unread(c, status, (size_t)n);
     log_info("%.*s: %d, %s", c->peer.length, c->peer.text, status,
              e ? http_error_text(e) : "request head timed out");
     conn_linger(c);

@@ -502,15 +502,47 @@ def test_lock_that_a_living_worker_holds_is_no_reason(serve, root):
 
 # --- clients that leave ---------------------------------------------------------------------------
 
-def test_request_whose_client_has_left_the_queue_never_runs(serve, root):
-    server = serve(expect_errors=False)
+@pytest.mark.parametrize("goodbye", ["reset", "close"])
+def test_request_whose_client_has_left_the_queue_never_runs(serve, root, goodbye):
+    server = serve(expect_errors=False, log={"access": "access.log"})
+    access = server.folder / "access.log"
     running = threading.Thread(target=server.get, args=("/wait.php?tell=started",))
     running.start()
     wait_until((root / "started").exists, "the worker to be busy")
     with server.connect() as c:
         c.send(c.format("GET", "/note.php"))
-        c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))   # RST
+        if goodbye == "reset":
+            c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_until(lambda: access.exists() and '"GET /note.php HTTP/1.1" 499 ' in access.read_text(), "it to be dropped")
     (root / "go").touch()
     running.join()
     assert server.get("/ok.php").text == "ok"
     assert not (root / "ran").exists()
+
+
+def test_half_closed_client_that_a_worker_serves_in_time_gets_its_answer(serve, root):
+    server = serve(expect_errors=False)
+    with server.connect() as c:
+        c.send(c.format("GET", "/wait.php?tell=started"))
+        c.finish_sending()
+        wait_until((root / "started").exists, "it to run")
+        until = time.monotonic() + 0.7      # longer than a queued one may wait
+        wait_until(lambda: time.monotonic() > until, "the time to pass")
+        (root / "go").touch()
+        assert c.read_response().text == "done"
+
+
+def test_queue_is_bounded_in_length_and_time(serve, root):
+    server = serve(expect_errors=False, php={"queue_size": 2, "queue_timeout": "400ms"})
+    running = threading.Thread(target=server.get, args=("/wait.php?tell=started",))
+    running.start()
+    wait_until((root / "started").exists, "the worker to be busy")
+    with server.connect() as a, server.connect() as b:
+        for c in (a, b):
+            c.send(c.format("GET", "/note.php"))
+        full = [server.get("/note.php") for _ in range(3)]
+        late = [c.read_response() for c in (a, b)]
+    assert {r.status for r in full + late} == {503} and all(r.header("Retry-After") for r in full + late)
+    (root / "go").touch()
+    running.join()
+    assert server.get("/ok.php").text == "ok" and not (root / "ran").exists()
