@@ -1,0 +1,6 @@
+<?php
+
+use App\Models\Product;
+use Illuminate\Support\Facades\Route;
+
+Route::get('/products/{product}', fn (Product $product) => $product);
