@@ -75,7 +75,7 @@ void php_frame_name(const struct php_stack *s, const struct php_frame *f, char *
 /*
  * A worker opens its own /proc/self/mem before it stops being dumpable and gives the descriptor to
  * its parent: the kernel checks access when the file is opened only, so this needs no privilege, no
- * ptrace and no system call that containers forbid, and nobody else can do the same (ADR 6).
+ * ptrace and no system call that containers forbid, and nobody else can do the same (ADR 7).
  */
 struct worker_memory {
     int socket; /* the descriptors come here once; -1: they have, or never will */
