@@ -26,6 +26,9 @@ static int help_main(int argc, char **argv)
          "  sapid php FILE [ARGS]  run a script as php-cli would, on the engine of the server\n"
          "  sapid doctor         find libphp, php.ini files, limits; say what is wrong and how to "
          "mend it\n"
+         "  sapid status         what a running server is doing; --full, --json\n"
+         "  sapid reload         let it read its configuration again; --rollback\n"
+         "  sapid stop           let it finish its requests and end\n"
          "  sapid bench URL      load a server and measure how it answers\n"
          "  sapid perf COMMAND   run, track, compare or profile: tell change from noise\n"
          "  sapid --version      print the version\n"
@@ -72,13 +75,23 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 } commands[] = {
-    { "serve", serve_main }, { "check", check_command },
-    { "php", php_cli_main }, { "doctor", doctor_command },
-    { "bench", bench_main }, { "perf", perf_main },
-    { "help", help_main },   { "--help", help_main },
-    { "-h", help_main },     { "--version", version_main },
-    { "-V", version_main },  { "@gateway", gateway_role },
-    { "@pool", pool_role },  { "@lifecycle", php_lifecycle_main },
+    { "serve", serve_main },
+    { "check", check_command },
+    { "php", php_cli_main },
+    { "doctor", doctor_command },
+    { "bench", bench_main },
+    { "perf", perf_main },
+    { "status", status_main },
+    { "reload", reload_main },
+    { "stop", stop_main },
+    { "help", help_main },
+    { "--help", help_main },
+    { "-h", help_main },
+    { "--version", version_main },
+    { "-V", version_main },
+    { "@gateway", gateway_role },
+    { "@pool", pool_role },
+    { "@lifecycle", php_lifecycle_main },
 };
 
 int main(int argc, char **argv)

@@ -199,6 +199,10 @@ void channel_worker_look(const struct channel *ch, uint32_t worker, struct chann
     ret->ticket = (struct channel_ticket){ (uint32_t)(ticket >> 32), (uint32_t)ticket };
     ret->since_ns = get(&b->since_ns);
     ret->requests = get(&b->requests);
+    ret->attached_ns = get(&b->attached_ns);
+    ret->last_ns = get(&b->last_ns);
+    ret->last_cpu_ns = get(&b->last_cpu_ns);
+    ret->last_memory = get(&b->last_memory);
 }
 
 bool channel_request_look(const struct channel *ch, struct channel_ticket t,

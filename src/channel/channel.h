@@ -233,6 +233,10 @@ MUST_USE int channel_respond(struct channel_worker *w, enum channel_piece_type t
                              uint16_t status, const struct iovec *iov, int n_iov);
 /* True once the client has gone (channel_abort). One relaxed load. */
 bool channel_worker_aborted(const struct channel_worker *w);
+/* CLOCK_MONOTONIC when the present request was claimed. */
+uint64_t channel_worker_started_ns(const struct channel_worker *w);
+/* What the request that is about to be done has cost, for status pages. */
+void channel_worker_note(struct channel_worker *w, uint64_t cpu_ns, uint64_t memory_bytes);
 /* After CHANNEL_END and the end of the request's work: the worker is free for the next one. */
 void channel_worker_done(struct channel_worker *w);
 /* From a signal handler or between requests: finish and let channel_worker_next return -ESHUTDOWN.
@@ -249,6 +253,9 @@ struct channel_worker_info {
     struct channel_ticket ticket;
     uint64_t since_ns; /* CLOCK_MONOTONIC of the last change of state (request start) */
     uint64_t requests; /* finished by this incarnation */
+    /* CLOCK_REALTIME of its start; of its last finished request: how long it took, processor time
+     * (0 where it was not measured), the most memory PHP had asked for. All its own word. */
+    uint64_t attached_ns, last_ns, last_cpu_ns, last_memory;
 };
 void channel_worker_look(const struct channel *ch, uint32_t worker,
                          struct channel_worker_info *ret);
@@ -261,6 +268,21 @@ bool channel_request_look(const struct channel *ch, struct channel_ticket t,
                           char buffer[CHANNEL_LOOK_BYTES], struct channel_request *ret);
 /* Its limit_ms; 0 as well when the ticket names no slot. */
 uint32_t channel_request_limit_ms(const struct channel *ch, struct channel_ticket t);
+
+/* What a request in a slot says of itself. */
+enum { CHANNEL_PEEK_BYTES = 4096 };
+struct channel_peek {
+    struct str method, target, script_filename, remote_addr, request_id;
+    struct str authorization; /* of the header of that name */
+    int64_t content_length;
+    uint64_t received_ns;
+    char text[CHANNEL_PEEK_BYTES]; /* where the views point; long texts are cut */
+};
+/* Copies what the slot says of the request of that ticket, also when it is done. False: it is another one's by now. */
+bool channel_request_peek(const struct channel *ch, struct channel_ticket t,
+                          struct channel_peek *ret);
+/* CLOCK_MONOTONIC when a worker claimed the request, by its own word; 0: none did. */
+uint64_t channel_claimed_ns(const struct channel *ch, struct channel_ticket t);
 
 struct channel_counters {
     uint64_t pushed, claimed, done, canceled, queue_full, wakes, signals, ring_full, dropped_pieces,

@@ -114,9 +114,13 @@ struct worker_block {
     _Atomic uint64_t requests;      /* of this incarnation */
     _Atomic uint64_t claimed, done; /* of all */
     _Atomic uint32_t signals, ring_full;
+    /* Written by the worker at the end of a request, for status pages. */
+    alignas(LINE) _Atomic uint64_t attached_ns;
+    _Atomic uint64_t last_ns, last_cpu_ns, last_memory;
 };
 static_assert(offsetof(struct worker_block, incarnation) == LINE, "worker block layout");
-static_assert(sizeof(struct worker_block) == 2 * LINE, "worker block layout");
+static_assert(offsetof(struct worker_block, attached_ns) == 2 * LINE, "worker block layout");
+static_assert(sizeof(struct worker_block) == 3 * LINE, "worker block layout");
 
 struct ring_control {
     alignas(LINE) _Atomic uint64_t tail; /* worker: published up to here */
@@ -145,14 +149,15 @@ struct slot {
     uint32_t n_headers;       /* pairs of spans behind this struct: name, value */
     int64_t content_length;
     uint64_t received_ns;
+    _Atomic uint64_t claimed_ns; /* by the worker that claims it */
     uint16_t remote_port, server_port, flags;
     uint8_t http_minor, body_kind;
     uint32_t limit_ms, pad;
     struct span text[TEXTS], body;
 };
 static_assert(offsetof(struct slot, content_length) == 16, "slot layout");
-static_assert(offsetof(struct slot, text) == 48, "slot layout");
-static_assert(sizeof(struct slot) == 168, "slot layout");
+static_assert(offsetof(struct slot, text) == 56, "slot layout");
+static_assert(sizeof(struct slot) == 176, "slot layout");
 
 /* --- words ------------------------------------------------------------------------------------ */
 /* Slot state: state 4 | worker 12 | incarnation 16 | seq 32. Sixteen bits of incarnation are enough

@@ -18,11 +18,14 @@
  *                           gateway has the listeners now; 0: the server stops),
  *                           FELL_BACK (after POOL_ADD: what had fallen back before),
  *                           REOPEN_LOGS (fd: the new error log, when that is a file),
+ *                           RESULT (of a COMMAND: worker = its number, status, text = a sentence),
  *                           PING (comes back),
  *                           PROBE (text = path; the newest generation of each pool answers)
  *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED,
  *                           PING, PROBED (generation as in PROBE; HTTP status, or 0 and why),
- *                           FELL_BACK, DRAINED
+ *                           FELL_BACK, DRAINED,
+ *                           COMMAND (of the admin socket: worker = a number for the answer, text =
+ *                           the command)
  *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP,
  *                           LOOK (status = CONTROL_LOOK_STACKS: with PHP stacks)
  *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (wants a new generation),
@@ -48,13 +51,14 @@ enum {
     CONTROL_SUPERVISOR_FD = 3,
     CONTROL_BOOT_FD = 4,
     CONTROL_TEXT_MAX = 4096,
+    CONTROL_ADMIN_LISTENER = -1,
     CONTROL_LISTENERS_MAX = 256, /* LISTENER messages to one gateway: addresses x threads */
 };
 
 enum control_type {
     CONTROL_READY = 1,
     CONTROL_FAILED,   /* text: why, for people */
-    CONTROL_LISTENER, /* index of [server] listen; fd */
+    CONTROL_LISTENER, /* index of [server] listen, CONTROL_ADMIN_LISTENER: the admin socket; fd */
     CONTROL_LISTEN,   /* start accepting */
     CONTROL_POOL_ADD,
     CONTROL_POOL_ACTIVATE,
@@ -67,6 +71,8 @@ enum control_type {
     CONTROL_STOP,
     CONTROL_REOPEN_LOGS,
     CONTROL_RESTART,
+    CONTROL_COMMAND,
+    CONTROL_RESULT,
     CONTROL_WORKER_START,
     CONTROL_WORKER_DEAD,
     CONTROL_WORKER_KILL,
@@ -89,6 +95,13 @@ enum control_cause {
 };
 enum control_record { CONTROL_RECORD_SLOW, CONTROL_RECORD_CRASH, CONTROL_RECORD_LOOK };
 enum { CONTROL_LOOK_STACKS = 1 };
+/* How a COMMAND ended. */
+enum control_result {
+    CONTROL_RESULT_DONE,
+    CONTROL_RESULT_REFUSED, /* not possible now, or as the configuration is; nothing changed */
+    CONTROL_RESULT_FAILED,  /* tried; what served before goes on */
+    CONTROL_RESULT_UNKNOWN, /* there is no such command */
+};
 
 struct control_message {
     uint32_t type;
@@ -97,7 +110,8 @@ struct control_message {
     uint32_t worker, incarnation;
     int32_t pid;
     int32_t status;               /* WORKER_DEAD: wait status; LISTENER: index; CHANNEL: 1 when
-                                     another generation of the pool serves meanwhile */
+                                     another generation of the pool serves meanwhile; RESULT:
+                                     enum control_result */
     uint32_t requests;            /* WORKER_DEAD: requests it had finished */
     uint32_t cause;               /* WORKER_DEAD: control_cause */
     struct channel_ticket ticket; /* BODY_WANTED, BODY, WORKER_DEAD (its running request, if any) */

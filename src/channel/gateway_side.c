@@ -210,6 +210,7 @@ static void slot_fill(struct slot *s, const struct channel_request *r,
     s->n_headers = r->n_headers;
     s->content_length = r->content_length;
     s->received_ns = r->received_ns;
+    atomic_store_explicit(&s->claimed_ns, 0, memory_order_relaxed);
     s->remote_port = r->remote_port;
     s->server_port = r->server_port;
     s->flags = r->flags;

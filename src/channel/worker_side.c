@@ -91,6 +91,10 @@ int channel_worker_attach(struct channel *ch, uint32_t index, uint32_t incarnati
     atomic_store_explicit(&b->incarnation, incarnation, memory_order_relaxed);
     atomic_store_explicit(&b->pid, (uint32_t)getpid(), memory_order_relaxed);
     atomic_store_explicit(&b->requests, 0, memory_order_relaxed);
+    atomic_store_explicit(&b->attached_ns, clock_realtime_ns(), memory_order_relaxed);
+    atomic_store_explicit(&b->last_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&b->last_cpu_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&b->last_memory, 0, memory_order_relaxed);
     atomic_store_explicit(&b->since_ns, clock_monotonic_ns(), memory_order_relaxed);
     show_state(w, CHANNEL_WORKER_IDLE);
     *ret = w;
@@ -291,6 +295,7 @@ static int begin_request(struct channel_worker *w, struct channel_request *ret)
     w->ended = false;
     atomic_store_explicit(&b->ticket, (uint64_t)w->slot << 32 | w->seq, memory_order_relaxed);
     atomic_store_explicit(&b->since_ns, now, memory_order_relaxed);
+    atomic_store_explicit(&slot_at(w->ch, w->slot)->claimed_ns, now, memory_order_relaxed);
     show_state(w, CHANNEL_WORKER_BUSY);
     count_up(&b->claimed);
     return request_read(w, ret);
@@ -371,6 +376,19 @@ bool channel_worker_aborted(const struct channel_worker *w)
            atomic_load_explicit(&slot_at(w->ch, w->slot)->aborted, memory_order_relaxed) == w->seq;
 }
 
+uint64_t channel_worker_started_ns(const struct channel_worker *w)
+{
+    CHECK_MAGIC(w, WORKER_MAGIC);
+    return w->claimed_ns;
+}
+
+void channel_worker_note(struct channel_worker *w, uint64_t cpu_ns, uint64_t memory_bytes)
+{
+    CHECK_MAGIC(w, WORKER_MAGIC);
+    atomic_store_explicit(&w->block->last_cpu_ns, cpu_ns, memory_order_relaxed);
+    atomic_store_explicit(&w->block->last_memory, memory_bytes, memory_order_relaxed);
+}
+
 void channel_worker_done(struct channel_worker *w)
 {
     CHECK_MAGIC(w, WORKER_MAGIC);
@@ -384,6 +402,11 @@ void channel_worker_done(struct channel_worker *w)
                           memory_order_release);
     STEP();
     w->slot = NO_SLOT;
+    uint64_t now = clock_monotonic_ns();
+    atomic_store_explicit(&b->last_ns,
+                          now - atomic_load_explicit(&b->since_ns, memory_order_relaxed),
+                          memory_order_relaxed);
+    atomic_store_explicit(&b->since_ns, now, memory_order_relaxed);
     count_up(&b->requests);
     count_up(&b->done);
     show_state(w, CHANNEL_WORKER_IDLE);

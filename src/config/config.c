@@ -470,6 +470,26 @@ static void check_surroundings(struct loader *l, const struct config_pool *pool)
     }
 }
 
+/* What the gateway answers by itself must have a URL of its own. */
+static void check_page(struct loader *l, const struct config_pool *pool, const char *name,
+                       struct str path)
+{
+    uint32_t same = 0;
+
+    if (path.n == 0)
+        return;
+    for (uint32_t i = 0; i < l->c->n_pools; i++)
+        same += str_eq(l->c->pools[i].status_path, path) + str_eq(l->c->pools[i].ping_path, path);
+    if (path.p[0] != '/')
+        loader_complain(l, NULL, line_of(pool, name), 1,
+                        "%.*s.%s: expected a path that begins with /, found \"%.*s\"",
+                        STR_ARG(pool->table), name, STR_ARG(path));
+    else if (same > 1)
+        loader_complain(l, NULL, line_of(pool, name), 1,
+                        "%.*s.%s: \"%.*s\" is the path of another status or ping page",
+                        STR_ARG(pool->table), name, STR_ARG(path));
+}
+
 /* document_root is absolute in any case; without one it is where detection begins. */
 static void finish(struct loader *l)
 {
@@ -484,6 +504,8 @@ static void finish(struct loader *l)
         check_surroundings(l, &l->c->pools[i]);
         check_paths(l, &l->c->pools[i], "warmup", &l->c->pools[i].warmup);
         check_paths(l, &l->c->pools[i], "probe", &l->c->pools[i].probe);
+        check_page(l, &l->c->pools[i], "status_path", l->c->pools[i].status_path);
+        check_page(l, &l->c->pools[i], "ping_path", l->c->pools[i].ping_path);
     }
     config_add_loops(l);
 }

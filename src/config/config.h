@@ -173,6 +173,8 @@ struct config_pool {
     bool worker_watch;
     bool worker_watch_given;
     bool worker_report_leaks;
+    struct str status_path, ping_path; /* "" = none */
+    struct config_strings status_allow;
 };
 
 struct config_log {
@@ -187,6 +189,18 @@ struct config_log {
     uint32_t crash_files;
     struct str level; /* "notice" */
 };
+
+/* [admin]: see docs/status.md. */
+struct config_admin {
+    struct str socket; /* absolute path, "auto" or "off" */
+    uint64_t health_window_ms;
+};
+
+/* Folders for admin sockets named "auto", for this user, in order of preference; NULL-terminated,
+ * config_admin_folders_free. The first two are for root and services, so that `sapid status` finds
+ * those too. */
+char **config_admin_folders(void);
+void config_admin_folders_free(char **folders);
 
 /* SCRIPT_NAME of a worker script, a part of `script`: its path below the document root, or its bare
  * name when it lies elsewhere. Both absolute. */
@@ -206,6 +220,7 @@ struct config {
     uint32_t n_pools; /* at least 1 */
     struct config_fastcgi fastcgi;
     struct config_log log;
+    struct config_admin admin;
     struct config_route *routes; /* in the order of the file */
     uint32_t n_routes;
     bool dev;                      /* --dev: the override "dev=true" */

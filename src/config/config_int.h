@@ -29,7 +29,7 @@ enum config_kind {
     KIND_SERVERS, /* struct config_fastcgi_server array and its length, see config_fastcgi */
 };
 
-enum config_part { PART_SERVER, PART_POOL, PART_FASTCGI, PART_LOG, PART_RECORD };
+enum config_part { PART_SERVER, PART_POOL, PART_FASTCGI, PART_LOG, PART_ADMIN, PART_RECORD };
 
 enum { NO_GIVEN_FIELD = -1 };
 

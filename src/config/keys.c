@@ -15,6 +15,7 @@
 #define DAY (SECOND * 86400)
 
 static const char *const log_targets[] = { "stdout", "stderr", "off", NULL };
+static const char *const admin_targets[] = { "auto", "off", NULL };
 static const char *const error_targets[] = { "stderr", NULL };
 static const char *const slow_targets[] = { "stderr", NULL };
 static const char *const slow_formats[] = { "fpm", "json", NULL };
@@ -25,6 +26,7 @@ static const char *const log_levels[] = { "error", "warn", "notice", "info", "de
 #define SERVER(field) .part = PART_SERVER, .offset = offsetof(struct config_server, field)
 #define POOL(field) .part = PART_POOL, .offset = offsetof(struct config_pool, field)
 #define FASTCGI(field) .part = PART_FASTCGI, .offset = offsetof(struct config_fastcgi, field)
+#define ADMIN(field) .part = PART_ADMIN, .offset = offsetof(struct config_admin, field)
 #define LOG(field) .part = PART_LOG, .offset = offsetof(struct config_log, field)
 #define NOT_TRACKED .given_offset = NO_GIVEN_FIELD
 #define TRACKED(type, field) .given_offset = (int32_t)offsetof(type, field)
@@ -42,6 +44,9 @@ const struct config_section config_sections[] = {
       "PHP-FPM, or any other FastCGI responder, in place of the engine: one group of servers. See "
       "[fastcgi.md](fastcgi.md)." },
     { "log", "The access log and the error log." },
+    { "admin",
+      "The admin socket: status, metrics and commands of the running server, for whoever may open "
+      "the socket. See [status.md](status.md)." },
 };
 const size_t config_n_sections = ARRAY_LENGTH(config_sections);
 
@@ -256,6 +261,22 @@ const struct config_key config_keys[] = {
               "each, before it serves. If it does not, a reload fails and the old generation goes "
               "on; at the start of the server it is only logged. Asked after `warmup`." },
 
+    { "php", "status_path", KIND_STRING, POOL(status_path), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "none", .example = "\"/fpm-status\"",
+      .text = "URL path of a status page of this pool, in the formats of PHP-FPM's: text, `?full`, "
+              "`?json`, `?html`, `?xml`, `?openmetrics`. Answered without a worker, to the clients "
+              "of `status_allow`. Of a worker script's pool where `[php]` has one." },
+    { "php", "ping_path", KIND_STRING, POOL(ping_path), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "none", .example = "\"/fpm-ping\"",
+      .text = "URL path that is answered `pong`, without a worker, to the clients of "
+              "`status_allow`." },
+    { "php", "status_allow", KIND_PEERS, POOL(status_allow), NOT_TRACKED,
+      .fallback = "[\"127.0.0.1\", \"::1\", \"unix\"]", .example = "[\"10.0.0.0/8\"]",
+      .text = "Clients that may see `status_path` and `ping_path`: addresses, networks, or "
+              "`\"unix\"` for clients on a Unix socket. Others are answered 403. Behind a proxy on "
+              "the same machine, name that proxy in `server.trusted_proxies`, or everybody counts "
+              "as local." },
+
     { "worker", "script", KIND_PATH, POOL(worker_script), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "no worker mode", .example = "\"public/index.php\"",
       .text = "The worker script. On the command line: `--worker`." },
@@ -376,6 +397,19 @@ const struct config_key config_keys[] = {
       .fallback = "\"notice\"", .example = "\"info\"",
       .text = "Least severe messages of the error log: `\"error\"`, `\"warn\"`, `\"notice\"`, "
               "`\"info\"` or `\"debug\"`." },
+
+    { "admin", "socket", KIND_LOG_TARGET, ADMIN(socket), NOT_TRACKED, .choices = admin_targets,
+      .fallback = "\"auto\"", .example = "\"/run/sapid/www.sock\"",
+      .text =
+          "A Unix socket that speaks HTTP to the server's own user only (mode 0600): `sapid "
+          "status`, `sapid reload` and `sapid stop` use it. `\"auto\"`: a socket named after the "
+          "process in `$RUNTIME_DIRECTORY`, `/run/sapid` (root), `$XDG_RUNTIME_DIR/sapid` or "
+          "`/tmp/sapid-UID`, whichever is there first. `\"off\"`: none. When it cannot be made the "
+          "server warns and goes on without." },
+    { "admin", "health_window", KIND_TIME, ADMIN(health_window_ms), NOT_TRACKED, .min = 10,
+      .max = DAY, .fallback = "\"10s\"", .example = "\"3s\"",
+      .text = "`/healthz` is green when each pool's PHP answered a request within this time. Where "
+              "no request did, the server asks PHP itself, and waits as long for the answer." },
 };
 const size_t config_n_keys = ARRAY_LENGTH(config_keys);
 
@@ -392,6 +426,7 @@ void *config_field(struct config *c, struct config_pool *pool, const struct conf
 {
     char *part = key->part == PART_SERVER    ? (char *)&c->server
                  : key->part == PART_LOG     ? (char *)&c->log
+                 : key->part == PART_ADMIN   ? (char *)&c->admin
                  : key->part == PART_FASTCGI ? (char *)&c->fastcgi
                                              : (char *)pool;
     return part + key->offset;

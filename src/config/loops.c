@@ -49,6 +49,7 @@ static void add_loop(struct loader *l, uint32_t index)
                             STR_ARG(pool->name), STR_ARG(loop->name), STR_ARG(loop->name));
     size_both(pool, loop);
     loop->worker_max_requests = pool->worker_loop_max_requests;
+    pool->status_path = pool->ping_path = STR(""); /* pages show the pool that has the requests */
     loop->use_fpm = loop->fallback = false; /* PHP-FPM knows no loop */
     if (!loop->worker_watch_given)
         loop->worker_watch = c->dev;

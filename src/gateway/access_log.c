@@ -115,7 +115,7 @@ void access_log_line(struct exchange *x)
     time_t s = (time_t)(x->received_ns / NS_PER_S);
     struct tm tm;
 
-    if (t->gateway->access_fd < 0)
+    if (t->gateway->access_fd < 0 || x->conn->source > CONN_FROM_UNIX)
         return;
     exchange_parse_again(x);
     gmtime_r(&s, &tm);

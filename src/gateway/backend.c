@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
+#include "gateway/stats.h"
 #include "gateway/upstream.h"
 
 /* A worker that streams to a fast client must not keep the thread from the other connections. */
@@ -94,6 +95,7 @@ static void leave_channel(struct backend *b, struct channel_ticket ticket)
     if (x)
         x->backend = NULL;
     b->inflight[ticket.slot] = NULL;
+    stats_left(b);
     DCHECK(b->n_inflight > 0);
     b->n_inflight--;
     if (unlikely(b->draining))
@@ -109,6 +111,7 @@ int backend_push(struct backend *b, struct exchange *x, const struct channel_req
     b->inflight[x->ticket.slot] = x;
     atomic_store_explicit(&b->pool->marks[x->ticket.slot], x->route_mark, memory_order_relaxed);
     b->n_inflight++;
+    stats_pushed(b);
     x->backend = b;
     return 0;
 }
@@ -176,6 +179,8 @@ static int take_group(struct backend *b, uint32_t worker, const struct channel_p
     channel_consume(b->pool->channel, t->index, worker, taken, 0);
     if (!ended)
         return taken;
+    if (x->status < 500)
+        stats_answered(b);
     leave_channel(b, ticket);
     channel_release(b->pool->channel, t->index, ticket);
     conn_advance(x->conn);

@@ -13,6 +13,7 @@
 
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
+#include "gateway/stats.h"
 #include "gateway/upstream.h"
 
 enum { BODY_READ_BYTES = 64 * 1024, REQUESTS_PER_TURN = 32 };
@@ -354,6 +355,7 @@ void conn_exchange_done(struct conn *c)
     bool unread = !x->body_complete;
 
     access_log_line(x);
+    stats_record(x, true);
     buf_consume(&c->in, x->head_bytes);
     exchange_free(x);
     c->exchange = NULL;
@@ -397,29 +399,31 @@ static bool admit(struct gateway_thread *t, int fd, enum conn_source source)
     const struct config_server *s = &t->gateway->config->server;
     uint32_t share = s->max_connections / t->gateway->n_threads;
 
-    if (source == CONN_FROM_PROBE || t->n_conns < (share ? share : 1))
+    /* Who asks how the server is must get through, above all when it is full. */
+    if (source > CONN_FROM_UNIX || t->n_conns < (share ? share : 1))
         return true;
     t->count.refused++;
     close(fd);
     return false;
 }
 
-void conn_accept(struct gateway_thread *t, int fd, enum conn_source source)
+struct conn *conn_accept(struct gateway_thread *t, int fd, enum conn_source source)
 {
     const struct config_server *s = &t->gateway->config->server;
     struct sockaddr_storage ss;
     socklen_t n = sizeof(ss);
 
     if (!admit(t, fd, source))
-        return;
+        return NULL;
     struct conn *c = mem_try_zalloc(sizeof(*c));
     if (!c) {
         t->count.refused++;
         close(fd);
-        return;
+        return NULL;
     }
     c->magic = CONN_MAGIC;
     c->thread = t;
+    c->source = source;
     c->is_unix = source == CONN_FROM_UNIX;
     c->is_probe = source == CONN_FROM_PROBE;
     c->may_write = true;
@@ -436,7 +440,7 @@ void conn_accept(struct gateway_thread *t, int fd, enum conn_source source)
         if (getsockname(fd, (struct sockaddr *)&ss, &n) == 0)
             address_from_sockaddr(&c->local, &ss);
     }
-    c->trusted = source != CONN_FROM_PROBE &&
+    c->trusted = source <= CONN_FROM_UNIX &&
                  trust_has(t->gateway->trust, (struct str){ c->peer.text, c->peer.length });
     c->state = s->proxy_protocol && c->trusted ? CONN_PROXY : CONN_IDLE;
     int r = loop_watch_add(t->loop, &c->watch, fd, LOOP_READ | LOOP_WRITE | LOOP_EDGE, on_ready);
@@ -444,12 +448,13 @@ void conn_accept(struct gateway_thread *t, int fd, enum conn_source source)
         t->count.refused++;
         close(fd);
         mem_free(c);
-        return;
+        return NULL;
     }
     list_push_back(&t->conns, &c->link);
     t->n_conns++;
-    t->count.accepted++;
+    t->count.accepted += source <= CONN_FROM_UNIX;
     conn_deadline(c, s->header_timeout_ms);
+    return c;
 }
 
 void conn_close(struct conn *c)
@@ -462,6 +467,7 @@ void conn_close(struct conn *c)
         if (c->exchange->status == 0)
             c->exchange->status = c->state == CONN_BODY ? 400 : 499;
         access_log_line(c->exchange);
+        stats_record(c->exchange, false);
         exchange_free(c->exchange);
         c->exchange = NULL;
     }

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "gateway/gateway_int.h"
+#include "gateway/admin.h"
 #include "gateway/upstream.h"
 
 enum { BODY_MEMORY_MAX = 16 * 1024 };
@@ -42,6 +42,7 @@ void exchange_free(struct exchange *x)
 
     CHECK_MAGIC(x, EXCHANGE_MAGIC);
     backend_forget(x);
+    admin_forget(x);
     upstream_forget(x); /* before the list: its queue uses the same link */
     if (!list_empty(&x->link)) {
         list_remove(&x->link);
@@ -109,6 +110,7 @@ static void act(struct exchange *x, struct route route)
     case VERDICT_REDIRECT: respond_redirect(x, t->match.script_name); break;
     case VERDICT_PHP: exchange_dispatch(x); break;
     case VERDICT_FASTCGI: push_upstream(x, backend_for(x->conn, x->pool)); break;
+    case VERDICT_ADMIN: admin_answer(x, &route); break;
     }
 }
 
@@ -280,7 +282,7 @@ void exchange_begin(struct conn *c, uint32_t head_bytes)
     x->method = r->method;
     x->minor = r->minor;
     x->keep_alive = may_keep_alive(c);
-    t->count.requests++;
+    t->count.requests += c->source <= CONN_FROM_UNIX;
     t->count.underscore_headers += r->underscore_dropped;
 
     struct route route = route_find(x);
@@ -480,9 +482,11 @@ struct described {
 static bool make_request(struct exchange *x, struct backend *b, struct described *d)
 {
     struct gateway_thread *t = x->conn->thread;
-    size_t script_bytes = script_path(b, &t->match, d->script, sizeof(d->script));
+    /* A probe names no script: the engine starts and ends a request, and that is all. */
+    size_t script_bytes =
+        x->conn->source == CONN_FROM_HEALTH ? 0 : script_path(b, &t->match, d->script, sizeof(d->script));
 
-    if (script_bytes == 0) {
+    if (script_bytes == 0 && x->conn->source != CONN_FROM_HEALTH) {
         respond_status(x, 414, STR_NONE);
         return false;
     }

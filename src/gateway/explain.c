@@ -40,6 +40,7 @@ static int add_pool(struct stage *s, uint32_t pool, const char *root)
     link->gateway = &s->gateway;
     link->config = s->gateway.config;
     link->document_root = mem_strdup(root);
+    link->has_pages = true;
     link->root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (link->root_fd < 0) {
         fprintf(stderr, "document root %s: %s\n", root, strerror(errno));
@@ -238,6 +239,9 @@ static void say_answer(struct stage *s, const struct route *route)
         break;
     case VERDICT_PHP: say_script(s, false); break;
     case VERDICT_FASTCGI: say_script(s, true); break;
+    case VERDICT_ADMIN:
+        fputs("answer: a page about the server itself (docs/status.md)\n", s->out);
+        break;
     }
 }
 

@@ -20,7 +20,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
-#include "gateway/gateway_int.h"
+#include "gateway/admin.h"
 #include "gateway/rules.h"
 
 static struct gateway gateway;
@@ -212,6 +212,7 @@ static void free_link(struct pool_link *link)
     mem_free(link->recovering);
     mem_free(link->announced);
     mem_free(link->loop_script);
+    mem_free(link->places);
     mem_free(link->watches);
     list_remove(&link->link);
     mem_free(link);
@@ -339,6 +340,7 @@ static int open_channel(struct pool_link *link, const int *fds)
     const struct channel_geometry *geometry = channel_geometry(link->channel);
     if (geometry->threads != threads)
         return -EPROTO;
+    link->workers = geometry->workers;
     link->worker_sockets = mem_alloc(geometry->workers * sizeof(int));
     link->causes = mem_zalloc(geometry->workers * sizeof(link->causes[0]));
     link->marks = mem_zalloc(geometry->slots * sizeof(link->marks[0]));
@@ -377,6 +379,10 @@ static int open_link(struct pool_link *link, const struct control_message *m, co
         log_error("%s", message);
         return r;
     }
+    stats_add_routes(link);
+    for (uint32_t i = 0; i < link->config->n_pools; i++)
+        link->has_pages |= link->config->pools[i].status_path.n ||
+                           link->config->pools[i].ping_path.n;
     struct str root = control_message_text(m);
     link->document_root =
         mem_strndup(root.n ? root : link->config->pools[link->pool].document_root);
@@ -581,7 +587,9 @@ static void on_message(struct gateway *g, const struct control_message *m, const
 
     switch (m->type) {
     case CONTROL_LISTENER:
-        if (n_fds == 1)
+        if (n_fds == 1 && m->status == CONTROL_ADMIN_LISTENER)
+            admin_listen(g, fds[0]);
+        else if (n_fds == 1)
             add_listener(g, m, fds[0]);
         break;
     case CONTROL_LISTEN:
@@ -613,9 +621,11 @@ static void on_message(struct gateway *g, const struct control_message *m, const
         if (g->drain_idle_ms) /* the socket files are another one's now */
             for (uint32_t i = 0; i < g->n_listeners; i++)
                 g->listeners[i].unlink_path[0] = '\0';
+        admin_stop_listening(g);
         tell_threads(g, start_draining, NULL);
         break;
     case CONTROL_PING: thread_tell(&g->threads[g->n_threads - 1], pong, NULL, 0, 0); break;
+    case CONTROL_RESULT: admin_result(g, m); break;
     case CONTROL_PROBE: probe_begin(g, m); break;
     case CONTROL_REOPEN_LOGS:
         if (n_fds == 1)
@@ -717,6 +727,9 @@ int gateway_main(void)
     prctl(PR_SET_NAME, "sapid: gateway");
     prctl(PR_SET_DUMPABLE, 0);
     list_init(&g->links);
+    list_init(&g->commands);
+    list_init(&g->checks);
+    g->figures = mem_zalloc(POOLS_MAX * sizeof(g->figures[0]));
     g->access_fd = -1;
     if (load_config(g) != 0)
         return 1;
@@ -725,6 +738,7 @@ int gateway_main(void)
     if (getrandom(&g->id_prefix, sizeof(g->id_prefix), 0) != sizeof(g->id_prefix))
         g->id_prefix = clock_realtime_ns();
     open_access_log(g);
+    stats_init(g);
 
     g->n_threads = count_threads(g->config);
     g->threads = mem_zalloc(g->n_threads * sizeof(g->threads[0]));

@@ -8,6 +8,9 @@
  *   respond.c   framing and sending: answers of our own, static files, the bounded output queue
  *   backend.c   one pool generation as a thread sees it: channel in, ring out, recovery
  *   upstream*.c FastCGI servers: connections, balancing, retries (upstream_int.h)
+ *   stats.c     what is counted of requests, by thread
+ *   admin.c     the admin socket, status_path, ping_path; page.c, status_*.c, metrics.c: the pages
+ *   health.c    /healthz and its probes
  *   fallback.c  to PHP-FPM, after too many crashes
  *   probe.c     requests that the server makes to itself
  *   spool.c     unlinked files for what does not fit in memory
@@ -40,6 +43,7 @@ enum {
     EXCHANGE_MAGIC = 0x45584348,
     BACKEND_MAGIC = 0x4241434b,
     POOLS_MAX = CONFIG_ALL_POOLS_MAX,
+    PLACES_MAX = 256, /* where requests are counted: stats.h */
     LISTENERS_MAX = CONTROL_LISTENERS_MAX,
     IN_BUFFER_BYTES = 8192, /* first input buffer of an active connection, pooled per thread */
     OUT_MEMORY_MAX = 256 *
@@ -75,6 +79,10 @@ struct listener {
     char unlink_path[108]; /* unix socket to remove when the whole server was killed; "" none */
 };
 
+struct place;
+struct place_stats;
+struct pool_figures;
+struct admin_wait;
 struct gateway {
     struct config *config;
     struct trust *trust;
@@ -91,6 +99,16 @@ struct gateway {
     _Atomic uint64_t spooled_bytes; /* of all threads, against max_spool_size */
     int access_fd;                  /* -1: off */
     uint64_t id_prefix;             /* request ids: prefix of this process, then a counter */
+
+    struct place *places[PLACES_MAX]; /* stats.h; written by the main thread */
+    _Atomic uint32_t n_places;
+    struct pool_figures *figures; /* by pool */
+    uint64_t started_realtime_ns;
+    struct loop_watch admin; /* the admin socket; this and what follows: main thread */
+    struct list commands;    /* struct admin_wait: for the supervisor's result */
+    struct list checks;      /* struct admin_wait: for a probe */
+    uint32_t last_command;
+    bool probing[POOLS_MAX];
 };
 
 /* --- one pool generation ---------------------------------------------------------------------- */
@@ -100,6 +118,10 @@ struct pool_link {
     uint32_t pool, generation;
     struct config *config; /* of this generation; owned when it is not the gateway's own */
     struct rules *rules;   /* [[route]] of `config` */
+    struct place **places; /* by route */
+    bool has_pages;        /* a pool has a status_path or ping_path */
+    uint32_t workers;      /* that may run at once; 0: no process */
+    _Atomic uint32_t inflight;
     char *document_root;
     int root_fd;
     char *loop_script; /* a pool in worker mode: its script, and the SCRIPT_NAME of its requests */
@@ -171,6 +193,8 @@ struct exchange {
     struct conn *conn;
     struct list link;                  /* thread->waiting[pool]: no generation active yet */
     struct backend *backend;           /* while in a channel */
+    struct place *place;               /* where it is counted; NULL: nowhere */
+    struct admin_wait *wait;           /* a page about the server that is not ready */
     struct upstream_request *upstream; /* while with a FastCGI server, or waiting for one */
     struct channel_ticket ticket;
     uint32_t pool; /* index, for requeueing */
@@ -228,9 +252,19 @@ enum conn_state {
     CONN_LINGER, /* our side is shut; reading what the client still sends */
 };
 
+enum conn_source {
+    CONN_FROM_TCP,
+    CONN_FROM_UNIX, /* those behind it are no clients */
+    CONN_FROM_PROBE,
+    CONN_FROM_ADMIN,  /* the admin socket */
+    CONN_FROM_HEALTH, /* health.c */
+};
+
 struct conn {
     uint32_t magic;
     enum conn_state state;
+    enum conn_source source;
+    uint32_t probe_pool; /* CONN_FROM_HEALTH */
     struct loop_watch watch;
     struct loop_timer timer;
     struct list link; /* thread->conns */
@@ -313,6 +347,7 @@ struct gateway_thread {
     struct buf lines; /* header lines of a worker, copied out of its ring */
     struct buf log;   /* access-log lines of this batch */
     struct gateway_counters count;
+    struct place_stats *places[PLACES_MAX]; /* NULL: nothing yet */
 };
 
 /* Work for another thread (or this one), run between batches there. */
@@ -348,8 +383,8 @@ void gateway_on_removed(struct gateway_thread *main_thread, struct command *c);
 void gateway_on_recovered(struct gateway_thread *main_thread, struct command *c);
 
 /* conn.c */
-enum conn_source { CONN_FROM_TCP, CONN_FROM_UNIX, CONN_FROM_PROBE };
-void conn_accept(struct gateway_thread *t, int fd, enum conn_source source);
+/* Takes the descriptor. NULL: closed for want of room. */
+struct conn *conn_accept(struct gateway_thread *t, int fd, enum conn_source source);
 /* The gateway has no further use for an idle connection: closes it, unless a request is on the way.
  */
 void conn_part(struct conn *c);
@@ -390,6 +425,7 @@ enum verdict {
     VERDICT_REDIRECT,
     VERDICT_PHP,     /* the pool's engine */
     VERDICT_FASTCGI, /* the pool's FastCGI servers */
+    VERDICT_ADMIN,   /* about the server itself: admin.h */
 };
 struct route {
     enum verdict verdict;
@@ -397,6 +433,7 @@ struct route {
     struct str extra;                /* header lines of a status answer */
     struct files *files;             /* VERDICT_STATIC */
     const struct config_route *rule; /* the [[route]] that decided; NULL: the default rules */
+    uint32_t page, page_pool;        /* VERDICT_ADMIN: enum admin_page, and of which pool */
 };
 /* With thread->request set; sets x->pool. VERDICT_STATIC holds a file reference in thread->match,
  * VERDICT_PHP and VERDICT_FASTCGI have the script there. */
@@ -407,6 +444,9 @@ struct route route_find(struct exchange *x);
 void respond_status(struct exchange *x, int status, struct str extra);
 /* The same with a sentence for the developer; Retry-After: 5. */
 void respond_explained(struct exchange *x, int status, const char *sentence);
+/* The same with a body of the given media type. */
+void respond_own(struct exchange *x, int status, const char *type, struct str extra,
+                 struct str body);
 /* For a request that could not be parsed: answers and closes. */
 void respond_error(struct conn *c, enum http_error e);
 void respond_redirect(struct exchange *x, struct str path);

@@ -371,7 +371,8 @@ static size_t error_page(char *page, size_t size, int status, const char *senten
     return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
 }
 
-static void put_own_head(struct exchange *x, int status, struct str extra, size_t body_bytes)
+static void put_own_head(struct exchange *x, int status, const char *type, struct str extra,
+                         size_t body_bytes)
 {
     struct gateway_thread *t = x->conn->thread;
 
@@ -380,7 +381,9 @@ static void put_own_head(struct exchange *x, int status, struct str extra, size_
     put_server(t);
     put_date(t);
     if (status_has_body(status)) {
-        put_str(t, STR("Content-Type: text/html; charset=utf-8\r\n"));
+        put_str(t, STR("Content-Type: "));
+        put_str(t, str_from(type));
+        put_str(t, STR("\r\n"));
         put_length(t, body_bytes);
     }
     put_str(t, extra);
@@ -388,20 +391,26 @@ static void put_own_head(struct exchange *x, int status, struct str extra, size_
     put_str(t, STR("\r\n"));
 }
 
+void respond_own(struct exchange *x, int status, const char *type, struct str extra,
+                 struct str body)
+{
+    CHECK_MAGIC(x, EXCHANGE_MAGIC);
+    DCHECK(!x->head_sent);
+    x->status = status;
+    put_own_head(x, status, type, extra, body.n);
+    send_head(x, x->method == HTTP_HEAD ? str_take(body, 0) : body);
+    x->complete = true;
+    if (x->conn->busy)
+        return; /* conn_advance looks at it as soon as this returns */
+    thread_resume(x->conn->thread, x->conn);
+}
+
 static void respond_page(struct exchange *x, int status, struct str extra, const char *sentence)
 {
     char page[1024];
     size_t n = status_has_body(status) ? error_page(page, sizeof(page), status, sentence, x) : 0;
 
-    CHECK_MAGIC(x, EXCHANGE_MAGIC);
-    DCHECK(!x->head_sent);
-    x->status = status;
-    put_own_head(x, status, extra, n);
-    send_head(x, (struct str){ page, x->method == HTTP_HEAD ? 0 : n });
-    x->complete = true;
-    if (x->conn->busy)
-        return; /* conn_advance looks at it as soon as this returns */
-    thread_resume(x->conn->thread, x->conn);
+    respond_own(x, status, "text/html; charset=utf-8", extra, (struct str){ page, n });
 }
 
 void respond_status(struct exchange *x, int status, struct str extra)
@@ -468,7 +477,7 @@ void respond_error(struct conn *c, enum http_error e)
                  status, http_status_reason(status), status, http_status_reason(status),
                  e ? http_error_text(e) : "The request head did not arrive in time.");
     CHECK(n > 0 && (size_t)n < sizeof(page));
-    put_own_head(&x, status, STR_NONE, (size_t)n);
+    put_own_head(&x, status, "text/html; charset=utf-8", STR_NONE, (size_t)n);
     struct str head = buf_view(&t->head);
     struct iovec iov[2] = { { (void *)(uintptr_t)head.p, head.n }, { page, (size_t)n } };
     /* A fresh answer on a connection with nothing queued: the socket takes it or the client is

@@ -7,7 +7,7 @@
  * With a worker script, and no route that says otherwise: existing file -> static; another existing
  * *.php asked for by its name -> PHP, in classic mode; anything else -> the worker script.
  */
-#include "gateway/gateway_int.h"
+#include "gateway/admin.h"
 #include "gateway/rules.h"
 
 #define ALLOWED STR("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
@@ -191,6 +191,16 @@ static bool follows_files(const struct exchange *x, const struct config_route *r
            (rule->try.n == 0 || found->verdict == VERDICT_PHP);
 }
 
+/* The server asks a pool whether it answers. */
+static struct route by_probe(struct exchange *x)
+{
+    struct gateway_thread *t = x->conn->thread;
+
+    x->pool = x->conn->probe_pool;
+    t->query = t->match.script_name = t->match.path_info = STR_NONE;
+    return (struct route){ .verdict = VERDICT_PHP };
+}
+
 static struct route find_place(struct exchange *x)
 {
     struct gateway_thread *t = x->conn->thread;
@@ -203,6 +213,10 @@ static struct route find_place(struct exchange *x)
     int n = http_normalize_path(r->path, t->path);
     if (n < 0)
         return answer(400, STR_NONE);
+    if (x->conn->source == CONN_FROM_ADMIN)
+        return admin_route(x, (struct str){ t->path, (size_t)n });
+    if (x->conn->source == CONN_FROM_HEALTH)
+        return by_probe(x);
     x->pool = 0;
     t->query = r->query;
     struct backend *b = backend_for(x->conn, x->pool);
@@ -210,6 +224,8 @@ static struct route find_place(struct exchange *x)
     if (!b)
         return (struct route){ .verdict = VERDICT_PHP };
     struct str path = { t->path, (size_t)n };
+    if (unlikely(b->pool->has_pages) && admin_is_page(x, b->pool->config, path, &route))
+        return route;
     const struct config_route *rule = rules_match(b->pool->rules, path, &groups);
     if (rule)
         route = by_rule(x, b->pool->config, rule, &groups, path);
@@ -240,5 +256,7 @@ struct route route_find(struct exchange *x)
     if (route.verdict == VERDICT_PHP &&
         goes_to_fastcgi(x, backend_for(x->conn, x->pool), route.rule))
         route.verdict = VERDICT_FASTCGI;
+    if (x->conn->source <= CONN_FROM_UNIX)
+        stats_place(x, &route);
     return route;
 }

@@ -192,7 +192,7 @@ static void on_acceptable(struct loop_watch *w, unsigned events)
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
-            conn_accept(t, fd, tl->listener->is_unix ? CONN_FROM_UNIX : CONN_FROM_TCP);
+            (void)conn_accept(t, fd, tl->listener->is_unix ? CONN_FROM_UNIX : CONN_FROM_TCP);
             continue;
         }
         if (errno == EINTR || errno == ECONNABORTED)

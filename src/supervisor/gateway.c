@@ -78,6 +78,7 @@ static void on_message(struct role *r, const struct control_message *m)
     case CONTROL_PING: watchdog_ponged(s); break;
     case CONTROL_PROBED: rollout_probed(s, m); break;
     case CONTROL_DRAINED: on_drained(g); break;
+    case CONTROL_COMMAND: admin_command(r, m); break;
     default: log_warn("the gateway sent message %u, which is not for the supervisor", m->type);
     }
 }
@@ -232,6 +233,7 @@ int gateway_listen(struct gateway_process *g, char *message, size_t message_size
         return r;
     g->listening = true;
     role_send_type(&g->role, CONTROL_LISTEN, 0, 0);
+    admin_give(&g->role.sup->admin, &g->role);
     return 0;
 }
 

@@ -242,6 +242,7 @@ int supervisor_start(struct supervisor *s)
     if (r < 0)
         return r;
     explain(s);
+    admin_open(&s->admin, &s->plan->config->admin);
     r = rollout_first(s);
     if (r == 0)
         watcher_start(s);
@@ -261,6 +262,7 @@ int supervisor_run(struct supervisor *s)
 
 void supervisor_fini(struct supervisor *s)
 {
+    admin_close(&s->admin);
     logs_close();
     if (s->loop) {
         watcher_stop(s);

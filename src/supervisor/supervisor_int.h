@@ -14,6 +14,7 @@
  *   gateway.c     the gateway process, its restart and its retirement
  *   rollout.c     start, reload and rollback: a set of processes that begins to serve as one
  *   warmup.c      the requests the server makes to it before that
+ *   admin.c       the admin socket and its commands
  *   logs.c        error log and access log files, their rotation
  *   stop.c        draining and ending everything
  *   upgrade.c     another program takes the sockets over; taking them over
@@ -379,6 +380,21 @@ uint64_t gateway_idle_ms(const struct gateway_process *g);
 /* Every gateway has answered all it had. */
 bool gateways_drained(const struct supervisor *s);
 
+/* --- admin.c --------------------------------------------------------------------------------- */
+struct admin {
+    int fd;     /* <= 0: there is no admin socket */
+    char *path; /* to unlink at the end */
+    dev_t dev;
+    ino_t ino;
+};
+/* Warns where it cannot. */
+void admin_open(struct admin *a, const struct config_admin *c);
+void admin_close(struct admin *a);
+/* To a gateway that begins to accept. */
+void admin_give(const struct admin *a, struct role *gateway);
+/* CONTROL_COMMAND of a gateway: does it and answers CONTROL_RESULT. */
+void admin_command(struct role *gateway, const struct control_message *m);
+
 /* --- logs.c ---------------------------------------------------------------------------------- */
 /* One line for the person who starts the server: on stderr, and in the log when that is a file. */
 void say_line(const char *line);
@@ -423,6 +439,7 @@ struct supervisor {
     struct list gateways;            /* all of them */
     struct listeners given;          /* sockets that were open before this program: see upgrade.c */
     struct pool **pools;             /* by index in plan->config->pools */
+    struct admin admin;
     uint32_t n_pools;
     struct list all_pools;   /* and those that a reload took away and that still drain */
     struct list roles;       /* running processes */

@@ -8,6 +8,10 @@
 #include "config/config.h"
 
 int bench_main(int argc, char **argv);
+/* admin.c: the running server, by its admin socket */
+int status_main(int argc, char **argv);
+int reload_main(int argc, char **argv);
+int stop_main(int argc, char **argv);
 /* What the supervisor knows of a pool's users, folders and sockets: calls `say` for each thing it
  * looked at. `named` false: nobody named a document root, and none was found. */
 typedef void doctor_say(void *ctx, bool good, bool named, const char *line);

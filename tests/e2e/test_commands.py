@@ -32,7 +32,7 @@ def app(launch):
 
 # --- help and the paper ------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("command", ["serve", "check", "doctor", "bench"])
+@pytest.mark.parametrize("command", ["serve", "check", "doctor", "bench", "status", "reload", "stop"])
 def test_help_names_options_that_the_paper_explains(command):
     shown = run(command, "--help")
     assert shown.returncode == 0 and shown.stderr == ""
@@ -48,7 +48,7 @@ def test_help_names_options_that_the_paper_explains(command):
 def test_general_help_names_the_commands():
     shown = run("--help")
     assert shown.returncode == 0
-    for command in ("serve", "check", "php", "doctor", "bench"):
+    for command in ("serve", "check", "php", "doctor", "status", "reload", "stop", "bench"):
         assert f"sapid {command}" in shown.stdout
     assert run("--version").stdout.startswith("sapid ")
 

@@ -95,10 +95,15 @@ def connect(address) -> socket.socket:
 
 def fpm_status(address) -> dict:
     """php-fpm's status page as a dict; `address` is its pm.status_listen."""
+    return json.loads(fpm_status_page(address, "json"))
+
+
+def fpm_status_page(address, query: str) -> str:
+    """The page in the form that `query` asks for."""
     with connect(address) as s:
         params = b"".join(pair(k, v) for k, v in {
             "SCRIPT_NAME": "/status", "SCRIPT_FILENAME": "/status", "REQUEST_METHOD": "GET",
-            "QUERY_STRING": "json"}.items())
+            "QUERY_STRING": query}.items())
         s.sendall(record(BEGIN, b"\0\1\0\0\0\0\0\0") + stream(PARAMS, params) + record(STDIN))
         reader, out = Reader(s), b""
         while True:
@@ -107,7 +112,7 @@ def fpm_status(address) -> dict:
                 break
             if kind == STDOUT:
                 out += content
-    return json.loads(out.split(b"\r\n\r\n", 1)[1])
+    return out.split(b"\r\n\r\n", 1)[1].decode()
 
 
 class FakeServer:

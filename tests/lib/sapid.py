@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lib import account, phpini, ports, toml
 from lib.fpm import Fpm
+from lib.httpclient import Connection
 from lib.process import Process, ProcessError, accepts, descendants, wait_until
 from lib.site import Server, Site
 
@@ -31,6 +32,7 @@ class Sapid(Server):
         self.host = site.hosts[0]
         self.port = site.port or ports.free_port(self.host)
         self.socket_path = folder / "http.sock"
+        self.admin_path = folder / "admin.sock"
         # SAPID_TEST_BACKEND=fpm: every test with PHP-FPM behind sapid instead of the engine.
         self.fpm = None
         if os.environ.get("SAPID_TEST_BACKEND", "engine") == "fpm" and "use_fpm" not in site.php:
@@ -76,6 +78,7 @@ class Sapid(Server):
             tables["worker"] = dict(site.worker)
         if site.log:
             tables["log"] = dict(site.log)
+        tables["admin"] = {"socket": str(self.admin_path), **site.admin}
         for name, keys in site.pools.items():
             tables[f"pool.{name}"] = dict(keys)
         # SAPID_TEST_SETTINGS='{"php": {"worker_max_requests": 3}}' runs every test under other settings.
@@ -87,6 +90,11 @@ class Sapid(Server):
         internal = [{"match": {"prefix": prefix}, "backend": "deny", "status": 404} for prefix in self.site.internal]
         return "".join("[[route]]\n" + "".join(f"{k} = {toml.value(v)}\n" for k, v in route.items()) + "\n"
                        for route in [*internal, *self.site.routes])
+
+    def admin(self, target: str, method: str = "GET", timeout: float = 20.0):
+        """A request to the admin socket."""
+        with Connection(str(self.admin_path), timeout=timeout) as c:
+            return c.request(method, target)
 
     def log_text(self) -> str:
         return self.process.log() + (self.fpm.log_text() if self.fpm else "")

@@ -18,6 +18,7 @@ class Site:
     php: dict[str, object] = field(default_factory=dict)     # further keys of [php]
     fastcgi: dict[str, object] = field(default_factory=dict)  # keys of [fastcgi] in sapid.toml
     log: dict[str, object] = field(default_factory=dict)     # further keys of [log]
+    admin: dict[str, object] = field(default_factory=dict)   # keys of [admin]: sapid only
     worker: dict[str, object] = field(default_factory=dict)  # keys of [worker]: sapid only
     port: int | None = None                                  # a port chosen beforehand
     hosts: tuple[str, ...] = ("127.0.0.1",)                  # one listener each

@@ -35,6 +35,7 @@ struct request {
     bool active;     /* between take and finish */
     bool head_sent, ended;
     uint16_t status;     /* that was sent, 0: none yet */
+    size_t memory_peak;  /* that PHP had from the system, of the last one finished */
     bool script_missing; /* the script could not be opened; open_errno says why */
     int open_errno;
     bool https;
@@ -126,6 +127,8 @@ int probe_run(void);
 /* There are such locks. */
 bool probe_is_useful(void);
 
+/* Before channel_worker_done: what the request has cost, for status pages. */
+void worker_note_cost(struct channel_worker *w);
 /* worker.c, cli.c */
 int worker_run(const struct engine_worker *w);
 bool worker_is_copy(void); /* a script's pcntl_fork() made this process */

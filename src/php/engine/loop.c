@@ -135,8 +135,11 @@ static void finish_taken(void)
         return;
     loop.in_request = false;
     loop.served++;
-    if (loop.channel)
-        channel_worker_done(loop.channel);
+    if (!loop.channel)
+        return;
+    request.memory_peak = zend_memory_peak_usage(true); /* of the process: a loop has one request */
+    worker_note_cost(loop.channel);
+    channel_worker_done(loop.channel);
 }
 
 /* False: a bailout happened on the way; the script must end. */
@@ -333,6 +336,16 @@ static bool enter_channel(void)
     return false;
 }
 
+/* The gateway asks whether the loop still takes requests. The script need not know. */
+static void answer_probe(void)
+{
+    request.head_sent = true;
+    if (channel_respond(loop.channel, CHANNEL_HEAD, 204, NULL, 0) < 0)
+        log_info("the gateway's probe had gone already");
+    request_finish();
+    channel_worker_done(loop.channel);
+}
+
 /* Sleeps until there is a request. False: no more will come. */
 static bool wait_for_request(void)
 {
@@ -353,6 +366,10 @@ static bool wait_for_request(void)
             continue;
         if (rc == 0)
             rc = request_take(loop.channel);
+        if (rc == 0 && request.view.script_filename.n == 0) {
+            answer_probe();
+            continue;
+        }
         if (rc == 0) {
             loop.in_request = true;
             loop.run++;

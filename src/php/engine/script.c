@@ -140,12 +140,14 @@ bool script_run(const char *path)
     {
         timeout_request_start();
         script_describe_request(path);
-        if (php_request_startup() == SUCCESS) {
-            execute(path);
-        } else {
+        if (php_request_startup() != SUCCESS) {
             log_error("request %.*s: request startup failed in the engine; this worker is replaced",
                       STR_ARG(request.view.request_id));
             healthy = false;
+        } else if (*path) {
+            execute(path);
+        } else {
+            SG(sapi_headers).http_response_code = 204; /* the gateway's health probe */
         }
     }
     zend_catch
@@ -154,6 +156,7 @@ bool script_run(const char *path)
     }
     zend_end_try();
 
+    request.memory_peak = zend_memory_peak_usage(true);
     zend_try
     {
         php_request_shutdown(NULL);

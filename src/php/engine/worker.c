@@ -9,7 +9,10 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 static struct channel_worker *worker;
 static bool is_copy; /* made by a script's pcntl_fork() */
@@ -73,6 +76,25 @@ static void set_environment(const struct engine_worker *w)
     tzset();
 }
 
+void worker_note_cost(struct channel_worker *w)
+{
+    enum { MEASURED_NS = 1000000 };
+    static uint64_t base_ns; /* processor time at the end of the request before, 0: not known */
+    uint64_t cpu_ns = 0;
+    struct timespec ts;
+
+    /* The processor's clock is a system call: only requests of a millisecond and more pay for it,
+     * and those that follow such a one have their beginning measured, too. */
+    if (clock_monotonic_ns() - channel_worker_started_ns(w) < MEASURED_NS) {
+        base_ns = 0;
+    } else if (clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts) == 0) {
+        uint64_t now = (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+        cpu_ns = base_ns ? now - base_ns : 0;
+        base_ns = now;
+    }
+    channel_worker_note(w, cpu_ns, request.memory_peak);
+}
+
 /* False: this process must not take another request. */
 static bool serve_one(struct channel_worker *w)
 {
@@ -90,6 +112,7 @@ static bool serve_one(struct channel_worker *w)
             channel_respond(w, CHANNEL_END, 0, NULL, 0) < 0)
             log_info("its client had gone already");
     }
+    worker_note_cost(w);
     channel_worker_done(w);
     return healthy;
 }
