@@ -478,8 +478,8 @@ static void check_page(struct loader *l, const struct config_pool *pool, const c
 
     if (path.n == 0)
         return;
-    for (uint32_t i = 0; i < l->c->n_pools; i++)
-        same += str_eq(l->c->pools[i].status_path, path) + str_eq(l->c->pools[i].ping_path, path);
+    for (const struct config_pool *p = l->c->pools; p <= pool; p++)
+        same += str_eq(p->status_path, path) + str_eq(p->ping_path, path);
     if (path.p[0] != '/')
         loader_complain(l, NULL, line_of(pool, name), 1,
                         "%.*s.%s: expected a path that begins with /, found \"%.*s\"",

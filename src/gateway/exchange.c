@@ -483,8 +483,9 @@ static bool make_request(struct exchange *x, struct backend *b, struct described
 {
     struct gateway_thread *t = x->conn->thread;
     /* A probe names no script: the engine starts and ends a request, and that is all. */
-    size_t script_bytes =
-        x->conn->source == CONN_FROM_HEALTH ? 0 : script_path(b, &t->match, d->script, sizeof(d->script));
+    size_t script_bytes = x->conn->source == CONN_FROM_HEALTH
+                              ? 0
+                              : script_path(b, &t->match, d->script, sizeof(d->script));
 
     if (script_bytes == 0 && x->conn->source != CONN_FROM_HEALTH) {
         respond_status(x, 414, STR_NONE);

@@ -82,7 +82,7 @@ def text_page(text):
 def test_status_page_has_the_fields_of_php_fpm_in_its_order(launch, root):
     server = launch(root, workers=2, php=PAGES)
     server.get("/")
-    wait_until(lambda: json.loads(server.get("/st?json").text)["active processes"] == 0, "the worker to be idle")
+    wait_until(lambda: json.loads(server.get("/st?json").text)["idle processes"] == 2, "the workers to be idle")
     page = server.get("/st")
     assert page.status == 200 and page.header("content-type").startswith("text/plain")
     assert "no-cache" in page.header("cache-control")
@@ -100,6 +100,7 @@ def test_full_json_shows_each_process_and_what_it_runs(launch, root):
     server = launch(root, workers=2, php=PAGES)
     held = Held(server, root, ["a"]).all_run()
     try:
+        wait_until(lambda: json.loads(server.get("/st?json").text)["total processes"] == 2, "both workers")
         page = json.loads(server.get("/st?json&full").text)
     finally:
         held.let_go()
@@ -153,6 +154,7 @@ def test_pages_agree_with_php_fpm_itself(launch, root, workdir):
     finally:
         fpm.stop()
     server = launch(root, workers=2, php=PAGES)
+    wait_until(lambda: json.loads(server.get("/st?json").text)["total processes"] == 2, "both workers")
 
     def names(form, text):
         if "json" in form:

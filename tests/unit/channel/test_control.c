@@ -96,7 +96,7 @@ TEST(nonsense_is_refused_and_its_descriptors_closed)
     EXPECT_INT(receive_raw(&big, sizeof(big)), -EPROTO);
     m->type = 0;
     EXPECT_INT(receive_raw(m, HEAD_BYTES), -EPROTO);
-    m->type = CONTROL_BODY + 1;
+    m->type = CONTROL_LAST + 1;
     EXPECT_INT(receive_raw(m, HEAD_BYTES), -EPROTO);
     m->type = CONTROL_READY;
     m->text_bytes = UINT32_MAX;

@@ -242,7 +242,7 @@ TEST(unknown_keys_name_the_nearest_known_one)
     expect_error("[sevrer]\n", "sapid.toml:1:2: unknown table [sevrer]; did you mean [server]?");
     expect_error("[vhost]\n",
                  "sapid.toml:1:2: unknown table [vhost]; known are [server], [php], [worker], "
-                 "[fastcgi], [log], [pool.NAME] and [[route]]");
+                 "[fastcgi], [log], [admin], [pool.NAME] and [[route]]");
     expect_error("[[route]]\nmatch = { prefix = '/a' }\nbackedn = 'deny'\n",
                  "sapid.toml:3:1: unknown key route.backedn; did you mean backend?");
     expect_error("listen = ['8080']\n",
@@ -256,7 +256,7 @@ TEST(unknown_keys_name_the_nearest_known_one)
 TEST(keys_of_later_features_are_not_accepted)
 {
     static const char *const files[] = {
-        "[admin]\n",
+        "[metrics]\n",
         "[tls]\n",
     };
 
@@ -265,6 +265,28 @@ TEST(keys_of_later_features_are_not_accepted)
         EXPECT_INT(errors.n, 1);
         config_free(c);
     }
+}
+
+TEST(pages_about_the_server_have_paths_of_their_own)
+{
+    expect_error("[php]\nstatus_path = 'status'\n",
+                 "sapid.toml:2:1: php.status_path: expected a path that begins with /, found "
+                 "\"status\"");
+    expect_error(
+        "[php]\nstatus_path = '/s'\n[pool.b]\ndocument_root = '/'\nping_path = '/s'\n",
+        "sapid.toml:5:1: pool.b.ping_path: \"/s\" is the path of another status or ping page");
+    expect_error("[php]\nstatus_allow = ['localhost']\n",
+                 "sapid.toml:2:17: php.status_allow: expected an address, a network such as "
+                 "\"10.0.0.0/8\", or \"unix\", found \"localhost\"");
+    EXPECT_INT(load("[php]\nstatus_path = '/s'\nping_path = '/p'\n[worker]\nscript = '/w.php'\n"
+                    "[admin]\nsocket = 'x.sock'\n",
+                    NULL),
+               0);
+    EXPECT_TEXT(c->admin.socket, "/srv/app/x.sock");
+    /* the pages show the pool that has the requests */
+    EXPECT_TEXT(c->pools[0].status_path, "");
+    EXPECT_TEXT(c->pools[1].status_path, "/s");
+    config_free(c);
 }
 
 TEST(routes_are_read_in_the_order_of_the_file)
