@@ -278,7 +278,8 @@ struct channel_peek {
     uint64_t received_ns;
     char text[CHANNEL_PEEK_BYTES]; /* where the views point; long texts are cut */
 };
-/* Copies what the slot says of the request of that ticket, also when it is done. False: it is another one's by now. */
+/* Copies what the slot says of the request of that ticket, also when it is done. False: it is
+ * another one's by now. */
 bool channel_request_peek(const struct channel *ch, struct channel_ticket t,
                           struct channel_peek *ret);
 /* CLOCK_MONOTONIC when a worker claimed the request, by its own word; 0: none did. */
