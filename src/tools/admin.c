@@ -248,30 +248,27 @@ static int choose(const struct options *o, const char *config, struct servers *s
     return -1;
 }
 
+static void say(const char *line)
+{
+    fprintf(stderr, "sapid: %s\n", line);
+}
+
 /* What [admin] socket of the file says; NULL: "auto". -1 after a complaint. */
 static int read_config(const struct options *o, const char *path, char **ret_socket)
 {
     char *argv[] = { (char *)(uintptr_t) "serve", (char *)(uintptr_t) "--config",
                      (char *)(uintptr_t)path, NULL };
-    struct config_errors errors = { 0 };
+    struct config_source source = { 0 };
     struct config_cli cli;
     struct config *c = NULL;
-    char *text = NULL, *message = NULL;
-    size_t size = 0;
+    char *message = NULL;
     int r = config_cli_parse(3, argv, &cli, &message);
 
     *ret_socket = NULL;
-    if (r == 0)
-        r = config_cli_read(&cli, &text, &size, &message);
     if (r < 0) {
         complain(o, "%s", message ? message : strerror(-r));
-    } else if (config_load(str_from(path), (struct str){ text, size },
-                           (const char *const *)cli.overrides, str_from(cli.base_dir), &c,
-                           &errors) < 0) {
-        char *line = errors.n ? config_error_line(c, &errors.v[0])
-                              : mem_strdup("not enough memory");
-        r = complain(o, "%s", line);
-        mem_free(line);
+    } else if ((r = config_cli_load(&cli, say, &source, &c)) < 0) {
+        complain(o, "%s cannot be read (see above)", path);
     } else if (str_eq(c->admin.socket, STR("off"))) {
         r = complain(o,
                      "%s says socket = \"off\" in [admin]: its server has no admin socket; send it "
@@ -281,7 +278,7 @@ static int read_config(const struct options *o, const char *path, char **ret_soc
         *ret_socket = mem_strndup(c->admin.socket);
     }
     config_free(c);
-    mem_free(text);
+    config_source_fini(&source);
     mem_free(message);
     config_cli_fini(&cli);
     return r < 0 ? -1 : 0;

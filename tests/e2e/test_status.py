@@ -187,8 +187,10 @@ def test_pages_are_answered_while_all_workers_are_busy(launch, root):
     server = launch(root, workers=2, php=PAGES)
     held = Held(server, root, ["a", "b", "c"])
     try:
-        wait_until(lambda: json.loads(server.get("/st?json").text)["listen queue"] == 1, "one request to wait")
-        page = json.loads(server.get("/st?json").text)
+        def look():
+            page = json.loads(server.get("/st?json").text)
+            return page if page["active processes"] == 2 and page["listen queue"] == 1 else None
+        page = wait_until(look, "two requests to run and one to wait")
         assert page["active processes"] == page["max active processes"] == 2 and page["idle processes"] == 0
         assert page["max children reached"] == 1 and page["max listen queue"] == 1
         assert server.get("/pg").text == "pong"
