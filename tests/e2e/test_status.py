@@ -252,6 +252,7 @@ def test_server_page_counts_by_place(launch, root):
                                                                              "backend": "deny"}])
     for target in ("/", "/", "/file.txt", "/missing.php", "/no"):
         server.get(target)
+    wait_until(lambda: json.loads(server.admin("/server?json").text)["pools"][0]["idle"] == 2, "both workers")
     page = json.loads(server.admin("/server?json&full").text)
     places = {p["place"]: p for p in page["places"]}
     assert places["pool www"]["requests"] == 2 and places["pool www"]["status"]["2xx"] == 2
