@@ -155,29 +155,36 @@ static uint32_t find_free(uint32_t n)
     return UINT32_MAX;
 }
 
-/* Remembers what the job was given, for snapshot_arena_rollback. */
-static void note_job_map(uintptr_t start, uintptr_t end)
+/* Adds to a list of ranges; ranges that touch become one, and when it is full the last takes all.
+ */
+static void note(struct range *list, uint32_t *n, uint32_t max, uintptr_t start, uintptr_t end)
 {
-    struct snapshot_self *s = snapshot_self;
     struct range *last;
 
-    if (!s->frozen)
-        return;
-    for (uint32_t i = 0; i < s->n_job_maps; i++) {
-        struct range *r = &s->job_maps[i];
+    for (uint32_t i = 0; i < *n; i++) {
+        struct range *r = &list[i];
         if (start <= r->end && end >= r->start) {
             r->start = start < r->start ? start : r->start;
             r->end = end > r->end ? end : r->end;
             return;
         }
     }
-    if (s->n_job_maps < ARRAY_LENGTH(s->job_maps)) {
-        s->job_maps[s->n_job_maps++] = (struct range){ start, end };
+    if (*n < max) {
+        list[(*n)++] = (struct range){ start, end };
         return;
     }
-    last = &s->job_maps[s->n_job_maps - 1];
+    last = &list[*n - 1];
     last->start = start < last->start ? start : last->start;
     last->end = end > last->end ? end : last->end;
+}
+
+/* Remembers what the job was given, for snapshot_arena_rollback. */
+static void note_job_map(uintptr_t start, uintptr_t end)
+{
+    struct snapshot_self *s = snapshot_self;
+
+    if (s->frozen)
+        note(s->job_maps, &s->n_job_maps, ARRAY_LENGTH(s->job_maps), start, end);
 }
 
 /* A stretch whose protection differs from the arena's. */
@@ -297,6 +304,17 @@ void *snapshot_arena_map_fixed(uintptr_t start, size_t bytes, int prot)
     return (void *)start;
 }
 
+/* What was unreadable when the image was made had nothing in it, or is a region. */
+static void note_image_protected(const struct extent *e)
+{
+    struct snapshot_self *s = snapshot_self;
+
+    s->maps_touched = true;
+    if (e->prot == PROT_NONE)
+        note(s->unveiled, &s->n_unveiled, ARRAY_LENGTH(s->unveiled), address_of(e->page),
+             address_of(e->page + e->n));
+}
+
 int snapshot_arena_protect(uintptr_t start, uintptr_t end, int prot)
 {
     uint32_t first = page_of(start), stop = page_of(end);
@@ -307,9 +325,9 @@ int snapshot_arena_protect(uintptr_t start, uintptr_t end, int prot)
     split(first);
     split(stop);
     for (uint32_t i = find(first); i < n_extents && extents[i].page < stop; i++) {
-        extents[i].prot = (uint8_t)prot;
         if (snapshot_self->frozen && (extents[i].flags & USED_BY_IMAGE))
-            snapshot_self->maps_touched = true;
+            note_image_protected(&extents[i]);
+        extents[i].prot = (uint8_t)prot;
     }
     note_odd(start, end);
     return 0;
@@ -371,7 +389,7 @@ void snapshot_arena_freeze(void)
 {
     for (uint32_t i = 0; i < n_extents; i++)
         extents[i].flags |= USED_BY_IMAGE;
-    snapshot_self->n_job_maps = snapshot_self->n_job_odd = 0;
+    snapshot_self->n_job_maps = snapshot_self->n_job_odd = snapshot_self->n_unveiled = 0;
 }
 
 void snapshot_arena_thaw(void)
@@ -431,5 +449,7 @@ void snapshot_arena_rollback(void)
         pages += count(r);
         snapshot_each_gap(r->start, r->end, pages > KEEP_RESIDENT_PAGES, clean);
     }
-    s->n_job_maps = 0;
+    for (uint32_t i = 0; i < s->n_unveiled; i++)
+        snapshot_each_gap(s->unveiled[i].start, s->unveiled[i].end, true, clean);
+    s->n_job_maps = s->n_unveiled = 0;
 }

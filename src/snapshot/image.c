@@ -156,6 +156,15 @@ static int push_unless_kept(uintptr_t start, uintptr_t end, int prot)
     return rc;
 }
 
+/* Guard pages have none. */
+static bool has_pages(const struct map *m)
+{
+    struct dirty_runs d;
+
+    pagemap_start(&d, m->start, m->end);
+    return pagemap_next(&d);
+}
+
 static int collect_region(void *context, const struct map *m)
 {
     struct snapshot_self *s = snapshot_self;
@@ -169,8 +178,8 @@ static int collect_region(void *context, const struct map *m)
         s->wiped[s->n_wiped++] = (struct range){ m->start, m->end };
         return 0;
     }
-    bool arena = m->start < s->arena.end && m->end > s->arena.start && m->prot & PROT_READ;
-    if (!(m->prot & PROT_WRITE) && !arena)
+    bool arena = m->start < s->arena.end && m->end > s->arena.start;
+    if (!(m->prot & PROT_WRITE) && !(arena && (m->prot & PROT_READ || has_pages(m))))
         return 0;
     return push_unless_kept(m->start, m->end, m->prot);
 }
@@ -326,6 +335,8 @@ static int copy_pages(void)
     s->n_scratch = 0;
     for (uint32_t i = 0; i < s->n_regions; i++) {
         const struct region *r = &s->regions[i];
+        if (!(r->prot & PROT_READ))
+            raw_mprotect(r->start, r->end - r->start, PROT_READ);
         for (uintptr_t at = r->start; at < r->end; at += PAGE_BYTES) {
             uint64_t page = r->page + (at - r->start) / PAGE_BYTES;
             if (s->kind[page] == PAGE_SCRATCH)
@@ -333,6 +344,8 @@ static int copy_pages(void)
             else if (!snapshot_is_zero((const void *)at, PAGE_BYTES))
                 snapshot_copy((char *)view + page * PAGE_BYTES, (const void *)at, PAGE_BYTES);
         }
+        if (!(r->prot & PROT_READ))
+            raw_mprotect(r->start, r->end - r->start, r->prot);
     }
     raw_munmap((uintptr_t)view, bytes);
     long rc = raw3(SYS_fcntl, s->fd.memory, F_ADD_SEALS,

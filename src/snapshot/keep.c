@@ -12,7 +12,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "snapshot/snapshot_int.h"
+#include "snapshot/arena_int.h"
 
 enum {
     HOT_MAX = 16384,
@@ -148,6 +148,9 @@ int snapshot_keep_range(const void *addr, size_t bytes)
     /* argv and the environment, where a process's title is written, share pages with frames */
     if ((uintptr_t)addr >= s->stack_map.start && (uintptr_t)addr < s->stack_map.end)
         return hole_add((uintptr_t)addr, bytes);
+    /* the arena's map is part of the image: after a rollback it would be free memory */
+    if (s->frozen && snapshot_arena_has((uintptr_t)addr, (uintptr_t)addr + bytes))
+        return -EINVAL;
     if (s->n_kept == KEPT_MAX)
         return -ENOSPC;
     s->kept[s->n_kept++] =
@@ -176,6 +179,19 @@ bool snapshot_is_kept(uintptr_t start, uintptr_t end)
         if (start >= s->kept[i].start && end <= s->kept[i].end)
             return true;
     return false;
+}
+
+uintptr_t snapshot_kept_border(uintptr_t start, uintptr_t end)
+{
+    const struct snapshot_self *s = snapshot_self;
+
+    for (uint32_t i = 0; i < s->n_kept; i++) {
+        if (s->kept[i].start > start && s->kept[i].start < end)
+            end = s->kept[i].start;
+        if (s->kept[i].end > start && s->kept[i].end < end)
+            end = s->kept[i].end;
+    }
+    return end;
 }
 
 uint64_t snapshot_generation(void)

@@ -9,6 +9,8 @@
 
 #include "snapshot/snapshot_int.h"
 
+enum { SPLIT_MAX = 16 };
+
 struct reader {
     int fd;
     char *text;
@@ -163,6 +165,7 @@ struct list {
     struct vma *vma;
     uint32_t n;
     uintptr_t stack; /* where it begins */
+    uint32_t split;  /* mappings that the kernel did not join */
 };
 
 static bool same_kind(const struct vma *a, const struct vma *b)
@@ -186,6 +189,7 @@ static int collect(void *context, const struct map *m)
     }
     if (l->n && l->vma[l->n - 1].end == v.start && same_kind(&l->vma[l->n - 1], &v)) {
         l->vma[l->n - 1].end = v.end;
+        l->split++;
         return 0;
     }
     if (l->n == VMAS_MAX)
@@ -197,7 +201,7 @@ static int collect(void *context, const struct map *m)
 int maps_expect(struct snapshot_refusal *ret)
 {
     struct snapshot_self *s = snapshot_self;
-    struct list l = { s->vmas, 0, 0 };
+    struct list l = { s->vmas, 0, 0, 0 };
     int rc = maps_read(false, collect, &l);
 
     if (rc < 0)
@@ -205,6 +209,7 @@ int maps_expect(struct snapshot_refusal *ret)
                                rc == -E2BIG ? "more than %d mappings" : "/proc/self/maps",
                                VMAS_MAX);
     s->n_vmas = l.n;
+    s->n_split = l.split;
     s->stack_map.start = l.stack;
     s->maps_touched = false;
     rc = maps_size(&s->size);
@@ -321,16 +326,8 @@ static int repair_piece(const struct repair *r, const struct vma *was, const str
 static int repair_stretch(const struct repair *r, const struct vma *was, const struct vma *is,
                           uintptr_t start, uintptr_t end)
 {
-    const struct snapshot_self *s = snapshot_self;
-
     while (start < end) {
-        uintptr_t stop = end;
-        for (uint32_t i = 0; i < s->n_kept; i++) {
-            if (s->kept[i].start > start && s->kept[i].start < stop)
-                stop = s->kept[i].start;
-            if (s->kept[i].end > start && s->kept[i].end < stop)
-                stop = s->kept[i].end;
-        }
+        uintptr_t stop = snapshot_kept_border(start, end);
         int rc = repair_piece(r, was, is, start, stop);
         if (rc < 0)
             return rc;
@@ -344,11 +341,31 @@ static uintptr_t least(uintptr_t a, uintptr_t b)
     return a < b ? a : b;
 }
 
+/* Free arena memory that was split by protections and put right need not become one mapping again:
+ * pieces that were written to apart stay apart. Map it anew before they are many. */
+static int join_arena(void)
+{
+    const struct snapshot_self *s = snapshot_self;
+    int rc = 0;
+
+    for (uint32_t i = 0; i < s->n_vmas && rc == 0; i++) {
+        const struct vma *v = &s->vmas[i];
+        if (v->start >= s->arena.start && v->end <= s->arena.end && v->inode == 0 &&
+            v->prot == (PROT_READ | PROT_WRITE) && !region_at(v->start))
+            for (uintptr_t at = v->start, stop; at < v->end && rc == 0; at = stop) {
+                stop = snapshot_kept_border(at, v->end);
+                if (!snapshot_is_kept(at, stop))
+                    rc = remap(v, at, stop);
+            }
+    }
+    return rc;
+}
+
 int maps_restore(bool apply, struct snapshot_refusal *ret)
 {
     struct snapshot_self *s = snapshot_self;
     struct repair r = { apply, ret };
-    struct list now = { s->vmas_now, 0, 0 };
+    struct list now = { s->vmas_now, 0, 0, 0 };
     int rc = maps_read(false, collect, &now);
     uint32_t i = 0, k = 0;
     uintptr_t at = 0;
@@ -371,8 +388,11 @@ int maps_restore(bool apply, struct snapshot_refusal *ret)
         if (is && is->end <= at)
             k++;
     }
+    if (apply && now.split > s->n_split + SPLIT_MAX)
+        rc = join_arena();
     /* a stack that grew is as large again as it was; nobody runs on it now */
     if (apply && now.stack < s->stack_map.start)
         raw_munmap(now.stack, s->stack_map.start - now.stack);
-    return 0;
+    return rc < 0 ? snapshot_refuse(ret, SNAPSHOT_SYSTEM, -rc, "the arena cannot be mapped anew")
+                  : 0;
 }

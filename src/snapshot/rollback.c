@@ -118,7 +118,7 @@ static void drop_later(struct scan *c, uintptr_t at)
     c->dropping = (struct range){ at, at + PAGE_BYTES };
 }
 
-static void cold_page(struct scan *c, uintptr_t at, uint32_t page)
+static void cold_page(struct scan *c, const struct region *r, uintptr_t at, uint32_t page)
 {
     struct snapshot_self *s = snapshot_self;
 
@@ -127,7 +127,7 @@ static void cold_page(struct scan *c, uintptr_t at, uint32_t page)
     if (++c->found == BURST_PAGES)
         c->within = PROMOTE_WITHIN_BURST;
     if (c->learn && s->dirty[page] && c->turn - s->dirty[page] <= c->within &&
-        s->n_hot < s->options.hot_max) {
+        s->n_hot < s->options.hot_max && r->prot & PROT_WRITE) {
         s->kind[page] = PAGE_HOT;
         s->hot[s->n_hot++] = (struct hot_page){ at, page, c->turn };
         snapshot_copy((void *)at, image_of(page), PAGE_BYTES);
@@ -152,7 +152,7 @@ static void cold_run(struct scan *c, uintptr_t start, uintptr_t end)
         uintptr_t stop = end < r->end ? end : r->end;
         uint32_t page = (uint32_t)(r->page + (at - r->start) / PAGE_BYTES);
         for (; at < stop; at += PAGE_BYTES)
-            cold_page(c, at, page++);
+            cold_page(c, r, at, page++);
         if (end <= r->end)
             return;
         start = r->end;
@@ -178,6 +178,17 @@ static void restore_cold(uint32_t turn, bool learn)
     s->stats.cold_dropped += c.found;
 }
 
+static void each_unkept(uintptr_t start, uintptr_t end, bool drop_them,
+                        void (*each)(uintptr_t start, uintptr_t end, bool drop))
+{
+    while (start < end) {
+        uintptr_t stop = snapshot_kept_border(start, end);
+        if (!snapshot_is_kept(start, stop))
+            each(start, stop, drop_them);
+        start = stop;
+    }
+}
+
 void snapshot_each_gap(uintptr_t start, uintptr_t end, bool drop_them,
                        void (*each)(uintptr_t start, uintptr_t end, bool drop))
 {
@@ -188,11 +199,11 @@ void snapshot_each_gap(uintptr_t start, uintptr_t end, bool drop_them,
         if (r->end <= start || r->start >= end)
             continue;
         if (r->start > start)
-            each(start, r->start, drop_them);
+            each_unkept(start, r->start, drop_them, each);
         start = r->end;
     }
     if (start < end)
-        each(start, end, drop_them);
+        each_unkept(start, end, drop_them, each);
 }
 
 /* --- the call --------------------------------------------------------------------------------- */
@@ -270,7 +281,7 @@ static bool is_changed(uintptr_t at)
         if (at < r->start || at >= r->end)
             continue;
         uint64_t page = r->page + (at - r->start) / PAGE_BYTES;
-        return s->kind[page] != PAGE_SCRATCH &&
+        return s->kind[page] != PAGE_SCRATCH && r->prot & PROT_READ &&
                !snapshot_same((const void *)at, image_of(page), PAGE_BYTES);
     }
     return false;

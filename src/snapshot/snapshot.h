@@ -62,8 +62,9 @@ bool snapshot_is_prepared(void);
 /* Zeroed memory, whole pages, that rollback leaves alone; private to each process after a fork.
  * NULL: out of memory. */
 void *snapshot_keep_alloc(size_t bytes);
-/* The mappings in that range are the caller's own: never imaged, never unmapped by rollback. 0 or
- * -errno. */
+/* The mappings in that range are the caller's own: never imaged, never unmapped by rollback. Also a
+ * stretch of the main stack, byte by byte (argv, where the title is written). 0 or -errno: -EINVAL
+ * for private anonymous memory mapped after the image, for which there is snapshot_keep_alloc(). */
 MUST_USE int snapshot_keep_range(const void *addr, size_t bytes);
 void snapshot_keep_range_end(const void *addr, size_t bytes);
 /* A descriptor of the caller's own: no reason to refuse, never closed or moved by rollback. */

@@ -163,7 +163,7 @@ struct snapshot_self {
     struct range wiped[WIPED_MAX];
     uint32_t n_wiped;
     struct vma *vmas, *vmas_now;
-    uint32_t n_vmas;
+    uint32_t n_vmas, n_split;
     struct range *spans; /* neighbouring regions, scanned in one call */
     uint32_t n_spans;
     struct range *scratch; /* while the image is made */
@@ -199,6 +199,8 @@ struct snapshot_self {
     uint32_t n_job_maps;
     struct range job_odd[64]; /* of another protection than the arena's */
     uint32_t n_job_odd;
+    struct range unveiled[16]; /* unreadable memory of the image that a job could write to */
+    uint32_t n_unveiled;
 
     struct range detectors[8]; /* code that is answered another pid after each rollback */
     uint32_t n_detectors;
@@ -244,6 +246,8 @@ long snapshot_call_on(void *stack_top, long (*run)(void *), void *arg);
 int snapshot_refuse(struct snapshot_refusal *ret, enum snapshot_problem problem, int error,
                     const char *fmt, ...) PRINTF_LIKE(4, 5);
 bool snapshot_is_kept(uintptr_t start, uintptr_t end);
+/* Where the first kept range begins or ends behind `start`, at most `end`. */
+uintptr_t snapshot_kept_border(uintptr_t start, uintptr_t end);
 
 /* maps.c */
 int maps_read(bool smaps, int (*each)(void *context, const struct map *m), void *context);

@@ -83,6 +83,8 @@ void snapshot_verify(void)
 
     for (uint32_t i = 0; i < s->n_regions; i++) {
         const struct region *r = &s->regions[i];
+        if (!(r->prot & PROT_READ))
+            continue;
         for (uintptr_t at = r->start; at < r->end; at += PAGE_BYTES) {
             uint64_t page = r->page + (at - r->start) / PAGE_BYTES;
             const char *image = s->view + page * PAGE_BYTES;
@@ -97,5 +99,5 @@ void snapshot_verify(void)
     uintptr_t first = difference(s->stack.start, bytes, s->stack_copy);
     if (first < s->stack.end)
         fail("the stack differs from the image", first, 0);
-    check_zero(image_end_in_arena(s), s->arena.end, false);
+    snapshot_each_gap(image_end_in_arena(s), s->arena.end, false, check_zero);
 }
