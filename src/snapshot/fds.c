@@ -13,6 +13,11 @@
 
 #include "snapshot/snapshot_int.h"
 
+enum {
+    REOPEN_FLAGS = O_ACCMODE | O_APPEND | O_NONBLOCK | O_SYNC | O_DSYNC | O_DIRECT | O_NOATIME |
+                   O_LARGEFILE
+};
+
 struct dirent64_head {
     uint64_t inode;
     int64_t offset;
@@ -192,7 +197,8 @@ static int record(void *context, int fd)
         .spare = spare,
         .fd_flags = fcntl(fd, F_GETFD),
         .status_flags = fcntl(fd, F_GETFL),
-        .offset = S_ISREG(st.st_mode) ? lseek(fd, 0, SEEK_CUR) : -1,
+        /* logs of the server go on from where they are */
+        .offset = fd > 2 && S_ISREG(st.st_mode) ? lseek(fd, 0, SEEK_CUR) : -1,
         .dev = st.st_dev,
         .inode = st.st_ino,
     };
@@ -370,7 +376,8 @@ void fds_make_own(void)
         if (f->offset < 0)
             continue;
         path_of(f->spare, path);
-        long to = raw4(SYS_openat, AT_FDCWD, (long)path, f->status_flags | O_CLOEXEC | O_NOCTTY, 0);
+        long to =
+            raw4(SYS_openat, AT_FDCWD, (long)path, (f->status_flags & REOPEN_FLAGS) | O_CLOEXEC, 0);
         if (to < 0) /* a file of somebody else: it stays shared */
             continue;
         raw3(SYS_dup3, to, f->spare, O_CLOEXEC);

@@ -16,6 +16,7 @@ struct kept {
     unsigned turn;
     char room[];
 };
+static bool with_workers;
 static struct kept *kept; /* the pointer is part of the image, what it points to is not */
 
 void *scene_kept(void)
@@ -29,6 +30,11 @@ void scene_roll_back(void)
     int rc = snapshot_rollback(&no);
 
     test_fail(__FILE__, __LINE__, "rollback refused (%d, problem %d): %s", rc, no.problem, no.text);
+}
+
+bool scene_is_worker(void)
+{
+    return with_workers;
 }
 
 void scene_apart(void (*run)(void))
@@ -57,7 +63,6 @@ void scene_apart(void (*run)(void))
 
 static const struct scene *scene;
 static struct snapshot_options options;
-static bool with_workers;
 
 static void fork_workers(void)
 {

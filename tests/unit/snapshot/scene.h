@@ -32,6 +32,8 @@ void scene_apart(void (*run)(void));
 
 /* Memory of the scene that rollback leaves alone: zeroed, 64 KiB. */
 void *scene_kept(void);
+/* In a process forked from the frozen one. */
+bool scene_is_worker(void);
 /* Rolls back from here, however deep. */
 void scene_roll_back(void);
 /* snapshot_take() must refuse with this problem, in a process that can go on. */

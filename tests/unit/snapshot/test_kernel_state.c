@@ -58,7 +58,8 @@ static void check_files(unsigned turn)
     EXPECT_INT(fcntl(file, F_GETFD), 0);
     EXPECT_INT(fcntl(closed_on_exec, F_GETFD), FD_CLOEXEC);
     EXPECT_INT(lseek(other, 0, SEEK_CUR), 5);
-    EXPECT_INT(lseek(kept_fd, 0, SEEK_CUR), 4 + turn); /* the caller's own */
+    if (!scene_is_worker()) /* the caller's own, which workers share */
+        EXPECT_INT(lseek(kept_fd, 0, SEEK_CUR), 4 + turn);
     for (int fd = 0; fd < 3; fd++)
         EXPECT(fcntl(fd, F_GETFD) >= 0);
     if (turn == 1)
@@ -149,7 +150,7 @@ static void check_folder(unsigned turn)
 
     (void)turn;
     EXPECT(getcwd(now, sizeof(now)));
-    EXPECT_STR(str_z(now), str_z(folder));
+    EXPECT(strcmp(now, folder) == 0);
     mode_t mask = umask(027);
     EXPECT_INT(mask, 027);
     EXPECT_INT(getrlimit(RLIMIT_CORE, &r), 0);
@@ -284,11 +285,8 @@ static volatile unsigned ticks;
 
 static void on_tick(int number)
 {
-    unsigned *count = scene_kept();
-
     (void)number;
     ticks++;
-    ++*count;
 }
 
 static void roll_back_under_fire(void)
@@ -316,23 +314,15 @@ static void roll_back_under_fire(void)
         EXPECT_INT(status, 0);
         return;
     }
-    EXPECT(ticks < 3); /* those of a job are gone; one may be new */
+    EXPECT(memory[*kept * 100 % (1 << 20)] == 5);
     memset(memory, (int)*kept, 1 << 18);
     if (++*kept < 2000)
         scene_roll_back();
 }
 
-static unsigned *ticks_seen;
-
-static void run_under_fire(void)
-{
-    (void)ticks_seen;
-    roll_back_under_fire();
-}
-
 TEST_WITHIN(signals_during_rollbacks, 60)
 {
-    scene_apart(run_under_fire);
+    scene_apart(roll_back_under_fire);
 }
 
 /* --- timers ----------------------------------------------------------------------------------- */
