@@ -9,32 +9,57 @@
 #include "http/fastcgi.h"
 #include "version.h"
 
-/* Fields of one name become one parameter, as RFC 9110 5.3 allows and nginx does. */
-static int put_header(struct buf *params, const struct channel_pair *headers, uint32_t n,
-                      uint32_t at)
+/* All values of that name from `at` on, as RFC 9110 5.3 allows and nginx does. */
+static int join_values(struct buf *joined, const struct channel_pair *headers, uint32_t n,
+                       uint32_t at)
 {
     struct str key = headers[at].name;
-    bool cookie = str_eq_nocase(key, STR("Cookie"));
-    struct buf name, joined;
+    const char *between = str_eq_nocase(key, STR("Cookie")) ? "; " : ", ";
+    int r = 0;
 
-    for (uint32_t i = 0; i < at; i++)
-        if (str_eq_nocase(headers[i].name, key))
-            return 0; /* told already */
-    buf_init(&name, 0);
-    buf_init(&joined, 0);
-    int r = buf_reserve(&name, key.n + STR_HEADER_VARIABLE_MORE);
     for (uint32_t i = at; i < n && r == 0; i++) {
         if (!str_eq_nocase(headers[i].name, key))
             continue;
         if (i > at)
-            r = buf_append(&joined, cookie ? "; " : ", ", 2);
+            r = buf_append(joined, between, 2);
         if (r == 0)
-            r = buf_append(&joined, headers[i].value.p, headers[i].value.n);
+            r = buf_append(joined, headers[i].value.p, headers[i].value.n);
+    }
+    return r;
+}
+
+static bool is_among(const struct channel_pair *headers, uint32_t from, uint32_t to, struct str key)
+{
+    for (uint32_t i = from; i < to; i++)
+        if (str_eq_nocase(headers[i].name, key))
+            return true;
+    return false;
+}
+
+/* Fields of one name become one parameter, where the first of them stands. */
+static int put_header(struct buf *params, const struct channel_pair *headers, uint32_t n,
+                      uint32_t at)
+{
+    char small[256];
+    struct str key = headers[at].name, value = headers[at].value;
+    struct buf joined, large;
+    int r = 0;
+
+    if (is_among(headers, 0, at, key))
+        return 0; /* told already */
+    buf_init(&joined, 0);
+    buf_init(&large, 0);
+    bool fits = key.n + STR_HEADER_VARIABLE_MORE <= sizeof(small);
+    if (!fits)
+        r = buf_reserve(&large, key.n + STR_HEADER_VARIABLE_MORE);
+    if (r == 0 && is_among(headers, at + 1, n, key)) {
+        r = join_values(&joined, headers, n, at);
+        value = buf_view(&joined);
     }
     if (r == 0)
-        r = fastcgi_put_param(params, str_header_variable(key, buf_space(&name)),
-                              buf_view(&joined));
-    buf_fini(&name);
+        r = fastcgi_put_param(params, str_header_variable(key, fits ? small : buf_space(&large)),
+                              value);
+    buf_fini(&large);
     buf_fini(&joined);
     return r;
 }

@@ -60,6 +60,7 @@ def user(server):
     s.close()
 
 
+@pytest.mark.engine_only   # PHP-FPM has no loop to look at
 def test_worker_mode_is_on(server):
     for _ in range(20):
         assert server.get("/").status == 200
@@ -145,6 +146,7 @@ class Visitor:
         return 3
 
 
+@pytest.mark.engine_only   # PHP-FPM has no loop to look at
 def test_ten_thousand_requests(server):
     total, lock = [0], threading.Lock()
     loops = lambda: [pid for pid in roles.workers(server) if "www-worker" in roles.title(pid)]
