@@ -163,6 +163,40 @@ static uint64_t look_sample(struct pool *p, struct seat *seat, uint64_t now)
     return now + SAMPLE_EVERY_MS * NS_PER_MS;
 }
 
+/* The longest limit that a request may have, 0: some have none. */
+static uint64_t longest_ms(const struct pool *p)
+{
+    uint64_t ms = p->conf->request_timeout_ms;
+
+    for (uint32_t i = 0; ms && i < p->config->n_routes; i++)
+        if (p->config->routes[i].request_timeout_ms > ms)
+            ms = p->config->routes[i].request_timeout_ms;
+    return ms;
+}
+
+void deadline_leave(struct pool *p)
+{
+    uint64_t ms = longest_ms(p);
+
+    p->leavers_until_ns =
+        ms ? clock_monotonic_ns() + (ms + p->conf->request_timeout_grace_ms) * NS_PER_MS : 0;
+}
+
+/* Their channel is gone, and with it what they run and since when. */
+static void end_leavers(struct pool *p, uint64_t now)
+{
+    if (!p->leavers_until_ns || now < p->leavers_until_ns)
+        return;
+    p->leavers_until_ns = 0;
+    for (size_t i = 0; i < p->n_leavers; i++) {
+        log_warn("worker [%d], whose gateway has gone, still runs a request after request_timeout: "
+                 "killing it",
+                 (int)p->leavers[i]);
+        kill(p->leavers[i], SIGKILL);
+        lock_probe_want(p);
+    }
+}
+
 void deadline_look(struct pool *p)
 {
     static struct worker_look look;
@@ -170,6 +204,7 @@ void deadline_look(struct pool *p)
 
     if (!p->channel || now < p->look_ns)
         return;
+    end_leavers(p, now);
     uint64_t next = UINT64_MAX;
     bool is_busy = false;
     for (uint32_t i = 0; i < p->n_seats; i++) {

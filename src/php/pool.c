@@ -378,7 +378,8 @@ static void free_seats(struct pool *p)
     mem_free(p->seats);
 }
 
-/* The workers of the channel before finish what they run and see it closed. */
+/* The workers of the channel before finish what they run and see it closed. Nobody looks at them
+ * any more: with a request_timeout they have that long from now. */
 static void leave_channel(struct pool *p)
 {
     if (!p->channel)
@@ -388,6 +389,7 @@ static void leave_channel(struct pool *p)
     for (uint32_t i = 0; i < p->n_seats; i++)
         if (p->seats[i].pid)
             p->leavers[p->n_leavers++] = p->seats[i].pid;
+    deadline_leave(p);
     for (uint32_t i = 0; i < p->n_eventfds; i++)
         fd_close(&p->eventfds[i]);
     channel_unmap(p->channel);
@@ -737,6 +739,7 @@ int pool_main(void)
     prctl(PR_SET_NAME, "sapid-pool");
     p->signals = open_signals();
     rc = start_engine(p, message, sizeof(message));
+    prctl(PR_SET_DUMPABLE, 0); /* it holds the ways into its workers' memory */
     if (rc < 0) {
         pool_tell_supervisor(p, CONTROL_FAILED, message);
         return 1;

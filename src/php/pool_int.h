@@ -52,6 +52,7 @@ struct pool {
     uint32_t n_seats;
     pid_t *leavers; /* workers of channels before this one */
     size_t n_leavers;
+    uint64_t leavers_until_ns; /* then they are killed; 0: never */
     uint32_t incarnations;
     bool draining, gateway_gone;
     uint64_t renewed_ns;     /* when a new generation was asked for last */
@@ -118,6 +119,8 @@ void slow_log_write(struct pool *p, const struct worker_look *look, uint32_t tim
 
 /* --- deadline.c: looks at running requests: slow log, request_timeout, samples ---------------- */
 void deadline_look(struct pool *p);
+/* The workers of the present channel will not be looked at any more. */
+void deadline_leave(struct pool *p);
 
 /* --- crash.c ---------------------------------------------------------------------------------- */
 /* A worker has died, not by its own wish; its slot is still as it left it. */

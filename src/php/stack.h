@@ -86,7 +86,8 @@ struct worker_memory {
 
 /* In the pool process before fork: the worker's end is for worker_memory_offer. 0 or -errno. */
 MUST_USE int worker_memory_init(struct worker_memory *m, int *ret_worker_end);
-/* In the worker, still dumpable. Closes the socket. */
+/* In the worker, before it runs anything of the application. Closes the socket. From here on the
+ * process is not dumpable. */
 void worker_memory_offer(int worker_end);
 void worker_memory_fini(struct worker_memory *m);
 /* False: the worker has not given its memory, or is dead. */

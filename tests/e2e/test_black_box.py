@@ -14,7 +14,7 @@ import pytest
 from lib import account
 from lib.fpm import Fpm
 from lib.process import wait_until
-from lib.roles import alive, pools, workers
+from lib.roles import alive, gateway, pools, workers
 from lib.site import Site
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
@@ -93,11 +93,9 @@ function grow() { $a = []; while (true) { $a[] = random_bytes(500000); usleep(20
 grow();
 """,
     "neighbours": """<?php
-foreach (glob('/proc/[0-9]*') as $p) {
-    $name = @file_get_contents("$p/comm");
-    if (trim((string)$name) === 'sapid-worker' && basename($p) != getmypid())
-        echo basename($p), ' ', @fopen("$p/mem", 'r') ? 'open' : 'closed', "\\n";
-}
+foreach (explode(',', $_GET['pids']) as $p)
+    if ($p != getmypid())
+        echo $p, ' ', @fopen("/proc/$p/mem", 'r') ? 'open' : 'closed', "\\n";
 """,
 }
 
@@ -226,7 +224,8 @@ def test_slow_log_is_opened_anew(serve):
     assert HEAD.search(slow_log(server))
 
 
-def test_stack_of_every_kind_of_frame_under_load(serve, root):
+@pytest.mark.parametrize("jit", ["disable", "tracing", "function"])
+def test_stack_of_every_kind_of_frame_under_load(serve, root, jit):
     """Samples of a stack that changes all the time: nobody crashes, and what is read is sound."""
     (root / "busy.php").write_text("""<?php
 function a($n) { return $n ? b($n - 1) : strlen(str_repeat('x', 2000)); }
@@ -236,7 +235,8 @@ while (microtime(true) < $until) { a(random_int(0, 12)); eval('a(3);'); }
 echo 'busy';
 """)
     server = serve(workers=2, php={"slow_log_after": "10ms", "slow_log_repeat": True, "slow_log_depth": 64},
-                   log={"slow_format": "json"}, expect_errors=False)
+                   log={"slow_format": "json"}, expect_errors=False,
+                   ini={"opcache.jit": jit, "opcache.jit_buffer_size": "32M"})
     for _ in range(2):
         assert server.get("/busy.php").text == "busy"
     lines = [json.loads(line) for line in slow_log(server).splitlines()]
@@ -314,6 +314,19 @@ def test_wedged_pool_recovers_within_a_second_of_request_timeout(serve, root):
     for t in threads:
         t.join()
     wait_until(lambda: len(records(server)) == 3, "three records")
+
+
+def test_worker_of_a_dead_gateway_is_ended_too(serve, root):
+    server = serve(php={"request_timeout": "500ms", "request_timeout_grace": "100ms"})
+    lost = threading.Thread(target=lambda: pytest.raises((OSError, AssertionError), server.get, "/read.php"))
+    lost.start()
+    wait_until(lambda: list(root.glob("reading*")), "it to hang")
+    (hanging,) = [int(p.name.removeprefix("reading")) for p in root.glob("reading*")]
+    os.kill(gateway(server), signal.SIGKILL)
+    lost.join()
+    assert server.get("/ok.php").text == "ok"
+    wait_until(lambda: not alive(hanging), "the hanging worker to be ended", 5)
+    assert f"worker [{hanging}], whose gateway has gone" in server.log_text()
 
 
 def test_worker_mode_goes_on_after_a_timeout(launch, root):
@@ -447,10 +460,11 @@ def test_crash_files_are_bounded_and_private(serve):
 
 
 @pytest.mark.as_root
-def test_workers_cannot_read_each_other(serve):
+def test_workers_cannot_read_each_other_or_their_parent(serve):
     server = serve(workers=3, expect_errors=False)
-    lines = server.get("/neighbours.php").text.split("\n")[:-1]
-    assert len(lines) >= 2 and all(line.endswith(" closed") for line in lines), lines
+    pids = ",".join(map(str, pools(server) + workers(server)))
+    lines = server.get(f"/neighbours.php?pids={pids}").text.split("\n")[:-1]
+    assert len(lines) == 3 and all(line.endswith(" closed") for line in lines), lines
 
 
 # --- locks in shared memory -----------------------------------------------------------------------
