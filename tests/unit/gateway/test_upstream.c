@@ -27,7 +27,7 @@ static void expect_answer(const struct client *c, const char *body)
 
 static void answer(int fd, const char *body)
 {
-    struct buf b;
+    static struct buf b;
 
     peer_send(fd, whole_answer(&b, body));
     buf_fini(&b);
@@ -53,7 +53,7 @@ static void expect_no_connection(uint32_t server)
 
 TEST(answer_in_two_pieces_cut_at_every_byte)
 {
-    struct buf b;
+    static struct buf b;
     struct str all = whole_answer(&b, "hello");
 
     play_start(1);
@@ -73,7 +73,7 @@ TEST(answer_in_two_pieces_cut_at_every_byte)
 
 TEST(answer_byte_by_byte)
 {
-    struct buf b;
+    static struct buf b;
     struct str all = whole_answer(&b, "hello");
 
     play_start(1);
@@ -92,7 +92,7 @@ TEST(answer_byte_by_byte)
 /* Where the head is complete, the client has it: nothing is tried again from there on. */
 TEST(close_at_every_byte)
 {
-    struct buf b;
+    static struct buf b;
     struct str all = whole_answer(&b, "hello");
     size_t head_ends = FASTCGI_HEADER_BYTES + strlen("Status: 201 Created\r\nX-A: b\r\n\r\n");
 
@@ -169,7 +169,7 @@ TEST(lies_cost_their_own_request_a_502)
 /* A length that promises more than comes is an answer that ends too early, whatever it hides. */
 TEST(length_longer_than_what_comes)
 {
-    struct buf b;
+    static struct buf b;
 
     play_start(1);
     client_push(&client, HTTP_GET, STR_NONE);
@@ -189,7 +189,7 @@ TEST(length_longer_than_what_comes)
 TEST(head_without_end_is_bounded)
 {
     char line[1024];
-    struct buf b;
+    static struct buf b;
 
     play_start(1);
     client_push(&client, HTTP_POST, STR_NONE);
@@ -224,7 +224,7 @@ TEST(answer_before_the_request_was_taken)
 
 TEST(stderr_is_no_part_of_the_answer)
 {
-    struct buf b;
+    static struct buf b;
 
     play_start(1);
     client_push(&client, HTTP_GET, STR_NONE);
@@ -603,7 +603,7 @@ TEST(aborted_before_all_was_sent)
 TEST(slow_client_stops_the_server_and_no_timeout_does)
 {
     static char megabyte[1 << 20];
-    struct buf b;
+    static struct buf b;
     size_t sent = 0;
 
     play_config.response_timeout_ms = 10;
@@ -649,7 +649,7 @@ TEST(slow_client_stops_the_server_and_no_timeout_does)
 TEST(every_allocation_may_fail)
 {
     bool answered = false;
-    struct buf b;
+    static struct buf b;
     struct str ready = whole_answer(&b, "x");
 
     play_servers[0].connections = 2;
