@@ -37,6 +37,24 @@ static struct str basic_user(void)
     return str_from(SG(request_info).auth_user);
 }
 
+/* In worker mode also what FrankenPHP always has and nginx with PHP-FPM has not. */
+static void add_of_frankenphp(const struct channel_request *r)
+{
+    static char translated[8192];
+    struct str root = r->document_root;
+
+    add(STR("REMOTE_HOST"), r->remote_addr);
+    add(STR("REMOTE_IDENT"), STR(""));
+    add(STR("AUTH_TYPE"), STR(""));
+    if (root.n && root.p[root.n - 1] == '/')
+        root.n--;
+    if (r->path_info.n == 0 || root.n + r->path_info.n >= sizeof(translated))
+        return;
+    int n =
+        snprintf(translated, sizeof(translated), "%.*s%.*s", STR_ARG(root), STR_ARG(r->path_info));
+    add(STR("PATH_TRANSLATED"), (struct str){ translated, (size_t)n });
+}
+
 static void add_request(const struct channel_request *r)
 {
     static char length[24], remote_port[8], server_port[8];
@@ -69,6 +87,8 @@ static void add_request(const struct channel_request *r)
     add(STR("SERVER_NAME"), r->server_name);
     add(STR("REDIRECT_STATUS"), STR("200"));
     add(STR("FCGI_ROLE"), STR("RESPONDER"));
+    if (loop_is_on())
+        add_of_frankenphp(r);
     if (loop_boots()) /* as under FrankenPHP: the script's own $_SERVER has it, a request's has not
                        */
         add(STR("FRANKENPHP_WORKER"), STR("1"));
@@ -138,7 +158,7 @@ static void add_headers(void)
 
 static bool reserve(void)
 {
-    enum { FIXED = 32 };
+    enum { FIXED = 40 };
     size_t n = request.n_headers + FIXED, bytes = 0;
 
     for (uint32_t i = 0; i < request.n_headers; i++)
