@@ -14,11 +14,10 @@
 
 enum {
     EXTENTS_MAX = 8192,
-    LARGE_BYTES = 2 << 20,      /* aligned to this: Zend's chunks fit at the first try */
-    KEEP_RESIDENT_PAGES = 2048, /* a job's arena memory is zeroed up to this, else dropped */
-    USED_BY_IMAGE = 1,          /* in use when the image was made */
-    FREED_BY_JOB = 2,           /* of the image, and free for the rest of the job */
-    FOREIGN = 4,                /* the kernel mapped something of its own there */
+    LARGE_BYTES = 2 << 20, /* aligned to this: Zend's chunks fit at the first try */
+    USED_BY_IMAGE = 1,     /* in use when the image was made */
+    FREED_BY_JOB = 2,      /* of the image, and free for the rest of the job */
+    FOREIGN = 4,           /* the kernel mapped something of its own there */
     NORMAL_PROT = PROT_READ | PROT_WRITE,
 };
 
@@ -396,60 +395,4 @@ void snapshot_arena_thaw(void)
 {
     for (uint32_t i = 0; i < n_extents; i++)
         extents[i].flags = 0;
-}
-
-/* --- rollback: no libc ------------------------------------------------------------------------ */
-
-void snapshot_arena_restore_protection(void)
-{
-    struct snapshot_self *s = snapshot_self;
-
-    for (uint32_t i = 0; i < s->n_job_odd && !s->maps_touched; i++)
-        raw_mprotect(s->job_odd[i].start, s->job_odd[i].end - s->job_odd[i].start, NORMAL_PROT);
-    s->n_job_odd = 0;
-}
-
-/* Pages of the image may lie between two maps of a job that were noted as one. */
-static void clean(uintptr_t start, uintptr_t end, bool drop)
-{
-    struct dirty_runs d;
-
-    pagemap_start(&d, start, end);
-    while (pagemap_next(&d)) {
-        for (uint32_t i = 0; i < d.n; i++) {
-            size_t bytes = d.run[i].end - d.run[i].start;
-            snapshot_self->stats.arena_zeroed += bytes / PAGE_BYTES;
-            if (!drop)
-                snapshot_zero((void *)d.run[i].start, bytes);
-            else
-                CHECK(raw_madvise(d.run[i].start, bytes, MADV_DONTNEED) == 0);
-        }
-    }
-}
-
-static uint64_t count(const struct range *r)
-{
-    struct dirty_runs d;
-    uint64_t pages = 0;
-
-    pagemap_start(&d, r->start, r->end);
-    while (pagemap_next(&d))
-        for (uint32_t i = 0; i < d.n; i++)
-            pages += (d.run[i].end - d.run[i].start) / PAGE_BYTES;
-    return pages;
-}
-
-void snapshot_arena_rollback(void)
-{
-    struct snapshot_self *s = snapshot_self;
-    uint64_t pages = 0;
-
-    for (uint32_t i = 0; i < s->n_job_maps; i++) {
-        const struct range *r = &s->job_maps[i];
-        pages += count(r);
-        snapshot_each_gap(r->start, r->end, pages > KEEP_RESIDENT_PAGES, clean);
-    }
-    for (uint32_t i = 0; i < s->n_unveiled; i++)
-        snapshot_each_gap(s->unveiled[i].start, s->unveiled[i].end, true, clean);
-    s->n_job_maps = s->n_unveiled = 0;
 }

@@ -74,7 +74,7 @@ static bool is_running(const struct itimerval *t)
 static int record_timers(struct snapshot_refusal *ret)
 {
     static const char *const name[] = { "ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF" };
-    struct itimerval t;
+    struct itimerval t = { { 0, 0 }, { 0, 0 } };
     char text[64];
 
     for (int i = 0; i < 3; i++)
@@ -88,7 +88,7 @@ static int record_timers(struct snapshot_refusal *ret)
 static int record_folder(struct snapshot_refusal *ret)
 {
     struct snapshot_self *s = snapshot_self;
-    struct stat st;
+    struct stat st = { 0 };
     long fd = raw4(SYS_openat, AT_FDCWD, (long)".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0);
 
     if (fd >= 0)
@@ -157,7 +157,7 @@ static void restore_signals(void)
 
 static void stop_timers(void)
 {
-    struct itimerval t, none = { { 0, 0 }, { 0, 0 } };
+    struct itimerval t = { { 0, 0 }, { 0, 0 } }, none = { { 0, 0 }, { 0, 0 } };
 
     for (int i = 0; i < 3; i++)
         if (raw2(SYS_getitimer, i, (long)&t) == 0 && is_running(&t))

@@ -209,7 +209,7 @@ struct snapshot_self {
     struct snapshot_stats stats;
 };
 
-extern struct snapshot_self *snapshot_self;
+extern struct snapshot_self *snapshot_self __attribute__((visibility("hidden")));
 
 enum { TEXT_BYTES = 64 << 10 };
 
