@@ -137,6 +137,40 @@ TEST(request_arrives_as_it_was_sent)
     EXPECT_INT(channel_worker_ticket(w).seq, t.seq);
 }
 
+TEST(a_running_request_can_be_looked_at)
+{
+    static char buffer[CHANNEL_LOOK_BYTES];
+    static char query[CHANNEL_LOOK_TEXT + 500];
+    struct bench b = bench_new(1, 1, 2, 4096);
+    struct channel_worker *w = worker_new(&b, 0, 7);
+    struct channel_request r = request("/a?b=c"), got;
+    struct channel_ticket t, other;
+
+    memset(query, 'q', sizeof(query));
+    r.query = (struct str){ query, sizeof(query) };
+    r.route = STR("prefix /a");
+    r.limit_ms = 1500;
+    EXPECT_INT(channel_push(b.ch, 0, &r, NULL, &t), 0);
+    EXPECT(!channel_request_look(b.ch, t, buffer, &got)); /* queued */
+    EXPECT_INT(channel_worker_next(w, 0, &got), 0);
+    EXPECT_INT(got.limit_ms, 1500);
+    EXPECT(channel_request_look(b.ch, t, buffer, &got));
+    EXPECT_TEXT(got.method, "GET");
+    EXPECT_TEXT(got.target, "/a?b=c");
+    EXPECT_TEXT(got.route, "prefix /a");
+    EXPECT_INT(got.query.n, CHANNEL_LOOK_TEXT); /* cut */
+    EXPECT_INT(channel_request_limit_ms(b.ch, t), 1500);
+    EXPECT(got.target.p >= buffer && got.target.p < buffer + sizeof(buffer));
+    other = (struct channel_ticket){ t.slot, t.seq + 1 };
+    EXPECT(!channel_request_look(b.ch, other, buffer, &got));
+    other = (struct channel_ticket){ UINT32_MAX, 0 };
+    EXPECT(!channel_request_look(b.ch, other, buffer, &got));
+    EXPECT_INT(channel_request_limit_ms(b.ch, other), 0);
+    EXPECT_INT(respond(w, CHANNEL_END, ""), 0);
+    channel_worker_done(w);
+    EXPECT(!channel_request_look(b.ch, t, buffer, &got)); /* done */
+}
+
 TEST(response_round_trip)
 {
     struct bench b = bench_new(2, 1, 4, 4096);
@@ -1215,6 +1249,19 @@ static void abuse_worker(struct abused *a, uint32_t k)
     a->busy[k] = false;
 }
 
+static void abuse_observer(struct abused *a, uint32_t k)
+{
+    static char buffer[CHANNEL_LOOK_BYTES];
+    struct channel_worker_info info;
+    struct channel_request r;
+
+    channel_worker_look(a->b.ch, k, &info);
+    if (!channel_request_look(a->b.ch, info.ticket, buffer, &r))
+        return;
+    for (const struct str *s = &r.method; s <= &r.route; s++)
+        EXPECT(s->n <= CHANNEL_LOOK_TEXT);
+}
+
 /* All that both sides do, while any word of the shared memory may become anything: results may be
  * wrong, but nothing crashes, hangs, or reads outside of the mapping. */
 static void abuse(uint64_t seed, uint32_t ring_bytes)
@@ -1229,6 +1276,7 @@ static void abuse(uint64_t seed, uint32_t ring_bytes)
         uint32_t k = dice(&a.seed) % 2;
         if (dice(&a.seed) % 8 == 0)
             spoil(&a);
+        abuse_observer(&a, k);
         if (dice(&a.seed) % 2)
             abuse_worker(&a, k);
         else
