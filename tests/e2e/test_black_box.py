@@ -14,7 +14,8 @@ import pytest
 from lib import account
 from lib.fpm import Fpm
 from lib.process import wait_until
-from lib.roles import alive, gateway, pools, workers
+from lib.roles import alive, gateway, pools, status_field, workers
+from lib.sapid import binary
 from lib.site import Site
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
@@ -457,6 +458,39 @@ def test_crash_files_are_bounded_and_private(serve):
     assert "crashes on this route in this generation: 5\n" in texts[-1]
     for path in (server.folder / "crashes").iterdir():
         assert path.stat().st_mode & 0o777 == 0o640 and path.stat().st_uid == os.getuid()
+
+
+CONTAINER = """#!/usr/bin/python3
+# Executes sapid under a filter like Docker's: what reads other processes' memory is not permitted.
+import ctypes, os, struct, sys
+forbidden = {"x86_64": (101, 310, 311, 312, 434, 438), "aarch64": (117, 270, 271, 272, 434, 438)}[os.uname().machine]
+load, equal, give = 0x20, 0x15, 0x06
+code = [(load, 0, 0, 0)]
+for number in forbidden:     # ptrace, process_vm_readv, process_vm_writev, kcmp, pidfd_open, pidfd_getfd
+    code += [(equal, 0, 1, number), (give, 0, 0, 0x50000 | 1)]
+code.append((give, 0, 0, 0x7fff0000))
+program = b"".join(struct.pack("HBBI", *line) for line in code)
+memory = ctypes.create_string_buffer(program, len(program))
+filter = struct.pack("HxxxxxxQ", len(code), ctypes.addressof(memory))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, filter, 0, 0) == 0, ctypes.get_errno()
+os.execv("SAPID", sys.argv)
+"""
+
+
+def test_stacks_are_read_without_ptrace_and_the_like(serve, root, launch, monkeypatch):
+    wrapper = launch.folder / "container"
+    wrapper.write_text(CONTAINER.replace("SAPID", str(binary())))
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("SAPID_BINARY", str(wrapper))
+    server = serve(php={"slow_log_after": "200ms"})
+    for pid in pools(server):
+        assert status_field(pid, "Seccomp") == "2" and status_field(pid, "NoNewPrivs") == "1"
+        assert os.getuid() or int(status_field(pid, "CapEff"), 16) == 0
+    assert server.get("/slow.php?ms=500").text == "slept"
+    assert ("Foo::bar", f"{root}/included.php", "2") in CALL.findall(slow_log(server))
+    assert server.get("/die.php?signal=11").status == 502
+    assert "#1 boom()" in the_record(server)
 
 
 @pytest.mark.as_root
