@@ -111,7 +111,7 @@ static int check_object(int fd, struct channel_geometry *ret_geometry, struct la
     return 0;
 }
 
-int channel_map(int fd, struct channel **ret)
+int channel_map_kept(int fd, void *(*keep)(size_t bytes), struct channel **ret)
 {
     struct channel_geometry geometry;
     struct layout at = { 0 };
@@ -119,11 +119,18 @@ int channel_map(int fd, struct channel **ret)
 
     if (r < 0)
         return r;
+    struct channel *ch = keep ? keep(sizeof(*ch)) : mem_zalloc(sizeof(*ch));
+    if (!ch)
+        return -ENOMEM;
     char *base = mmap(NULL, at.total, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (base == MAP_FAILED)
-        return -errno;
-    struct channel *ch = mem_zalloc(sizeof(*ch));
+    if (base == MAP_FAILED) {
+        r = -errno;
+        if (!keep)
+            mem_free(ch);
+        return r;
+    }
     ch->magic = CHANNEL_HANDLE_MAGIC;
+    ch->keep = keep;
     ch->geometry = geometry;
     ch->at = at;
     ch->base = base;
@@ -134,6 +141,17 @@ int channel_map(int fd, struct channel **ret)
     return 0;
 }
 
+int channel_map(int fd, struct channel **ret)
+{
+    return channel_map_kept(fd, NULL, ret);
+}
+
+struct iovec channel_mapping(const struct channel *ch)
+{
+    CHECK_MAGIC(ch, CHANNEL_HANDLE_MAGIC);
+    return (struct iovec){ ch->base, ch->at.total };
+}
+
 void channel_unmap(struct channel *ch)
 {
     if (!ch)
@@ -142,7 +160,8 @@ void channel_unmap(struct channel *ch)
     channel_gates_free(ch);
     munmap(ch->base, ch->at.total);
     ch->magic = 0;
-    mem_free(ch);
+    if (!ch->keep)
+        mem_free(ch);
 }
 
 const struct channel_geometry *channel_geometry(const struct channel *ch)

@@ -53,6 +53,12 @@ MUST_USE int channel_create(const struct channel_geometry *g, int *ret_fd);
 /* --- both sides ------------------------------------------------------------------------------- */
 /* Maps and checks size, ABI version and layout. Does not keep the descriptor. */
 MUST_USE int channel_map(int fd, struct channel **ret);
+/* The same for a process whose heap is put back to an earlier state again and again: the handle,
+ * and that of a worker attached to it, come from `keep` (zeroed memory, NULL: out of memory), which
+ * must be left alone by that. They are never freed. */
+MUST_USE int channel_map_kept(int fd, void *(*keep)(size_t bytes), struct channel **ret);
+/* What is mapped: address and size, for such a process. */
+struct iovec channel_mapping(const struct channel *ch);
 void channel_unmap(struct channel *ch);
 const struct channel_geometry *channel_geometry(const struct channel *ch);
 /* Lets channel_close wake the gateway: its threads' eventfds, one a thread; borrowed, copied.

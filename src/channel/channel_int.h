@@ -224,6 +224,7 @@ struct channel {
     struct shared_head *head;
     int eventfds[CHANNEL_THREADS_MAX]; /* -1: unknown here */
     struct gate *gates[CHANNEL_THREADS_MAX];
+    void *(*keep)(size_t bytes); /* NULL: handles are on the heap */
 };
 #define CHANNEL_HANDLE_MAGIC 0x43484e4cu
 

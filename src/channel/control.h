@@ -34,8 +34,11 @@
  *   pool -> gateway         WORKER_START (fd: gateway's end of the worker's socket), WORKER_DEAD
  *                           (status = wait status, cause)
  *   gateway -> pool         WORKER_KILL
- *   worker -> gateway       BODY_WANTED (on the worker's own socket)
- *   gateway -> worker       BODY (fd; likewise)
+ *   pool -> frozen process  CHANNEL (channel fd, n eventfds, and last the memory of the black
+ * boxes), WORKER_START (fds: the worker's end of its socket, and of that for its memory; requests =
+ * how many it may serve, 0: any number) frozen process -> pool  READY (text: about the image),
+ * FAILED (text), WORKER_START (the answer: pid, or status = -errno) worker -> gateway BODY_WANTED
+ * (on the worker's own socket) gateway -> worker       BODY (fd; likewise)
  */
 #ifndef SAPID_CHANNEL_CONTROL_H
 #define SAPID_CHANNEL_CONTROL_H

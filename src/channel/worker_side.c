@@ -78,7 +78,9 @@ int channel_worker_attach(struct channel *ch, uint32_t index, uint32_t incarnati
 
     if (r < 0)
         return r;
-    struct channel_worker *w = mem_zalloc(sizeof(*w));
+    struct channel_worker *w = ch->keep ? ch->keep(sizeof(*w)) : mem_zalloc(sizeof(*w));
+    if (!w)
+        return -ENOMEM;
     w->magic = WORKER_MAGIC;
     w->index = index;
     w->incarnation = incarnation;
@@ -429,7 +431,8 @@ void channel_worker_detach(struct channel_worker *w)
     signal_deferred(w);
     show_state(w, CHANNEL_WORKER_NONE);
     w->magic = 0;
-    mem_free(w);
+    if (!w->ch->keep)
+        mem_free(w);
 }
 
 /* --- responses -------------------------------------------------------------------------------- */

@@ -175,6 +175,9 @@ struct config_pool {
     bool worker_report_leaks;
     struct str status_path, ping_path; /* "" = none */
     struct config_strings status_allow;
+    enum { CONFIG_ISOLATION_NONE, CONFIG_ISOLATION_ROLLBACK } worker_isolation;
+    struct config_strings worker_warmup; /* paths; ["/"] */
+    bool worker_snapshot_verify;
 };
 
 struct config_log {

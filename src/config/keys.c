@@ -20,6 +20,7 @@ static const char *const error_targets[] = { "stderr", NULL };
 static const char *const slow_targets[] = { "stderr", NULL };
 static const char *const slow_formats[] = { "fpm", "json", NULL };
 static const char *const log_formats[] = { "combined", "json", NULL };
+static const char *const isolations[] = { "none", "rollback", NULL };
 static const char *const balances[] = { "round-robin", "least-connections", NULL };
 static const char *const log_levels[] = { "error", "warn", "notice", "info", "debug", NULL };
 
@@ -300,6 +301,21 @@ const struct config_key config_keys[] = {
           "Compare the state of PHP before and after each request of the worker script, and log "
           "what a request left behind: globals, static properties and variables, ini values, "
           "handlers, constants, classes, resources, memory. Costs time; not for production." },
+    { "worker", "isolation", KIND_FORMAT, POOL(worker_isolation), NOT_TRACKED,
+      .choices = isolations, .fallback = "\"none\"", .example = "\"rollback\"",
+      .text = "`\"rollback\"`: the process is frozen after its boot and the `warmup` requests, and "
+              "put back to that state after every request, so that no request sees what another "
+              "one left behind. `\"none\"`: everything stays, as under FrankenPHP." },
+    { "worker", "warmup", KIND_STRINGS, POOL(worker_warmup), NOT_TRACKED, .fallback = "[\"/\"]",
+      .example = "[\"/\", \"/products?page=2\"]",
+      .text = "With `isolation = \"rollback\"`: paths that the server asks the worker script for "
+              "(GET, no cookies, Host: localhost) before it freezes it. What they load, requests "
+              "need not load again. `[]`: none." },
+    { "worker", "snapshot_verify", KIND_BOOLEAN, POOL(worker_snapshot_verify), NOT_TRACKED,
+      .fallback = "false", .example = "true",
+      .text = "With `isolation = \"rollback\"`: compare all memory with the frozen state after "
+              "every request, and end the process where it differs. Slow; to look for errors of "
+              "the server." },
     { "php", "use_fpm", KIND_BOOLEAN, POOL(use_fpm), NOT_TRACKED, .fallback = "false",
       .example = "true",
       .text = "PHP requests go to PHP-FPM: to `fpm_socket`, else to the servers of `[fastcgi]`. No "

@@ -60,5 +60,6 @@ struct box {
     struct box_request requests[BOX_REQUESTS];
     struct box_crash crash;
 };
+enum { BOX_SPAN = (sizeof(struct box) + 4095) / 4096 * 4096 }; /* each in pages of its own */
 
 #endif

@@ -2,7 +2,8 @@
  * engine: what the program and the engine module say to each other. The module is a shared object
  * built once per PHP API (sapid-php-20220829.so); the program loads libphp first (RTLD_GLOBAL),
  * then the module, and takes its one exported symbol, `sapid_engine`. Nothing else crosses: the
- * module links its own copies of base and channel, the program never sees php.h.
+ * module links its own copies of base and channel, the program never sees php.h. Only the snapshot
+ * room exists once in a process: the module finds its functions in the program.
  *
  * ENGINE_ABI changes with any change of this file or of channel.h; the build stamp refuses a module
  * of another build of sapid.
@@ -66,6 +67,21 @@ struct engine_worker {
     struct str chroot; /* the root folder; paths of requests begin with it. Empty: none */
     const struct engine_loop *loop; /* NULL: classic mode */
     struct box *box;                /* NULL: none is kept */
+    /* What the worker script printed when its image could not be made ("": nothing): this worker
+     * only answers 500. NULL: an ordinary worker. */
+    const char *boot_failure;
+};
+
+/* Isolation by rollback: the process that boots the worker script, makes the warm-up requests, is
+ * frozen, and from then on forks the workers of its pool. See engine/rollback.c. */
+struct engine_image {
+    int pool;                  /* socket to the pool process, see control.h */
+    const char *const *warmup; /* paths */
+    size_t n_warmup;
+    char *said; /* shared with the pool process: what a boot that failed had printed */
+    size_t said_bytes;
+    void (*on_frozen)(void);       /* in the frozen process, when the image is made */
+    void (*offer_memory)(int end); /* in a worker, see php/stack.h */
 };
 
 /* A worker sends these to the pool process. RENEW: a new generation is needed. BOOTED: the worker
@@ -84,6 +100,8 @@ enum engine_exit {                     /* exit status of a worker process */
                    ENGINE_EXIT_LOCK =
                        72, /* of the pool process: shared memory is locked by a dead worker */
                    ENGINE_EXIT_CHANNEL = 71,  /* the channel could not be used */
+                   ENGINE_EXIT_RENEW = 73,    /* could not be rolled back: fork it anew */
+                   ENGINE_EXIT_BOOT = 74,     /* of a process that was to be frozen */
                    ENGINE_EXIT_TIMEOUT = 124, /* hard_timeout: PHP's own value */
 };
 
@@ -108,6 +126,9 @@ struct engine_module {
     /* In a fork of the process that started: takes those locks and gives them back. Returns an exit
      * status, 0 if it could; does not return while somebody holds them. */
     int (*probe)(void);
+    /* In a process forked to be frozen. `w` has no channel and no seat. Does not return but with an
+     * engine_exit. */
+    int (*image_run)(const struct engine_worker *w, const struct engine_image *image);
     /* php_module_shutdown, in the process that started. */
     void (*stop)(void);
     /* `sapid php`: starts the engine by itself. Returns the exit status. */

@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/param.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -38,10 +39,9 @@
 enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 10000,
-    RENEW_MIN_MS = 10000, /* between two wishes for a new generation */
-    BOOT_FIRST_MS = 5000, /* how long a server that starts waits for its worker script */
-    BOOT_NEXT_MS = 60000, /* and a reload, while the old generation serves */
-    BOX_SPAN = (sizeof(struct box) + 4095) / 4096 * 4096, /* each in pages of its own */
+    RENEW_MIN_MS = 10000,       /* between two wishes for a new generation */
+    BOOT_FIRST_MS = 5000,       /* how long a server that starts waits for its worker script */
+    BOOT_NEXT_MS = 60000,       /* and a reload, while the old generation serves */
     GATEWAY_PATIENCE_MS = 5000, /* how long a full socket to the gateway may stay full */
     FDS_MAX = 2 + CHANNEL_THREADS_MAX,
 };
@@ -94,7 +94,7 @@ static void tell_gateway(struct pool *p, const struct control_message *m, int fd
 
 /* max_requests with a jitter of 10 %: workers forked together do not leave together. A worker
  * script never takes more than were asked for. */
-static uint64_t draw_max_requests(const struct config_pool *conf)
+uint64_t pool_draw_max_requests(const struct config_pool *conf)
 {
     uint64_t n = conf->worker_max_requests, spread = n / 5, random = 0;
 
@@ -126,22 +126,27 @@ static void keep_own_box(struct pool *p, uint32_t index)
         munmap(boxes + before + BOX_SPAN, after);
 }
 
+void pool_leave(struct pool *p, int parent)
+{
+    control_die_with_parent(parent, SIGKILL);
+    fd_close(&p->supervisor);
+    fd_close(&p->gateway);
+    fd_close(&p->signals);
+    redirect_stdin();
+}
+
 NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int memory_end,
                                 int parent)
 {
     char role[64];
 
-    control_die_with_parent(parent, SIGKILL);
+    pool_leave(p, parent);
     if (memory_end >= 0)
         worker_memory_offer(memory_end);
     prctl(PR_SET_DUMPABLE, 0);
     keep_own_box(p, index);
-    fd_close(&p->supervisor);
-    fd_close(&p->gateway);
-    fd_close(&p->signals);
     proctitle_set("sapid: worker %.*s", STR_ARG(p->conf->name));
     prctl(PR_SET_NAME, "sapid-worker");
-    redirect_stdin();
     snprintf(role, sizeof(role), "%.*s g%u w%u", STR_ARG(p->conf->name), p->boot.generation, index);
     struct engine_worker w = {
         .role = role,
@@ -151,13 +156,14 @@ NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int me
         .incarnation = p->seats[index].incarnation,
         .eventfds = p->eventfds,
         .sock = sock,
-        .max_requests = draw_max_requests(p->conf),
+        .max_requests = pool_draw_max_requests(p->conf),
         .env = p->settings.env,
         .n_env = p->settings.n_env,
         .clear_env = p->conf->clear_env,
         .chroot = p->conf->chroot,
         .loop = p->loop.script ? &p->loop : NULL,
         .box = p->seats[index].box,
+        .boot_failure = p->image ? images_boot_failure(p) : NULL,
     };
     /* No exit handlers: they belong to the pool process. */
     _exit(surroundings_enter(p->conf) == 0 ? p->engine->worker_run(&w) : ENGINE_EXIT_UNHEALTHY);
@@ -203,7 +209,8 @@ static void start_worker(struct pool *p, uint32_t index)
     if (worker_memory_init(&seat->memory, &memory_end) < 0)
         log_warn("worker %u: no socket pair for its memory: there will be no PHP stacks of it",
                  index);
-    pid_t pid = fork();
+    bool frozen = p->image && !images_boot_failure(p);
+    pid_t pid = frozen ? images_fork_worker(p, index, ends[1], memory_end) : fork();
     if (pid == 0) {
         close(ends[0]);
         run_worker(p, index, ends[1], memory_end, parent);
@@ -211,12 +218,13 @@ static void start_worker(struct pool *p, uint32_t index)
     close(ends[1]);
     fd_close(&memory_end);
     if (pid < 0) {
-        log_error("worker %u: fork: %s", index, strerror(errno));
+        log_error("worker %u: fork: %s", index, strerror(frozen ? -pid : errno));
         close(ends[0]);
         worker_memory_fini(&seat->memory);
         return;
     }
     seat->pid = pid;
+    seat->only_fails = p->image && !frozen;
     control_message_init(&m, CONTROL_WORKER_START);
     m.pool = p->boot.pool;
     m.generation = p->boot.generation;
@@ -234,6 +242,13 @@ static void start_missing(struct pool *p)
     if (p->draining || p->gateway_gone || !p->channel)
         return;
     uint32_t n = p->boots ? 1 : p->n_seats;
+    if (p->image) {
+        bool ready = images_ready(p);
+        if (p->boots || (!ready && !images_boot_failure(p)))
+            return;
+        if (!ready)
+            n = 1; /* it answers 500 until the script boots */
+    }
     for (uint32_t i = 0; i < n; i++)
         if (p->seats[i].pid == 0 && p->seats[i].not_before_ns <= now)
             start_worker(p, i);
@@ -248,6 +263,8 @@ static int next_timeout_ms(const struct pool *p)
     bool forks = !p->draining && !p->gateway_gone && p->channel;
     if (forks && p->boots && p->boot_until_ns < nearest)
         nearest = p->boot_until_ns;
+    if (forks && p->image)
+        nearest = MIN(nearest, images_wake_ns(p));
     for (uint32_t i = 0; i < p->n_seats && forks && !p->boots; i++)
         if (p->seats[i].pid == 0 && p->seats[i].not_before_ns < nearest)
             nearest = p->seats[i].not_before_ns;
@@ -259,7 +276,8 @@ static int next_timeout_ms(const struct pool *p)
 /* How long the seat stays empty. */
 static uint64_t judge_death(struct seat *seat, uint32_t index, int status, uint64_t finished)
 {
-    if (finished > 0 || (WIFEXITED(status) && WEXITSTATUS(status) == ENGINE_EXIT_OK)) {
+    if (finished > 0 || (WIFEXITED(status) && (WEXITSTATUS(status) == ENGINE_EXIT_OK ||
+                                               WEXITSTATUS(status) == ENGINE_EXIT_RENEW))) {
         seat->early_deaths = 0;
         return 0;
     }
@@ -317,7 +335,7 @@ static void reap(struct pool *p)
     pid_t pid;
 
     while ((pid = wait4(-1, &status, WNOHANG, &usage)) > 0) {
-        if (lock_probe_ended(p, pid, status))
+        if (lock_probe_ended(p, pid, status) || (p->image && images_reaped(p, pid, status)))
             continue;
         for (uint32_t i = 0; i < p->n_seats; i++)
             if (p->seats[i].pid == pid) {
@@ -356,8 +374,9 @@ static void make_seats(struct pool *p, uint32_t n)
 {
     p->n_seats = n;
     p->seats = mem_zalloc(n * sizeof(*p->seats));
-    char *boxes =
-        mmap(NULL, n * BOX_SPAN, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int fd = p->image ? images_share_boxes(p, n * BOX_SPAN) : -1;
+    int flags = fd < 0 ? MAP_SHARED | MAP_ANONYMOUS : MAP_SHARED;
+    char *boxes = mmap(NULL, n * BOX_SPAN, PROT_READ | PROT_WRITE, flags, fd, 0);
     if (boxes == MAP_FAILED)
         log_warn("no memory for black boxes (%s): crash records will have no stacks",
                  strerror(errno));
@@ -430,6 +449,8 @@ static int adopt_channel(struct pool *p, int *fds, size_t n_fds)
             fd_close(&fds[i]);
         return rc;
     }
+    if (p->image)
+        images_set_channel(p, fds, n_fds);
     fd_close(&fds[0]);
     p->channel = ch;
     p->gateway = fds[1];
@@ -447,6 +468,8 @@ static int adopt_channel(struct pool *p, int *fds, size_t n_fds)
 NORETURN static void stop_now(struct pool *p, int status)
 {
     signal_workers(p, SIGKILL);
+    if (p->image)
+        images_end(p);
     if (p->channel)
         channel_close(p->channel);
     while (waitpid(-1, NULL, 0) > 0 || errno == EINTR) /* who sees us gone sees the workers gone */
@@ -526,7 +549,8 @@ static void settle_boot(struct pool *p)
 
     if (!p->boots || !p->channel)
         return;
-    bool booted = atomic_load_explicit(&p->loop.booted[0], memory_order_relaxed);
+    bool booted = p->image ? images_booted(p)
+                           : atomic_load_explicit(&p->loop.booted[0], memory_order_relaxed);
     p->boots = false;
     if (booted || !p->replaces || p->config->dev) {
         pool_tell_supervisor(p, CONTROL_READY, p->ready_text);
@@ -584,18 +608,17 @@ static void on_signals(struct pool *p)
 static void run(struct pool *p)
 {
     while (!p->draining || workers_left(p)) {
+        start_missing(p);
         struct pollfd fds[] = { { p->signals, POLLIN, 0 },
                                 { p->supervisor, POLLIN, 0 },
-                                { p->gateway, POLLIN, 0 } };
-        start_missing(p);
+                                { p->gateway, POLLIN, 0 },
+                                { images_socket(p), POLLIN, 0 } };
         deadline_look(p);
         if (lock_probe_look(p)) {
             log_error("a worker died while it held a lock in shared memory (APCu's): nobody gets "
                       "it any more; this generation ends, queued requests go to the next one");
             stop_now(p, ENGINE_EXIT_LOCK);
         }
-        if (p->boots && p->channel && clock_monotonic_ns() >= p->boot_until_ns)
-            settle_boot(p);
         if (poll(fds, ARRAY_LENGTH(fds), next_timeout_ms(p)) < 0) {
             CHECKF(errno == EINTR, "poll: %s", strerror(errno));
             continue;
@@ -604,9 +627,16 @@ static void run(struct pool *p)
             on_signals(p);
         if (fds[2].revents && p->gateway >= 0)
             on_gateway(p);
+        if (fds[3].revents)
+            images_event(p);
         if (fds[1].revents)
             on_supervisor(p);
+        bool over = p->image && (images_booted(p) || images_boot_failure(p));
+        if (p->boots && p->channel && (over || clock_monotonic_ns() >= p->boot_until_ns))
+            settle_boot(p);
     }
+    if (p->image)
+        images_end(p);
     pool_tell_supervisor(p, CONTROL_DRAINED, NULL);
 }
 
@@ -695,6 +725,17 @@ static int start_engine(struct pool *p, char *message, size_t size)
     snprintf(role, sizeof(role), "%.*s g%u", STR_ARG(p->conf->name), p->boot.generation);
     (void)log_level_parse(p->config->log.level, &least);
     log_init(role, STDERR_FILENO, least);
+    if (p->conf->kind == CONFIG_POOL_LOOP &&
+        p->conf->worker_isolation == CONFIG_ISOLATION_ROLLBACK) {
+        rc = images_prepare(p);
+        if (rc < 0) {
+            snprintf(
+                message, size,
+                "worker.isolation = \"rollback\" is not possible in this process: %s; \"none\" is",
+                strerror(-rc));
+            return rc;
+        }
+    }
     rc = library_load(p->conf->libphp_path, &lib, message, size);
     if (rc < 0)
         return rc;

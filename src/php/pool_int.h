@@ -36,6 +36,7 @@ struct seat {
     struct seat_watch watch;
     unsigned early_deaths; /* in a row */
     uint64_t not_before_ns;
+    bool only_fails; /* its worker answers 500 while there is no image */
 };
 
 struct pool {
@@ -61,6 +62,7 @@ struct pool {
     bool replaces; /* another generation serves meanwhile */
     uint64_t boot_until_ns;
     char ready_text[2048];
+    struct image *image; /* NULL: workers are forked from this process */
     const struct php_layout *layout;
     uint64_t look_ns; /* when deadline.c looks at the workers again */
     struct pool_counters {
@@ -145,5 +147,35 @@ uint64_t lock_probe_next_ns(const struct pool *p);
 /* --- pool.c ----------------------------------------------------------------------------------- */
 void pool_tell_supervisor(struct pool *p, enum control_type type, const char *text);
 void pool_kill_worker(struct pool *p, uint32_t worker, enum control_cause cause);
+/* In a process forked to run PHP: dies with the pool process, lets go of what is the pool's. */
+void pool_leave(struct pool *p, int parent);
+/* max_requests with a jitter. */
+uint64_t pool_draw_max_requests(const struct config_pool *conf);
+
+/* --- pool_images.c: pools whose workers are forked from a frozen process ---------------------- */
+/* Before libphp is loaded: makes this process able to be frozen. 0 or -errno. */
+MUST_USE int images_prepare(struct pool *p);
+/* Starts the process to be frozen when there is none and it is time. True: workers can be forked.
+ */
+bool images_ready(struct pool *p);
+bool images_booted(const struct pool *p);
+/* When to call that again; UINT64_MAX: an event will tell. */
+uint64_t images_wake_ns(const struct pool *p);
+/* Its socket, for poll (-1: none), and what to do when it is readable. */
+int images_socket(const struct pool *p);
+void images_event(struct pool *p);
+/* The pool got a channel: `fds` as in CONTROL_CHANNEL, which stay the caller's; then a descriptor
+ * of zeroed memory for its black boxes (borrowed), or -errno. */
+void images_set_channel(struct pool *p, const int *fds, size_t n_fds);
+int images_share_boxes(struct pool *p, size_t bytes);
+/* Forks a worker from the frozen process; both descriptors are the worker's ends of sockets, of
+ * which the second may be -1. Its pid or -errno. */
+MUST_USE pid_t images_fork_worker(struct pool *p, uint32_t index, int sock, int memory_end);
+/* While the script does not boot: what it printed, for a worker that answers 500. NULL: no need. */
+const char *images_boot_failure(const struct pool *p);
+/* True: that process was the one to be frozen. */
+bool images_reaped(struct pool *p, pid_t pid, int status);
+/* No worker will be forked any more. */
+void images_end(struct pool *p);
 
 #endif

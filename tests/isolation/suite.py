@@ -91,6 +91,7 @@ def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=No
     keys = {"script": str(site / "worker/public/index.php"), "num": workers, **(worker or {})}
     if mode == "rollback":
         keys.setdefault("isolation", "rollback")
+        keys.setdefault("warmup", [])   # what a warm-up request leaves behind is part of the image
     return Sapid(Site(root=site / "worker/public", workers=1, ini=settings, env=env or {}, worker=keys), folder / mode)
 
 

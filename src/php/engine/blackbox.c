@@ -228,13 +228,19 @@ static void find_stack_top(void)
     pthread_attr_destroy(&attr);
 }
 
+void blackbox_resume(struct box *b, pid_t pid)
+{
+    here.box = b;
+    here.pid = pid;
+}
+
 void blackbox_worker_start(struct box *b)
 {
     struct sigaction action = { .sa_sigaction = on_crash,
                                 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
     void *one[1];
 
-    if (!b)
+    if (!b && !rollback_is_on()) /* workers forked from a frozen process have one later */
         return;
     here.box = b;
     here.pid = getpid();

@@ -14,6 +14,7 @@
 
 #include "SAPI.h"
 #include "ext/json/php_json.h"
+#include "ext/random/php_random.h"
 #include "ext/spl/spl_exceptions.h"
 #include "ext/standard/basic_functions.h"
 #include "ext/standard/info.h"
@@ -24,8 +25,10 @@
 #include "php_variables.h"
 #include "zend_exceptions.h"
 #include "zend_extensions.h"
+#include "zend_fibers.h"
 #include "zend_ini.h"
 #include "zend_interfaces.h"
+#include "zend_observer.h"
 #include "zend_signal.h"
 #include "zend_smart_str.h"
 #include "zend_stream.h"
@@ -62,6 +65,21 @@ extern PHPAPI char *php_ini_scanned_files;
 #else
 #define compat_child_init() ((void)0)
 #endif
+
+/* The state of lcg_value() and uniqid() is set; mt_rand() will seed itself. Since 8.4 the state
+ * stands in the module's globals themselves. */
+#if PHP_VERSION_ID >= 80400
+#define COMPAT_LCG() (RANDOM_G(combined_lcg).state)
+#else
+#define COMPAT_LCG() (((php_random_status_state_combinedlcg *)RANDOM_G(combined_lcg)->state)->state)
+#endif
+#define compat_random_seed(a, b)              \
+    do {                                      \
+        COMPAT_LCG()[0] = (a);                \
+        COMPAT_LCG()[1] = (b);                \
+        RANDOM_G(combined_lcg_seeded) = true; \
+        RANDOM_G(mt19937_seeded) = false;     \
+    } while (0)
 
 /* 8.3 remembers where a session was started. */
 #if PHP_VERSION_ID >= 80300

@@ -99,6 +99,7 @@ const struct engine_module sapid_engine = {
     .layout = layout_get,
     .can_probe = probe_is_useful,
     .probe = probe_run,
+    .image_run = rollback_run,
     .stop = stop,
     .cli = cli_run,
     .lifecycle = lifecycle,

@@ -15,6 +15,7 @@
 #include "channel/channel.h"
 #include "php/box.h"
 #include "php/engine.h"
+#include "snapshot/snapshot.h"
 
 struct text_pair {
     struct str name, value; /* NUL-terminated */
@@ -50,6 +51,23 @@ struct request {
 };
 
 extern struct request request;
+
+/* What this worker process knows whatever becomes of its memory: kept memory where it is rolled
+ * back after each request (rollback.c), an ordinary object elsewhere. */
+struct live {
+    struct channel_worker *channel; /* NULL: not attached yet */
+    volatile sig_atomic_t drains;
+    uint64_t served, max_requests; /* 0: no limit */
+    uint64_t opcache_looked_ns;
+    /* rollback only */
+    uint32_t index, incarnation;
+    int sock;
+    struct box *box;
+    pid_t pid;
+    bool resumed; /* rolled back at least once */
+    char role[64];
+};
+extern struct live *live;
 extern sapi_module_struct engine_sapi;
 extern zend_module_entry engine_module_entry;
 extern const char *engine_software;
@@ -92,6 +110,7 @@ void ini_activate_user_config(void);
 /* timeout.c: max_execution_time, max_input_time and hard_timeout without a timer per request */
 void timeout_install(void);      /* once, after module start */
 void timeout_worker_start(void); /* in each worker: arms the coarse CPU timer */
+void timeout_worker_stop(void);
 void timeout_request_start(void);
 void timeout_script_start(void);
 void timeout_request_end(void);
@@ -113,6 +132,8 @@ void deadline_request_end(void);
 
 /* blackbox.c: what is left of a worker that dies (NULL: nothing) */
 void blackbox_worker_start(struct box *b);
+/* Behind a rollback: this process's box again, not that of the image. */
+void blackbox_resume(struct box *b, pid_t pid);
 void blackbox_request_begins(void);
 void blackbox_request_ends(uint16_t status);
 /* From a signal handler: where C is now, for the record of a worker that will be killed. */
@@ -131,6 +152,8 @@ bool probe_is_useful(void);
 void worker_note_cost(struct channel_worker *w);
 /* worker.c, cli.c */
 int worker_run(const struct engine_worker *w);
+/* Log, environment, signals: what every process that runs PHP for the server begins with. */
+void worker_begin(const struct engine_worker *w);
 bool worker_is_copy(void); /* a script's pcntl_fork() made this process */
 bool worker_drains(void);
 /* Waits until the gateway lets this worker begin. 0, -ESHUTDOWN, -errno. */
@@ -148,8 +171,58 @@ bool loop_boots(void);
 bool loop_is_idle_in_boot(void);
 void loop_keep_output(struct str text);
 void loop_after_fork(void);
+/* Runs the worker script once, for a process that is to be frozen; false: the engine is in doubt.
+ */
+MUST_USE bool loop_boot(const struct engine_worker *w);
+/* Why it ended before its first request; for people. */
+void loop_describe_failure(char *text, size_t size);
+/* What it printed. */
+struct str loop_boot_output(void);
+/* Makes a request of the server's own the present one: for "/path?query" or "https://host/path". */
+void loop_pretend_request(struct str url, const char *request_id);
+/* The present request is answered and put away, in whatever state the script has left it. */
+void loop_end_unwound(void);
+/* Answers 500, with `said` in development, until the channel ends. Returns an engine_exit. */
+int loop_answer_failures(const struct engine_worker *w);
 PHP_FUNCTION(frankenphp_handle_request);
 PHP_FUNCTION(frankenphp_request_parse_errors);
+
+/* rollback.c: worker mode with isolation. One process boots the script and is frozen; forked from
+ * it, workers go back to that state after each request. */
+int rollback_run(const struct engine_worker *w, const struct engine_image *image);
+bool rollback_is_on(void);
+/* This process serves requests from an image: the end of one, however it comes, is a rollback. */
+bool rollback_serves(void);
+/* The script asks for a request. True: it gets one of the server's own, to warm it. False: the
+ * present memory is the image's, wait for one at the channel. Does not return in a worker that has
+ * served: its memory goes back, and the call that froze it returns. */
+MUST_USE bool rollback_boundary(void);
+/* The handler has returned: what the request registered for its end runs now, and prints. */
+void rollback_after_handler(void);
+/* The script has ended (exit, a fatal error) in a worker that serves. */
+NORETURN void rollback_after_script(void);
+NORETURN void rollback_leave(int status);
+
+/* rollback_end.c: the end of a request without php_request_shutdown's teardown of memory */
+void ending_record(void); /* what belongs to the image */
+void ending_after_handler(void);
+void ending_run(void (*answer)(void));
+
+/* rollback_refuse.c: what an image cannot hold, said so that people can change it */
+void refusal_record(void); /* before the boot: what is there now is the server's own */
+/* False: the state of PHP stands against an image; `text` says what and what to do. */
+MUST_USE bool refusal_check(char *text, size_t size);
+bool refusal_accept(void *context, enum snapshot_problem problem, int fd, const void *addr,
+                    size_t bytes, const char *text);
+void refusal_explain(const struct snapshot_refusal *r, char *text, size_t size);
+
+/* rollback_memory.c: what of the memory need not be imaged */
+void memory_tidy(void);
+void memory_scratch(void *context, snapshot_scratch_add *add, void *list);
+
+/* rollback_fresh.c: what must differ from request to request */
+void fresh_record(void);
+void fresh_make(void);
 
 /* session.c: writes and forgets the session of a request, but keeps the application's handlers */
 void session_end(void);

@@ -36,10 +36,8 @@ enum {
 
 static struct {
     const struct engine_worker *worker; /* NULL: this process is in classic mode */
-    struct channel_worker *channel;
-    uint64_t served;           /* by this process */
-    uint64_t run;              /* requests taken since the script was started last */
-    bool booted;               /* it has asked for its first request */
+    uint64_t run;                       /* requests taken since the script was started last */
+    bool booted;                        /* it has asked for its first request */
     volatile bool boots;       /* it runs and has not: no request of anybody is in this process */
     bool in_request;           /* the channel's request is ours and not yet done */
     bool shut;                 /* the request of before has been put away; no output is expected */
@@ -134,12 +132,12 @@ static void finish_taken(void)
     if (!loop.in_request)
         return;
     loop.in_request = false;
-    loop.served++;
-    if (!loop.channel)
+    live->served++;
+    if (!live->channel)
         return;
     request.memory_peak = zend_memory_peak_usage(true); /* of the process: a loop has one request */
-    worker_note_cost(loop.channel);
-    channel_worker_done(loop.channel);
+    worker_note_cost(live->channel);
+    channel_worker_done(live->channel);
 }
 
 /* False: a bailout happened on the way; the script must end. */
@@ -274,7 +272,8 @@ static void start_request_parts(void)
     php_output_activate();
     PG(header_is_being_sent) = 0;
     PG(connection_status) = PHP_CONNECTION_NORMAL;
-    PG(ignore_user_abort) = 1;
+    if (!rollback_is_on()) /* a script that lives on must not be ended by a client that leaves */
+        PG(ignore_user_abort) = 1;
     PG(during_request_startup) = 1;
     sapi_activate();
     if (PG(expose_php))
@@ -324,10 +323,12 @@ static bool start_request(void)
  */
 static bool enter_channel(void)
 {
-    if (loop.channel || loop.over)
+    struct channel_worker *channel;
+
+    if (live->channel || loop.over)
         return !loop.over;
     kill(getppid(), ENGINE_SIGNAL_BOOTED);
-    int rc = worker_attach(loop.worker, &loop.channel);
+    int rc = worker_attach(loop.worker, &channel);
     if (rc == 0)
         return true;
     loop.over = true;
@@ -340,32 +341,32 @@ static bool enter_channel(void)
 static void answer_probe(void)
 {
     request.head_sent = true;
-    if (channel_respond(loop.channel, CHANNEL_HEAD, 204, NULL, 0) < 0)
+    if (channel_respond(live->channel, CHANNEL_HEAD, 204, NULL, 0) < 0)
         log_info("the gateway's probe had gone already");
     request_finish();
-    channel_worker_done(loop.channel);
+    channel_worker_done(live->channel);
 }
 
 /* Sleeps until there is a request. False: no more will come. */
 static bool wait_for_request(void)
 {
-    const struct engine_worker *w = loop.worker;
-
     if ((EG(flags) & EG_FLAGS_IN_SHUTDOWN) || !enter_channel())
         return false;
-    if (w->max_requests && loop.served >= w->max_requests) {
-        log_info("%" PRIu64 " requests served: the worker script ends", loop.served);
+    if (live->max_requests && live->served >= live->max_requests) {
+        log_info("%" PRIu64 " requests served: the worker script ends", live->served);
         loop.over = true;
         return false;
     }
-    if (opcache_wants_restart(request.view.received_ns))
+    /* behind a rollback the last request is the image's */
+    uint64_t now = rollback_is_on() ? clock_realtime_ns() : request.view.received_ns;
+    if (opcache_wants_restart(now))
         kill(getppid(), ENGINE_SIGNAL_RENEW);
     for (;;) {
-        int rc = channel_worker_next(loop.channel, UINT64_MAX, &request.view);
+        int rc = channel_worker_next(live->channel, UINT64_MAX, &request.view);
         if (rc == -EINTR || rc == -ETIMEDOUT)
             continue;
         if (rc == 0)
-            rc = request_take(loop.channel);
+            rc = request_take(live->channel);
         if (rc == 0 && request.view.script_filename.n == 0) {
             answer_probe();
             continue;
@@ -384,11 +385,44 @@ static bool wait_for_request(void)
     }
 }
 
+/* Makes a request the present one. False: no more will come. */
+static bool next_request(void)
+{
+    if (!rollback_is_on())
+        return wait_for_request();
+    if (EG(flags) & EG_FLAGS_IN_SHUTDOWN)
+        return false;
+    if (rollback_boundary()) {
+        loop.in_request = true;
+        loop.run++;
+        return true;
+    }
+    if (!wait_for_request())
+        rollback_leave(loop.exit_status);
+    return true;
+}
+
 static void uncaught_exception(void)
 {
-    if (!SG(headers_sent) && SG(sapi_headers).http_response_code == 200)
+    /* The script may have a handler of its own. Where the script lives on, FrankenPHP does not call
+     * it, as it may have been made for a script's end. */
+    if (rollback_serves() && Z_TYPE(EG(user_exception_handler)) != IS_UNDEF)
+        zend_user_exception_handler();
+    if (!EG(exception))
+        return;
+    if (!rollback_serves() && !SG(headers_sent) && SG(sapi_headers).http_response_code == 200)
         SG(sapi_headers).http_response_code = 500;
     zend_exception_error(EG(exception), E_ERROR);
+}
+
+/* For the other workers of the pool, and for this one. Of an image the pool process hears apart. */
+static void show_booted(bool booted)
+{
+    const struct engine_worker *w = loop.worker;
+
+    if (!rollback_is_on() && booted != loop.booted)
+        atomic_store_explicit(&w->loop->booted[w->index], booted, memory_order_relaxed);
+    loop.booted = booted;
 }
 
 PHP_FUNCTION(frankenphp_handle_request)
@@ -414,13 +448,9 @@ PHP_FUNCTION(frankenphp_handle_request)
     timeout_request_end();
     if (!loop.shut && !end_request()) /* the boot's */
         zend_bailout();
-    if (!loop.booted) {
-        loop.boots = false;
-        loop.booted = true;
-        atomic_store_explicit(&loop.worker->loop->booted[loop.worker->index], 1,
-                              memory_order_relaxed);
-    }
-    if (!wait_for_request())
+    loop.boots = false;
+    show_booted(true);
+    if (!next_request())
         RETURN_FALSE;
     if (loop.worker->loop->report_leaks)
         leaks_before();
@@ -436,6 +466,8 @@ PHP_FUNCTION(frankenphp_handle_request)
             RETURN_THROWS();
         uncaught_exception();
     }
+    if (rollback_serves())
+        rollback_after_handler();
     if (!end_request())
         zend_bailout();
     if (loop.worker->loop->report_leaks)
@@ -458,27 +490,47 @@ PHP_FUNCTION(frankenphp_request_parse_errors)
 
 /* --- the script, again and again -------------------------------------------------------------- */
 
-/* The request that PHP believes to run while the script boots: its own. */
-static void pretend_request(void)
+/* "https://host/path?query" -> host, as text of its own; the path stays. */
+static struct str cut_host(struct str *url, bool *ret_https)
+{
+    static char text[256];
+    ptrdiff_t at = str_find(*url, ':');
+
+    *ret_https = str_has_prefix(*url, STR("https://"));
+    if (url->n == 0 || url->p[0] == '/' || at < 0)
+        return STR_NONE;
+    struct str rest = str_skip(*url, (size_t)at + 3);
+    ptrdiff_t slash = str_find(rest, '/');
+    struct str host = slash < 0 ? rest : str_take(rest, (size_t)slash);
+    *url = slash < 0 ? STR("/") : str_skip(rest, (size_t)slash);
+    snprintf(text, sizeof(text), "%.*s", STR_ARG(host));
+    return str_from(text);
+}
+
+void loop_pretend_request(struct str url, const char *request_id)
 {
     const struct engine_loop *l = loop.worker->loop;
     struct channel_request *r = &request.view;
+    bool https;
+    struct str host = cut_host(&url, &https), query = url;
 
     CHECK(!request.active);
+    (void)str_cut(&query, '?');
     *r = (struct channel_request){
         .method = STR("GET"),
-        .target = str_from(l->script_name),
+        .target = url,
         .protocol = STR("HTTP/1.1"),
         .script_name = str_from(l->script_name),
         .script_filename = str_from(l->script),
-        .query = STR(""),
+        .query = query.p ? query : STR(""),
         .path_info = STR(""),
         .document_root = str_from(l->document_root),
-        .host = STR(""),
-        .server_name = STR(""),
-        .remote_addr = STR(""),
-        .server_addr = STR(""),
-        .request_id = STR("boot"),
+        .host = host.n ? host : STR(""),
+        .server_name = host.n ? host : STR(""),
+        .remote_addr = host.n ? STR("127.0.0.1") : STR(""),
+        .server_addr = host.n ? STR("127.0.0.1") : STR(""),
+        .server_port = https ? 443 : 80,
+        .request_id = str_from(request_id),
         .content_length = -1,
         .body_kind = CHANNEL_BODY_NONE,
         .received_ns = clock_realtime_ns(),
@@ -487,7 +539,8 @@ static void pretend_request(void)
     request.serial++;
     request.n_headers = 0;
     request.content_type = request.authorization = request.cookie = STR_NONE;
-    request.head_sent = request.ended = request.script_missing = request.https = false;
+    request.head_sent = request.ended = request.script_missing = false;
+    request.https = https;
     request.php_self = r->script_name;
     body_init(&request.body, r, -1);
     request.active = true;
@@ -499,9 +552,10 @@ static bool run_script(void)
     bool healthy;
 
     loop.run = 0;
-    loop.booted = loop.shut = loop.in_request = false;
+    show_booted(false);
+    loop.shut = loop.in_request = false;
     boot_output.n = 0;
-    pretend_request();
+    loop_pretend_request(str_from(loop.worker->loop->script_name), "boot");
     loop.boots = true;
     healthy = script_run(loop.worker->loop->script);
     loop.boots = false;
@@ -510,7 +564,7 @@ static bool run_script(void)
     if (request.active) /* exit(), a fatal error, or a boot that failed */
         finish_taken();
     forget_warnings();
-    atomic_store_explicit(&loop.worker->loop->booted[loop.worker->index], 0, memory_order_relaxed);
+    show_booted(false);
     return healthy;
 }
 
@@ -524,22 +578,35 @@ static bool others_boot(void)
     return false;
 }
 
-static void log_failure(uint64_t pause_ms)
+void loop_describe_failure(char *text, size_t size)
 {
     const char *script = loop.worker->loop->script;
-    struct str said = { boot_output.text, boot_output.n };
+    struct str said = loop_boot_output();
 
     if (request.script_missing) {
-        log_error("worker script %s cannot be opened: %s; next try in %" PRIu64 " ms", script,
-                  strerror(request.open_errno), pause_ms);
+        snprintf(text, size, "worker script %s cannot be opened: %s", script,
+                 strerror(request.open_errno));
         return;
     }
     if (said.n > OUTPUT_LOGGED_MAX)
         said = str_skip(said, said.n - OUTPUT_LOGGED_MAX);
-    log_error("worker script %s ended before it called frankenphp_handle_request() (exit status "
-              "%d); next try in %" PRIu64 " ms%s%.*s",
-              script, EG(exit_status), pause_ms, said.n ? "; its last output: " : "",
-              STR_ARG(said));
+    snprintf(text, size,
+             "worker script %s ended before it called frankenphp_handle_request() (exit status %d)"
+             "%s%.*s",
+             script, EG(exit_status), said.n ? "; its last output: " : "", STR_ARG(said));
+}
+
+static void log_failure(uint64_t pause_ms)
+{
+    char text[OUTPUT_LOGGED_MAX + 512];
+
+    loop_describe_failure(text, sizeof(text));
+    log_error("%s; next try in %" PRIu64 " ms", text, pause_ms);
+}
+
+struct str loop_boot_output(void)
+{
+    return (struct str){ boot_output.text, boot_output.n };
 }
 
 /* To a request that came while no worker of the pool has booted. */
@@ -559,12 +626,12 @@ static void answer_failure(void)
         body = (struct iovec){ (char *)silent, sizeof(silent) - 1 };
     if (show && boot_output.n)
         body = (struct iovec){ boot_output.text, boot_output.n };
-    if (channel_respond(loop.channel, CHANNEL_HEAD, 500, &head, 1) == 0 &&
-        channel_respond(loop.channel, CHANNEL_BODY, 0, &body, 1) == 0)
+    if (channel_respond(live->channel, CHANNEL_HEAD, 500, &head, 1) == 0 &&
+        channel_respond(live->channel, CHANNEL_BODY, 0, &body, 1) == 0)
         log_info("a request is answered 500: the worker script has not booted");
-    if (channel_respond(loop.channel, CHANNEL_END, 0, NULL, 0) < 0)
+    if (channel_respond(live->channel, CHANNEL_END, 0, NULL, 0) < 0)
         log_info("its client had gone already");
-    channel_worker_done(loop.channel);
+    channel_worker_done(live->channel);
 }
 
 /* False: the channel is closed or drained. */
@@ -580,7 +647,7 @@ static bool pause_after_failure(uint64_t pause_ms)
             nanosleep(&(struct timespec){ 0, (long)slice }, NULL);
             continue;
         }
-        int rc = channel_worker_next(loop.channel, slice, &request.view);
+        int rc = channel_worker_next(live->channel, slice, &request.view);
         if (rc == 0)
             answer_failure();
         else if (rc != -EINTR && rc != -ETIMEDOUT)
@@ -617,8 +684,40 @@ int loop_run(const struct engine_worker *w)
     return loop.exit_status;
 }
 
+bool loop_boot(const struct engine_worker *w)
+{
+    loop.worker = w;
+    return run_script();
+}
+
+int loop_answer_failures(const struct engine_worker *w)
+{
+    struct str said = str_from(w->boot_failure);
+
+    loop.worker = w;
+    loop_keep_output(said);
+    int rc = worker_attach(w, &live->channel);
+    while (rc == 0 || rc == -EINTR || rc == -ETIMEDOUT) {
+        rc = channel_worker_next(live->channel, UINT64_MAX, &request.view);
+        if (rc == 0)
+            answer_failure();
+    }
+    return rc == -ESHUTDOWN ? ENGINE_EXIT_OK : ENGINE_EXIT_CHANNEL;
+}
+
+void loop_end_unwound(void)
+{
+    if (!request.active)
+        return;
+    zend_try
+    {
+        deactivate_sapi();
+    }
+    zend_end_try();
+    finish_taken();
+}
+
 void loop_after_fork(void)
 {
-    loop.channel = NULL;
     loop.over = true;
 }

@@ -40,10 +40,8 @@ static bool is_pending(void)
 
 bool opcache_wants_restart(uint64_t now_ns)
 {
-    static uint64_t looked_ns;
-
-    if (now_ns - looked_ns < NS_PER_S)
+    if (now_ns - live->opcache_looked_ns < NS_PER_S)
         return false;
-    looked_ns = now_ns;
+    live->opcache_looked_ns = now_ns;
     return is_pending();
 }

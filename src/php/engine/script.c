@@ -157,6 +157,8 @@ bool script_run(const char *path)
     zend_end_try();
 
     request.memory_peak = zend_memory_peak_usage(true);
+    if (rollback_serves() && !worker_is_copy())
+        rollback_after_script();
     zend_try
     {
         php_request_shutdown(NULL);

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +28,8 @@ static struct {
     volatile sig_atomic_t counting;
     volatile unsigned long ticks, limit; /* limit 0: none */
 } clock_;
+
+static int timer = -1; /* the kernel's number; of this process: a forked one has none */
 
 static void count_towards(zend_long seconds)
 {
@@ -115,14 +118,19 @@ void timeout_worker_start(void)
     struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN + 1 };
     struct itimerspec every = { .it_interval = { 0, TICK_MS * 1000000L },
                                 .it_value = { 0, TICK_MS * 1000000L } };
-    timer_t timer;
 
     sigfillset(&sa.sa_mask);
+    /* The bare system calls: the snapshot room takes timers of timer_create() for the job's. */
     if (sigaction(SIGRTMIN + 1, &sa, NULL) < 0 ||
-        timer_create(CLOCK_PROCESS_CPUTIME_ID, &event, &timer) < 0 ||
-        timer_settime(timer, 0, &every, NULL) < 0)
+        syscall(SYS_timer_create, CLOCK_PROCESS_CPUTIME_ID, &event, &timer) < 0 ||
+        syscall(SYS_timer_settime, timer, 0, &every, NULL) < 0)
         log_error("no timer for max_execution_time (%s): scripts run without that limit",
                   strerror(errno));
+}
+
+void timeout_worker_stop(void)
+{
+    syscall(SYS_timer_delete, timer);
 }
 
 void timeout_request_start(void)

@@ -14,16 +14,17 @@
 
 #include "base/clock.h"
 
-static struct channel_worker *worker;
+static struct live own;
+struct live *live = &own;
 static bool is_copy; /* made by a script's pcntl_fork() */
-static volatile sig_atomic_t drains;
 
 /* libphp-embed has pcntl. A copy of a worker must never speak in the worker's name: it loses the
  * channel, runs the script to its end without output, and exits. */
 static void on_fork(void)
 {
     is_copy = true;
-    worker = NULL;
+    live = &own;
+    own.channel = NULL;
     request.worker = NULL;
     loop_after_fork();
 }
@@ -35,17 +36,17 @@ bool worker_is_copy(void)
 
 bool worker_drains(void)
 {
-    return drains;
+    return live->drains;
 }
 
 static void on_drain(int signo)
 {
     (void)signo;
-    drains = 1;
-    if (!worker ||
+    live->drains = 1;
+    if (!live->channel ||
         loop_is_idle_in_boot()) /* not yet granted, or no request here: nothing to finish */
         _exit(ENGINE_EXIT_OK);
-    channel_worker_drain(worker);
+    channel_worker_drain(live->channel);
 }
 
 /* The pool process says "finish" by SIGQUIT, as FPM's master does. SIGTERM ends at once. */
@@ -122,19 +123,17 @@ int worker_attach(const struct engine_worker *w, struct channel_worker **ret)
     int rc;
 
     do {
-        rc = channel_worker_attach(w->channel, w->index, w->incarnation, w->eventfds, &worker);
+        rc = channel_worker_attach(w->channel, w->index, w->incarnation, w->eventfds,
+                                   &live->channel);
     } while (rc == -EINTR);
     if (rc < 0 && rc != -ESHUTDOWN)
         log_error("cannot attach to the channel: %s", strerror(-rc));
-    *ret = worker;
+    *ret = live->channel;
     return rc;
 }
 
-int worker_run(const struct engine_worker *w)
+void worker_begin(const struct engine_worker *w)
 {
-    struct channel_request *view = &request.view;
-    uint64_t served = 0;
-
     log_init(w->role, 2, w->log_least);
     request.root = w->chroot;
     set_environment(w);
@@ -147,11 +146,21 @@ int worker_run(const struct engine_worker *w)
     timeout_worker_start();
     deadline_worker_start();
     blackbox_worker_start(w->box);
+}
+
+int worker_run(const struct engine_worker *w)
+{
+    struct channel_request *view = &request.view;
+    struct channel_worker *worker = NULL;
+    uint64_t served = 0;
+
+    worker_begin(w);
+    live->max_requests = w->max_requests;
     body_set_socket(w->sock, w->index, w->incarnation);
     if (w->loop) {
-        int status = loop_run(w);
-        if (worker)
-            channel_worker_detach(worker);
+        int status = w->boot_failure ? loop_answer_failures(w) : loop_run(w);
+        if (live->channel)
+            channel_worker_detach(live->channel);
         return status;
     }
     int rc = worker_attach(w, &worker);

@@ -1,0 +1,169 @@
+/*
+ * What stands against freezing a process, named so that whoever wrote the script can change it: the
+ * thing, where it comes from, what to do. The snapshot room looks at the process (descriptors,
+ * mappings, threads, children, timers), this file at PHP.
+ *
+ * What was there before the boot, opened by the engine or an extension when the pool started, is
+ * shared by all workers under any server and accepted.
+ */
+#include "php/engine/engine_int.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { FDS_MAX = 1024, MAPS_MAX = 64 };
+
+static struct {
+    struct {
+        bool open;
+        dev_t dev;
+        ino_t inode;
+    } fds[FDS_MAX];
+    struct {
+        uintptr_t start, end;
+    } maps[MAPS_MAX];
+    uint32_t n_maps;
+} before;
+
+void refusal_record(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[512], access[8];
+    uintptr_t start, end;
+    struct stat st;
+
+    for (int fd = 0; fd < FDS_MAX; fd++) {
+        before.fds[fd].open = fstat(fd, &st) == 0;
+        before.fds[fd].dev = before.fds[fd].open ? st.st_dev : 0;
+        before.fds[fd].inode = before.fds[fd].open ? st.st_ino : 0;
+    }
+    before.n_maps = 0;
+    while (maps && fgets(line, sizeof(line), maps)) {
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s", &start, &end, access) != 3 ||
+            access[3] != 's' || before.n_maps == MAPS_MAX)
+            continue;
+        before.maps[before.n_maps].start = start;
+        before.maps[before.n_maps++].end = end;
+    }
+    if (maps)
+        fclose(maps);
+}
+
+bool refusal_accept(void *context, enum snapshot_problem problem, int fd, const void *addr,
+                    size_t bytes, const char *text)
+{
+    uintptr_t at = (uintptr_t)addr;
+    struct stat st;
+
+    (void)context;
+    (void)text;
+    if (problem == SNAPSHOT_SHARED_MAP) {
+        for (uint32_t i = 0; i < before.n_maps; i++)
+            if (at >= before.maps[i].start && at + bytes <= before.maps[i].end)
+                return true;
+        return false;
+    }
+    return fd >= 0 && fd < FDS_MAX && before.fds[fd].open && fstat(fd, &st) == 0 &&
+           st.st_dev == before.fds[fd].dev && st.st_ino == before.fds[fd].inode;
+}
+
+/* --- the state of PHP ------------------------------------------------------------------------- */
+
+/* Where PHP stands: file and line of the innermost PHP frame. */
+static void where(char *text, size_t size)
+{
+    const char *file = zend_get_executed_filename();
+
+    snprintf(text, size, "%s:%u", file ? file : "?", zend_get_executed_lineno());
+}
+
+bool refusal_check(char *text, size_t size)
+{
+    char place[1024];
+
+    where(place, sizeof(place));
+    if (EG(active_fiber)) {
+        snprintf(text, size,
+                 "the worker script cannot be frozen at %s inside a Fiber: call "
+                 "frankenphp_handle_request() outside of it",
+                 place);
+        return false;
+    }
+    if (php_output_get_active_handler() && (php_output_get_status() & PHP_OUTPUT_LOCKED)) {
+        snprintf(text, size,
+                 "the worker script cannot be frozen at %s inside an output callback: call "
+                 "frankenphp_handle_request() outside of it",
+                 place);
+        return false;
+    }
+    return true;
+}
+
+/* Objects of the boot that usually own a connection: one of them may be what the descriptor is. */
+static const char *const connection_classes[] = {
+    "PDO",          "mysqli",         "PgSql\\Connection", "Redis",
+    "RedisCluster", "Memcached",      "CurlHandle",        "CurlMultiHandle",
+    "Socket",       "AMQPConnection", "SoapClient"
+};
+
+static bool is_connection(const zend_class_entry *ce)
+{
+    for (; ce; ce = ce->parent)
+        for (size_t i = 0; i < ARRAY_LENGTH(connection_classes); i++)
+            if (zend_string_equals_cstr(ce->name, connection_classes[i],
+                                        strlen(connection_classes[i])))
+                return true;
+    return false;
+}
+
+static void name_connections(char *text, size_t size)
+{
+    size_t n = 0;
+
+    text[0] = '\0';
+    for (uint32_t i = 1; i < EG(objects_store).top; i++) {
+        zend_object *o = EG(objects_store).object_buckets[i];
+        if (!IS_OBJ_VALID(o) || !is_connection(o->ce))
+            continue;
+        n += (size_t)snprintf(text + n, size - n, "%s%s",
+                              n ? ", " : " (objects alive: ", ZSTR_VAL(o->ce->name));
+        if (n + 64 >= size)
+            break;
+    }
+    if (n)
+        snprintf(text + n, size - n, ")");
+}
+
+static const char *advice(enum snapshot_problem problem)
+{
+    switch (problem) {
+    case SNAPSHOT_THREADS: return "end threads before the first frankenphp_handle_request()";
+    case SNAPSHOT_CHILDREN:
+        return "wait for child processes before the first "
+               "frankenphp_handle_request()";
+    case SNAPSHOT_SOCKET:
+        return "close connections before the first frankenphp_handle_request() and open them in "
+               "requests; a warm-up request that leaves one open does the same";
+    case SNAPSHOT_PIPE: return "close it before the first frankenphp_handle_request()";
+    case SNAPSHOT_SHARED_MAP:
+        return "detach shared memory before the first "
+               "frankenphp_handle_request()";
+    case SNAPSHOT_TIMER:
+        return "stop timers and alarms before the first "
+               "frankenphp_handle_request()";
+    default: return "worker.isolation = \"none\" runs the script without";
+    }
+}
+
+void refusal_explain(const struct snapshot_refusal *r, char *text, size_t size)
+{
+    char connections[256] = "";
+
+    if (r->problem == SNAPSHOT_SOCKET)
+        name_connections(connections, sizeof(connections));
+    snprintf(text, size, "the worker script cannot be frozen: %s%s. What to do: %s", r->text,
+             connections, advice(r->problem));
+}

@@ -1,0 +1,246 @@
+"""Worker mode with isolation = "rollback": what a request leaves in memory is not there for the next one."""
+import gzip
+import json
+import os
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lib import account, roles
+from lib.httpclient import multipart
+from lib.process import wait_until
+
+pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
+SCRIPTS = Path(__file__).parent / "worker"
+CLEAN = [1, 1, 1, 0, "14"]
+
+
+@pytest.fixture(scope="module")
+def scripts(launch_module):
+    root = launch_module.folder / "rollback"
+    shutil.copytree(SCRIPTS, root)
+    for name in ("sessions", "data"):
+        (root / name).mkdir()
+    account.give(root)
+    return root
+
+
+def start(launch, root, num=1, *, worker=None, ini=None, **options):
+    keys = {"script": str(root / "rollback.php"), "num": num, "isolation": "rollback", "warmup": [], "snapshot_verify": True}
+    return launch(root, workers=1, worker={**keys, **(worker or {})},
+                  ini={"session.save_path": str(root / "sessions"), "display_errors": "0", "precision": "14",
+                       "ffi.enable": "1", **(ini or {})}, **options)
+
+
+@pytest.fixture(scope="module")
+def server(launch_module, scripts):
+    """One worker, every page compared with the image after every request."""
+    return start(launch_module, scripts, expect_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def clean(request):
+    """Whatever a test's request did, the next one finds what the first one found."""
+    yield
+    if "server" in request.fixturenames:
+        assert_clean(request.getfixturevalue("server").get("/"))
+
+
+def assert_clean(r):
+    assert r.status == 200 and r.text == "ok"
+    state = json.loads(r.header("x-state"))
+    assert state[:5] == CLEAN and state[5] != "/" and state[6] != 0
+
+
+def image(server) -> int:
+    return next(p for p in roles.workers(server) if "sapid: image" in roles.title(p))
+
+
+# --- what is restored -----------------------------------------------------------------------------
+
+def test_every_request_meets_the_state_of_the_image(server):
+    answers = [server.get("/") for _ in range(50)]
+    for r in answers:
+        assert_clean(r)
+    assert len({r.header("x-boot") for r in answers}) == 1       # the boot was before the image
+    assert len({r.header("x-pid") for r in answers}) == 1        # and it is always the same process
+
+
+def test_random_values_are_unique(launch, scripts):
+    s = start(launch, scripts, num=3)
+    with ThreadPoolExecutor(3) as threads:
+        answers = list(threads.map(lambda _: s.get("/random").json(), range(600)))
+    for source in zip(*answers):
+        assert len(set(source)) >= 590 if isinstance(source[0], int) and source[0] < 1 << 17 else len(set(source)) == 600
+
+
+def test_exit_answers_and_needs_no_new_boot(server):
+    boot = server.get("/").header("x-boot")
+    assert server.get("/exit").text == "before shutdown"
+    assert server.get("/").header("x-boot") == boot
+
+
+def test_shutdown_functions_of_a_request_print_into_its_answer(server):
+    assert server.get("/shutdown").text == "handler shutdown"
+
+
+@pytest.mark.parametrize("how", ["fatal", "memory", "forever", "throw"])
+def test_fatal_errors_are_500_and_leave_the_process_as_it_was(server, how):
+    before = server.get("/")
+    r = server.get("/" + how)
+    assert r.status == 500
+    after = server.get("/")
+    assert_clean(after)
+    assert after.header("x-pid") == before.header("x-pid") and after.header("x-boot") == before.header("x-boot")
+
+
+def test_large_memory_goes_back(server):
+    assert [server.get("/large").text for _ in range(3)] == [str(60 << 20)] * 3
+    pid = int(server.get("/").header("x-pid"))
+    assert int(roles.status_field(pid, "RssAnon").split()[0]) < 40 << 10
+
+
+def test_sessions_are_written(server):
+    s = server.session()
+    assert [s.get("/session").text for _ in range(4)] == ["1", "2", "3", "4"]
+    s.close()
+
+
+def test_uploaded_files_are_removed(server):
+    content_type, body = multipart([], [("f", "a.txt", b"x" * 30000, "text/plain")])
+    size, path = server.get("/upload", {"Content-Type": content_type}, "POST", body).text.split()
+    assert size == "30000"
+    wait_until(lambda: not os.path.exists(path), "the end of the file")
+
+
+def test_boot_objects_and_shutdown_functions_end_with_each_request(server, scripts):
+    log = scripts / "data/ends"
+    for n in range(1, 4):
+        assert server.get(f"/ends?log={log}").text == "ends"
+        wait_until(lambda: log.exists() and log.read_text() == "boot ended " * n, "the ends of the request")
+
+
+def test_open_files_are_flushed_and_closed(server, scripts):
+    path = scripts / "data/file.gz"
+    server.get(f"/file?path={path}")
+    wait_until(lambda: path.exists() and path.stat().st_size > 10, "the file")
+    assert gzip.decompress(path.read_bytes()) == b"written"
+
+
+def test_a_copy_of_a_worker_never_answers(server):
+    assert server.get("/fork").text == "parent 0"
+
+
+def test_descriptors_of_the_image_that_a_request_closed_are_put_back(server):
+    before = server.get("/")
+    assert server.get("/close").text == "closed"
+    after = server.get("/")
+    assert_clean(after)
+    assert after.header("x-pid") == before.header("x-pid")
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("how", ["kill", "crash"])
+def test_a_dead_worker_is_forked_from_the_image(server, how):
+    before = server.get("/")
+    assert server.get("/" + how).status == 502
+    after = server.get("/")
+    assert_clean(after)
+    assert after.header("x-pid") != before.header("x-pid") and after.header("x-boot") == before.header("x-boot")
+
+
+def test_a_dead_image_is_booted_again(server):
+    before = server.get("/")
+    os.kill(image(server), signal.SIGKILL)
+    assert server.get("/").header("x-boot") == before.header("x-boot")   # running workers go on
+    os.kill(int(before.header("x-pid")), signal.SIGKILL)
+    after = server.get("/")
+    assert_clean(after)
+    assert after.header("x-boot") != before.header("x-boot")
+
+
+def test_workers_of_the_next_gateway_come_from_the_same_image(launch, scripts):
+    s = start(launch, scripts, num=2, expect_errors=True)
+    before = s.get("/")
+    for _ in range(3):
+        old = roles.gateway(s)
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: roles.gateways(s) and roles.gateways(s) != [old], "the next gateway")
+        wait_until(lambda: answers(s), "an answer")
+        after = s.get("/")
+        assert_clean(after)
+        assert after.header("x-boot") == before.header("x-boot")
+
+
+def answers(server) -> bool:
+    try:
+        return server.get("/").status == 200
+    except (AssertionError, OSError):
+        return False
+
+
+def test_max_requests(launch, scripts):
+    s = start(launch, scripts, worker={"max_requests": 5})
+    answered = [s.get("/") for _ in range(30)]
+    for r in answered:
+        assert_clean(r)
+    assert len({r.header("x-pid") for r in answered}) >= 6 and len({r.header("x-boot") for r in answered}) == 1
+
+
+def test_killed_all_the_time_every_answer_is_right(launch, scripts):
+    s = start(launch, scripts, num=2, expect_errors=True, worker={"snapshot_verify": False})
+    good = bad = 0
+    for i in range(300):
+        r = s.get("/kill" if i % 3 == 0 else "/")
+        if i % 3 == 0:
+            assert r.status == 502
+            bad += 1
+        else:
+            assert_clean(r)
+            good += 1
+    assert (good, bad) == (200, 100)
+
+
+def test_opcache_reset_becomes_a_new_generation(launch, scripts):
+    s = start(launch, scripts, worker={"snapshot_verify": False}, ini={"opcache.enable": "1"})
+    boot = s.get("/").header("x-boot")
+    assert "true" in s.get("/reset-opcache").text
+    wait_until(lambda: s.get("/").header("x-boot") != boot, "a new image")
+
+
+# --- the boot -------------------------------------------------------------------------------------
+
+def test_warm_up_requests(launch, scripts):
+    seen = scripts / "data/seen"
+    s = start(launch, scripts, worker={"warmup": ["/a?b=1", "https://example.org/c", "/"]}, env={"SEEN": str(seen)})
+    assert seen.read_text().split() == ["localhost/a?b=1", "example.org/c", "localhost/"] * 2
+    s.get("/asked")
+    assert seen.read_text().split()[6:] == [f"{s.host}:{s.port}/asked"]
+
+
+def test_a_warm_up_request_that_ends_the_script_is_left_out(launch, scripts):
+    s = start(launch, scripts, worker={"warmup": ["/die-warm", "/"]})
+    assert s.get("/die-warm", {"X-Real": "1"}).text == "real"
+    assert "warm-up GET /die-warm ended the worker script" in s.log_text()
+
+
+@pytest.mark.parametrize("what, said", [("socket", "socket"), ("pipe", "socket"), ("child", "children")])
+def test_what_an_image_cannot_hold_is_named(launch, scripts, what, said):
+    s = start(launch, scripts, env={"BOOT": what}, expect_errors=True)
+    assert s.get("/").status == 500
+    line = next(line for line in s.log_text().splitlines() if "cannot be frozen" in line)
+    assert said in line and "What to do:" in line
+
+
+def test_a_boot_that_fails_is_tried_again(launch, scripts):
+    (scripts / "broken").write_text("")
+    s = start(launch, scripts, env={"BOOT": "broken"}, expect_errors=True)
+    assert s.get("/").status == 500
+    assert "broken boot" in s.log_text() and "the boot printed this" in s.log_text()
+    (scripts / "broken").unlink()
+    wait_until(lambda: s.get("/").status == 200, "a boot that works")
+    assert_clean(s.get("/"))
