@@ -17,6 +17,7 @@
 #pragma GCC visibility push(default)
 
 enum {
+    PID_BITS = 22, /* the kernel's PID_MAX_LIMIT */
     /* what the arena does not have: huge pages, addresses below 4 GiB, stacks that grow */
     ODD_FLAGS = MAP_HUGETLB | MAP_32BIT | MAP_GROWSDOWN,
 };
@@ -201,11 +202,11 @@ pid_t getpid(void)
     const struct snapshot_self *s = snapshot_self;
     pid_t pid = (pid_t)raw1(SYS_getpid, 0);
 
-    if (unlikely(s != NULL)) {
+    if (unlikely(s != NULL && s->generation)) { /* never a pid, so never what the image saw */
         uintptr_t caller = (uintptr_t)__builtin_return_address(0);
         for (uint32_t i = 0; i < s->n_detectors; i++)
             if (caller >= s->detectors[i].start && caller < s->detectors[i].end)
-                return pid ^ (pid_t)((1 + s->generation % 511) << 22);
+                return pid ^ (pid_t)((1 + s->generation % 511) << PID_BITS);
     }
     return pid;
 }

@@ -124,8 +124,8 @@ MUST_USE pid_t snapshot_fork(bool sibling);
  * with the process id. */
 uint64_t snapshot_generation(void);
 /* Libraries that detect a fork by getpid() (OpenSSL's random generator): code of those whose file
- * name begins with this ("libcrypto.so") gets another answer after every rollback, never a pid that
- * is in use. Call it before snapshot_take(). How many libraries that were; -ENOSPC. */
+ * name begins with this ("libcrypto.so") gets another answer after every rollback, never one that
+ * can be a pid. Call it before snapshot_take(). How many libraries that were; -ENOSPC. */
 MUST_USE int snapshot_detect_by_pid(const char *library);
 
 /* What it cost, exactly; counted by each process in kept memory. */

@@ -283,7 +283,7 @@ static void draw(unsigned turn)
 
 TEST(random_generator_of_openssl_notices_rollbacks)
 {
-    struct scene s = { .before = load_libcrypto, .job = draw, .turns = 200 };
+    struct scene s = { .before = load_libcrypto, .job = draw, .turns = 1100 };
     scene_run(&s);
 }
 
