@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from lib import account, roles, sapid  # noqa: E402
 from lib.mariadb import MariaDB  # noqa: E402
-from lib.process import descendants  # noqa: E402
 from lib.sapid import Sapid  # noqa: E402
 from lib.site import Site  # noqa: E402
 from lib.symfony import SymfonyApp  # noqa: E402
@@ -114,8 +113,6 @@ def main() -> None:
             s.kill()
         if db:
             db.stop()
-        for pid in descendants(__import__("os").getpid()):
-            print("left:", pid, file=sys.stderr)
         remove_workdir(folder)
 
 
