@@ -283,8 +283,11 @@ static void draw(unsigned turn)
 
 TEST(random_generator_of_openssl_notices_rollbacks)
 {
-    struct scene s = { .before = load_libcrypto, .job = draw, .turns = 1100 };
+    struct scene s = { .before = load_libcrypto, .job = draw, .turns = 40 };
+
     scene_run(&s);
+    s.turns = 1100; /* more often than the answers differ */
+    scene_run_alone(&s, false);
 }
 
 /* --- long runs -------------------------------------------------------------------------------- */
