@@ -190,6 +190,8 @@ NORETURN static void become_worker(const struct control_message *m, int *ends)
             log_error("cannot attach to the channel: %s", strerror(-rc));
         _exit(rc == -ESHUTDOWN ? ENGINE_EXIT_OK : ENGINE_EXIT_CHANNEL);
     }
+    /* Until it is back: /proc/self of a process that is not dumpable belongs to root. */
+    prctl(PR_SET_DUMPABLE, 1);
     go_back();
     rollback_leave(ENGINE_EXIT_UNHEALTHY);
 }
@@ -200,12 +202,9 @@ static void fork_worker(const struct control_message *m, int *ends)
     pid_t pid = -EPROTO;
 
     if (link_->channel && ends[0] >= 0) {
-        /* /proc/self of a process that is not dumpable belongs to root; rollback reads there. */
-        prctl(PR_SET_DUMPABLE, 1);
         pid = snapshot_fork(true);
         if (pid == 0)
             become_worker(m, ends);
-        prctl(PR_SET_DUMPABLE, 0);
     }
     fd_close(&ends[0]);
     fd_close(&ends[1]);
