@@ -37,18 +37,14 @@ static void add_items(struct warmup *w, const struct config_strings *paths, bool
         w->items[w->n++] = (struct item){ paths->v[i], decides };
 }
 
-/* The pool of a worker script has the same lists as the one beside it: its requests are the same.
+/* The pool of a worker script has the lists of the one it belongs to: its requests are the same too.
  */
 static bool is_wanted(const struct plan *plan, const bool *pool_is_new, uint32_t index)
 {
-    const struct config *c = plan->config;
+    const struct config_pool *p = &plan->config->pools[index];
 
-    if (c->pools[index].kind == CONFIG_POOL_LOOP)
-        return false;
-    for (uint32_t i = 0; i < c->n_pools; i++)
-        if (pool_is_new[i] && (i == index || i == c->pools[index].loop))
-            return true;
-    return false;
+    return p->kind == CONFIG_POOL_CLASSIC &&
+           (pool_is_new[index] || (p->loop && pool_is_new[p->loop]));
 }
 
 static void on_late(struct loop_timer *t);
