@@ -35,7 +35,8 @@ enum { ARGUMENTS_BYTES_MAX = 4 << 20, SOCKETS_BYTES_MAX = 1 << 20, PATH_BYTES = 
 /* The program that is to take over; one at a time. */
 struct upgrade {
     struct role role;
-    struct loop_timer limit;
+    struct loop_timer limit; /* for READY; then the turn in which it is acted upon */
+    bool ready;
     char *failure;
     reload_done *done;
     void *ctx;
@@ -154,11 +155,11 @@ static NORETURN void run_program(const struct role *r, int control)
     role_child_fail(control, s->program, errno);
 }
 
+static void on_limit(struct loop_timer *t);
+
 static void on_message(struct role *r, const struct control_message *m)
 {
     struct upgrade *u = CONTAINER_OF(r, struct upgrade, role);
-    struct supervisor *s = r->sup;
-    char sentence[256];
 
     if (m->type == CONTROL_FAILED) {
         if (!u->failure)
@@ -167,10 +168,19 @@ static void on_message(struct role *r, const struct control_message *m)
     }
     if (m->type != CONTROL_READY)
         return;
+    u->ready = true; /* whoever calls us still needs the role */
+    loop_timer_set(r->sup->loop, &u->limit, clock_monotonic_ns(), on_limit);
+}
+
+static void hand_over(struct upgrade *u)
+{
+    struct supervisor *s = u->role.sup;
+    pid_t pid = u->role.pid;
+    char sentence[128];
+
     snprintf(sentence, sizeof(sentence),
-             "upgrade done: process %d serves now; this one finishes its requests", (int)r->pid);
-    pid_t pid = r->pid;
-    role_release(r);
+             "upgrade done: process %d serves now; this one finishes its requests", (int)pid);
+    role_release(&u->role);
     close_upgrade(s, true, sentence);
     supervisor_hand_over(s, pid);
 }
@@ -193,6 +203,10 @@ static void on_limit(struct loop_timer *t)
 {
     struct upgrade *u = CONTAINER_OF(t, struct upgrade, limit);
 
+    if (u->ready) {
+        hand_over(u);
+        return;
+    }
     mem_free(u->failure);
     u->failure = mem_printf("it did not serve within %" PRIu64 " seconds",
                             2 * u->role.sup->start_limit_ns / NS_PER_S);

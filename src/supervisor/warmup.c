@@ -37,7 +37,8 @@ static void add_items(struct warmup *w, const struct config_strings *paths, bool
         w->items[w->n++] = (struct item){ paths->v[i], decides };
 }
 
-/* The pool of a worker script has the lists of the one it belongs to: its requests are the same too.
+/* The pool of a worker script has the lists of the one it belongs to: its requests are the same
+ * too.
  */
 static bool is_wanted(const struct plan *plan, const bool *pool_is_new, uint32_t index)
 {

@@ -427,7 +427,9 @@ TEST(change_of_the_server_starts_another_gateway)
     server_await(&v, "gateway listen", 2);
     server_await(&v, "gateway leave", 1);
     turn_until(one_gateway);
-    EXPECT_STR(str_from(listeners_urls(&v.s.gateway->listeners)), str_from(urls));
+    char *urls_now = listeners_urls(&v.s.gateway->listeners);
+    EXPECT_STR(str_from(urls_now), str_from(urls));
+    mem_free(urls_now);
     EXPECT_INT(count_descriptors(), before);
     kill((pid_t)v.s.gateway->role.pid, SIGKILL); /* its successor is like it */
     server_await(&v, "gateway listen", 3);

@@ -240,3 +240,128 @@ TEST(path_too_long_for_a_socket_is_refused)
     EXPECT_INT(open_one(unix_at(path), 1, &l), -EINVAL);
     EXPECT(strstr(message, "107") != NULL);
 }
+
+/* --- sockets that are open already ------------------------------------------------------------ */
+
+static int open_from(struct config_listen one, uint32_t threads, const struct listeners *given,
+                     struct listeners *ret)
+{
+    struct config_server s = { .listen = &one, .n_listen = 1 };
+
+    return listeners_open(&s, threads, given, ret, message, sizeof(message));
+}
+
+static bool same_socket(int a, int b)
+{
+    struct stat x, y;
+
+    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_ino == y.st_ino;
+}
+
+static uint32_t threads_served(const struct listeners *l)
+{
+    uint32_t seen = 0, n = 0;
+
+    for (uint32_t i = 0; i < l->n; i++)
+        seen |= 1U << l->v[i].thread;
+    for (; seen; seen >>= 1)
+        n += seen & 1;
+    return n;
+}
+
+TEST(open_sockets_are_used_again_whatever_the_threads)
+{
+    struct listeners one, three, two;
+
+    EXPECT_INT(open_one(tcp("127.0.0.1", 0), 1, &one), 0);
+    EXPECT_INT(open_from(tcp("127.0.0.1", 0), 3, &one, &three), 0);
+    EXPECT_INT(three.n, 3);
+    EXPECT_INT(threads_served(&three), 3);
+    for (uint32_t i = 0; i < 3; i++)
+        EXPECT(same_socket(three.v[i].fd, one.v[0].fd));
+    EXPECT_STR(str_from(three.v[2].url), str_from(one.v[0].url));
+    listeners_close(&one);
+    EXPECT_INT(open_from(tcp("127.0.0.1", 0), 2, &three, &two), 0);
+    EXPECT_INT(threads_served(&two), 2);
+    listeners_close(&three);
+    EXPECT_INT(listeners_listen(&two, message, sizeof(message)), 0);
+    listeners_close(&two);
+}
+
+TEST(fewer_threads_keep_every_socket_and_its_backlog)
+{
+    struct listeners three, one;
+
+    EXPECT_INT(open_one(tcp("127.0.0.1", 0), 3, &three), 0);
+    EXPECT_INT(open_from(tcp("127.0.0.1", 0), 1, &three, &one), 0);
+    EXPECT_INT(one.n, 3);
+    EXPECT_INT(threads_served(&one), 1);
+    for (uint32_t i = 0; i < 3; i++)
+        EXPECT(same_socket(one.v[i].fd, three.v[i].fd));
+    listeners_close(&three);
+    listeners_close(&one);
+}
+
+TEST(another_address_is_opened_and_not_taken_from_the_open_ones)
+{
+    struct listeners first, other;
+
+    EXPECT_INT(open_one(tcp("127.0.0.1", 0), 1, &first), 0);
+    struct config_listen elsewhere = tcp("127.0.0.2", 0);
+    EXPECT_INT(open_from(elsewhere, 1, &first, &other), 0);
+    EXPECT(!same_socket(first.v[0].fd, other.v[0].fd));
+    listeners_close(&other);
+    struct config_listen rewritten = tcp("127.0.0.1", port_of(first.v[0].fd));
+    rewritten.text = STR("the same address in other words");
+    EXPECT_INT(open_from(rewritten, 1, &first, &other), 0);
+    EXPECT(same_socket(first.v[0].fd, other.v[0].fd));
+    listeners_close(&other);
+    listeners_close(&first);
+}
+
+TEST(unix_socket_belongs_to_one_at_a_time)
+{
+    char dir[] = "/tmp/sapid-unit-XXXXXX";
+    char *path = temporary_path(dir);
+    struct listeners old, new;
+    struct stat st;
+
+    EXPECT_INT(open_one(unix_at(path), 2, &old), 0);
+    EXPECT_INT(open_from(unix_at(path), 1, &old, &new), 0);
+    EXPECT(same_socket(old.v[0].fd, new.v[0].fd));
+    listeners_close(&new); /* a reload that failed */
+    EXPECT_INT(lstat(path, &st), 0);
+    EXPECT_INT(open_from(unix_at(path), 1, &old, &new), 0);
+    listeners_own(&new, &old);
+    listeners_close(&old); /* one that did not */
+    EXPECT_INT(lstat(path, &st), 0);
+    listeners_close(&new);
+    EXPECT(lstat(path, &st) < 0);
+    EXPECT_INT(rmdir(dir), 0);
+    mem_free(path);
+}
+
+TEST(sockets_of_a_service_manager_are_adopted_and_never_removed)
+{
+    char dir[] = "/tmp/sapid-unit-XXXXXX";
+    char *path = temporary_path(dir);
+    struct listeners theirs, given = { NULL, 0 }, ours;
+    struct stat st;
+    int datagram = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    EXPECT_INT(open_one(unix_at(path), 1, &theirs), 0);
+    EXPECT_INT(listeners_adopt(&given, dup(theirs.v[0].fd), "", true), 0);
+    EXPECT_INT(listeners_adopt(&given, datagram, "", true), -EPROTOTYPE);
+    EXPECT_INT(listeners_adopt(&given, -1, "", true), -EBADF);
+    close(datagram);
+    EXPECT_INT(given.n, 1);
+    EXPECT_INT(open_from(unix_at(path), 1, &given, &ours), 0);
+    EXPECT(same_socket(theirs.v[0].fd, ours.v[0].fd));
+    listeners_own(&ours, NULL);
+    listeners_close(&given);
+    listeners_close(&ours);
+    EXPECT_INT(lstat(path, &st), 0);
+    listeners_close(&theirs);
+    EXPECT_INT(rmdir(dir), 0);
+    mem_free(path);
+}
