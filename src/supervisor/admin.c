@@ -107,7 +107,25 @@ static void warn_without(const char *path, const char *why)
         path, why);
 }
 
-void admin_open(struct admin *a, const struct config_admin *c)
+/* In the place of a socket that somebody listens on, in one step: who connects meets one or the
+ * other. */
+static int bind_over(const struct sockaddr_un *a)
+{
+    struct sockaddr_un beside = *a;
+
+    if (strlen(a->sun_path) + sizeof("~") > sizeof(beside.sun_path))
+        return -ENAMETOOLONG;
+    strcat(beside.sun_path, "~");
+    int fd = remove_stale(&beside) ? bind_private(&beside) : -EADDRINUSE;
+    if (fd < 0 || rename(beside.sun_path, a->sun_path) == 0)
+        return fd;
+    int r = -errno;
+    unlink(beside.sun_path);
+    close(fd);
+    return r;
+}
+
+void admin_open(struct admin *a, const struct config_admin *c, bool over)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     struct stat st;
@@ -127,7 +145,9 @@ void admin_open(struct admin *a, const struct config_admin *c)
         warn_without(path, "the path of a socket has at most 107 bytes");
     } else {
         snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-        a->fd = remove_stale(&address) ? bind_private(&address) : -EADDRINUSE;
+        a->fd = remove_stale(&address) ? bind_private(&address)
+                : over                 ? bind_over(&address)
+                                       : -EADDRINUSE;
         if (a->fd < 0)
             warn_without(path, strerror(-a->fd));
         else if (lstat(path, &st) == 0)
@@ -147,6 +167,14 @@ void admin_close(struct admin *a)
     if (a->fd > 0)
         close(a->fd);
     *a = (struct admin){ .fd = -1 };
+}
+
+void admin_renew(struct admin *a, const struct config_admin *before, const struct config_admin *now)
+{
+    if (str_eq(before->socket, now->socket))
+        return;
+    admin_close(a);
+    admin_open(a, now, false);
 }
 
 void admin_give(const struct admin *a, struct role *gateway)

@@ -75,7 +75,12 @@ static void on_message(struct role *r, const struct control_message *m)
     case CONTROL_POOL_READY:
     case CONTROL_POOL_DRAINED:
     case CONTROL_FELL_BACK: pools_gateway_message(g, m); break;
-    case CONTROL_PING: watchdog_ponged(s); break;
+    case CONTROL_PING:
+        if (g == s->gateway)
+            watchdog_ponged(s);
+        else if (g->leaving)
+            rollout_left(s, g);
+        break;
     case CONTROL_PROBED: rollout_probed(s, m); break;
     case CONTROL_DRAINED: on_drained(g); break;
     case CONTROL_COMMAND: admin_command(r, m); break;
@@ -118,6 +123,7 @@ static void on_exit(struct role *r, int wait_status)
     if (g->leaving) {
         if (!g->drained)
             log_warn("gateway[%d], which was leaving, ended: %s", (int)pid, why);
+        rollout_left(s, g);
         gateway_free(g);
         supervisor_drained(s);
     } else if (g != s->gateway) { /* of a rollout, which may be given up already */
@@ -286,7 +292,7 @@ void gateway_drain(struct gateway_process *g, uint64_t idle_ms)
     role_send(&g->role, &m, NULL, 0);
 }
 
-void gateway_leave(struct gateway_process *g)
+bool gateway_leave(struct gateway_process *g)
 {
     struct supervisor *s = g->role.sup;
     uint64_t limit_ms = g->plan->config->server.drain_timeout_ms;
@@ -298,12 +304,14 @@ void gateway_leave(struct gateway_process *g)
     if (!role_running(&g->role)) {
         tell_pools(g, pool_gateway_gone);
         gateway_free(g);
-        return;
+        return false;
     }
     gateway_drain(g, gateway_idle_ms(g));
     /* its generations have been ended by then, and their requests answered 502 */
     loop_timer_set(s->loop, &g->drain_limit,
                    clock_monotonic_ns() + (limit_ms + LEAVE_LATE_MS) * NS_PER_MS, on_drain_limit);
+    role_send_type(&g->role, CONTROL_PING, 0, 0); /* comes back when no thread accepts */
+    return true;
 }
 
 bool gateways_drained(const struct supervisor *s)

@@ -50,6 +50,9 @@ struct rollout {
     bool warm;
     bool log_moved; /* workers that run write to another file */
     uint64_t began_ns;
+    /* Switched, but the old gateway may still accept: over when it does not. NULL: not so far. */
+    struct gateway_process *leaving;
+    char *sentence; /* that is told then */
 };
 
 static const char *const kind_names[] = { "start", "reload", "rollback" };
@@ -75,6 +78,7 @@ void rollout_free(struct rollout *r)
     mem_free(r->pools);
     mem_free(r->is_new);
     mem_free(r->failure);
+    mem_free(r->sentence);
     mem_free(r);
 }
 
@@ -208,7 +212,7 @@ void rollout_lost(struct supervisor *s, const struct pool *p, const char *name, 
     struct rollout *r = s->rollout;
     char keeps[64] = "everything goes on as it was", sentence[SENTENCE_BYTES];
 
-    if (!r)
+    if (!r || r->leaving)
         return;
     if (p && p->active)
         snprintf(keeps, sizeof(keeps), "generation %u keeps serving", p->active->number);
@@ -226,7 +230,7 @@ void rollout_gateway_gone(struct supervisor *s, struct gateway_process *g)
 {
     struct rollout *r = s->rollout;
 
-    if (!r || r->gateway != g)
+    if (!r || r->gateway != g || r->leaving)
         return;
     /* Of the one that serves: the next process gets to know the generations, and is asked again. */
     warmup_free(r->warmup);
@@ -236,7 +240,7 @@ void rollout_gateway_gone(struct supervisor *s, struct gateway_process *g)
 
 void rollout_gateway_lost(struct supervisor *s, struct gateway_process *g, const char *why)
 {
-    if (!s->rollout || s->rollout->gateway != g)
+    if (!s->rollout || s->rollout->gateway != g || s->rollout->leaving)
         return;
     s->rollout->gateway = NULL; /* its own exit frees it */
     rollout_lost(s, NULL, "the gateway", why);
@@ -252,6 +256,12 @@ void rollout_cancel(struct supervisor *s)
     rollout_free(next);
     if (!r)
         return;
+    if (r->leaving) {
+        s->rollout = NULL;
+        tell(r, true, r->sentence);
+        rollout_free(r);
+        return;
+    }
     give_up(s, r);
     tell(r, false, "given up: the server is stopping");
     rollout_free(r);
@@ -324,10 +334,10 @@ static void commit(struct supervisor *s, struct rollout *r)
         if (r->is_new[i])
             pool_switch(r->pools[i]);
     take_pools(s, r);
+    if (r->kind != ROLLOUT_FIRST)
+        admin_renew(&s->admin, &s->previous->config->admin, &s->plan->config->admin);
     if (r->whole && gateway_listen(r->gateway, message, sizeof(message)) < 0)
         log_error("listening: %s", message);
-    if (r->whole && old)
-        gateway_leave(old);
     if (!r->whole)
         gateways_reopen_logs(s, r->log_moved);
     name_generations(r, names, sizeof(names));
@@ -339,9 +349,21 @@ static void commit(struct supervisor *s, struct rollout *r)
     }
     watcher_stop(s);
     watcher_start(s);
-    finish(s, r, true, "%s done in %llu ms: %s serve%s", kind_names[r->kind],
-           (unsigned long long)((clock_monotonic_ns() - r->began_ns) / NS_PER_MS), names,
-           strchr(names, ',') ? "" : "s");
+    r->sentence = mem_printf("%s done in %llu ms: %s serve%s", kind_names[r->kind],
+                             (unsigned long long)((clock_monotonic_ns() - r->began_ns) / NS_PER_MS),
+                             names, strchr(names, ',') ? "" : "s");
+    if (r->whole && gateway_leave(old))
+        r->leaving = old;
+    else
+        finish(s, r, true, "%s", r->sentence);
+}
+
+void rollout_left(struct supervisor *s, struct gateway_process *g)
+{
+    struct rollout *r = s->rollout;
+
+    if (r && r->leaving == g)
+        finish(s, r, true, "%s", r->sentence);
 }
 
 static void on_warm(void *ctx, const char *failure)
@@ -370,7 +392,7 @@ void rollout_progress(struct supervisor *s)
 {
     struct rollout *r = s->rollout;
 
-    if (!r || r->beginning || r->warmup || !r->gateway || !r->gateway->ready)
+    if (!r || r->beginning || r->warmup || r->leaving || !r->gateway || !r->gateway->ready)
         return;
     for (uint32_t i = 0; i < r->plan->config->n_pools; i++)
         if (r->is_new[i] && !(r->pools[i]->next && r->pools[i]->next->granted))

@@ -116,8 +116,12 @@ void supervisor_listening(struct supervisor *s)
     char *urls = listeners_urls(&s->gateway->listeners);
     log_notice("sapid " SAPID_VERSION " serves %s on %s", s->plan->pools[0].document_root, urls);
     mem_free(urls);
-    if (!takeover_pending()) /* then the program before says who serves */
+    if (!takeover_pending()) {
         notify_send("READY=1");
+    } else { /* the program before says who serves */
+        admin_open(&s->admin, &s->plan->config->admin, true);
+        admin_give(&s->admin, &s->gateway->role);
+    }
     say_unused_sockets(s);
     takeover_done(s);
     watchdog_start(s);
@@ -242,7 +246,8 @@ int supervisor_start(struct supervisor *s)
     if (r < 0)
         return r;
     explain(s);
-    admin_open(&s->admin, &s->plan->config->admin);
+    if (!takeover_pending()) /* else it is still the other program's */
+        admin_open(&s->admin, &s->plan->config->admin, false);
     r = rollout_first(s);
     if (r == 0)
         watcher_start(s);

@@ -84,6 +84,7 @@ void supervisor_hand_over(struct supervisor *s, pid_t pid)
     watcher_stop(s);
     s->phase = SUPERVISOR_DRAINING;
     listeners_disown(&s->gateway->listeners);
+    admin_close(&s->admin); /* its path leads to the other program now */
     loop_timer_set(s->loop, &s->stop_timer,
                    clock_monotonic_ns() + (limit_ms + HAND_OVER_LATE_MS) * NS_PER_MS,
                    on_drain_limit);

@@ -368,8 +368,9 @@ void gateway_start(struct gateway_process *g);
 void gateway_maybe_listen(struct gateway_process *g);
 /* Begins to accept, now. 0, or -errno and `message`. */
 MUST_USE int gateway_listen(struct gateway_process *g, char *message, size_t message_size);
-/* Its listeners are another one's now: it answers what it has, closes and ends. */
-void gateway_leave(struct gateway_process *g);
+/* Its listeners are another one's now: it answers what it has, closes and ends. True: it tells
+ * rollout_left when it does not accept any more. False: it is freed. */
+bool gateway_leave(struct gateway_process *g);
 /* Leaving ones that are drained and have no generation any more may end. */
 void gateways_settle(struct supervisor *s);
 /* Stops accepting. `idle_ms`: how long idle connections may stay, because another program goes on;
@@ -387,8 +388,11 @@ struct admin {
     dev_t dev;
     ino_t ino;
 };
-/* Warns where it cannot. */
-void admin_open(struct admin *a, const struct config_admin *c);
+/* Warns where it cannot. `over`: takes the place of the socket of the program before. */
+void admin_open(struct admin *a, const struct config_admin *c, bool over);
+/* After a reload: opens another one where the configuration names another. */
+void admin_renew(struct admin *a, const struct config_admin *before,
+                 const struct config_admin *now);
 void admin_close(struct admin *a);
 /* To a gateway that begins to accept. */
 void admin_give(const struct admin *a, struct role *gateway);
@@ -508,6 +512,8 @@ void rollout_progress(struct supervisor *s);
 void rollout_lost(struct supervisor *s, const struct pool *p, const char *name, const char *why);
 void rollout_gateway_gone(struct supervisor *s, struct gateway_process *g);
 void rollout_gateway_lost(struct supervisor *s, struct gateway_process *g, const char *why);
+/* It does not accept any more. */
+void rollout_left(struct supervisor *s, struct gateway_process *g);
 void rollout_probed(struct supervisor *s, const struct control_message *m);
 
 /* --- warmup.c -------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@ that is not fit never serves, and a failure anywhere changes nothing."""
 import os
 import signal
 import socket
+import subprocess
 
 import pytest
 
@@ -10,6 +11,7 @@ from lib import account, ports
 from lib.httpclient import Connection
 from lib.process import accepts, wait_until
 from lib.roles import Load, alive, descriptors, gateway, gateways, pools, workers
+from lib.sapid import binary
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
@@ -291,6 +293,103 @@ def test_wrong_probe_path_is_an_error_of_the_configuration(launch, root):
     edit(server, "[php]", '[php]\nprobe = ["health"]')
     line = reload(server)
     assert "refused" in line and f"{server.config_path}:" in line and 'found "health"' in line
+
+
+# --- the way back ---------------------------------------------------------------------------------------------
+
+def command(server, *arguments):
+    """Status and output of a command that finds the server by its configuration."""
+    found = subprocess.run([binary(), *arguments, "--config", server.config_path], capture_output=True, text=True,
+                           timeout=60)
+    return found.returncode, found.stdout + found.stderr
+
+
+def released(launch):
+    """Two releases, and the link that leads to the first."""
+    releases = launch.folder / "releases"
+    for name in ("one", "two"):
+        folder(launch, f"releases/{name}", who=f"<?php echo '{name}';")
+    link = releases / "current"
+    link.symlink_to("one")
+    return releases, link
+
+
+def move(link, to):
+    (link.parent / "next").symlink_to(to)
+    (link.parent / "next").rename(link)
+
+
+def test_rollback_while_the_old_release_drains(launch):
+    releases, link = released(launch)
+    server = launch(link, workers=2, server={"drain_timeout": "30s"})
+    with server.connect() as busy:
+        busy.send(busy.format("GET", "/wait.php?until=w"))
+        wait_until((releases / "one/w.started").exists, "the request to run")
+        (old,) = pools(server)
+        move(link, "two")
+        assert command(server, "reload")[0] == 0
+        assert server.get("/who.php").text == "two"
+        status, said = command(server, "reload", "--rollback")
+        assert status == 0 and "pool www g1" in said and "had not ended yet" in said
+        assert server.get("/who.php").text == "one" and old in pools(server)
+        wait_until(lambda: pools(server) == [old], "the second release to end")
+        (releases / "one/w").touch()
+        assert busy.read_response().text == "done"
+    assert server.get("/who.php").text == "one"
+
+
+def test_rollback_when_the_old_release_has_gone(launch):
+    _, link = released(launch)
+    server = launch(link, workers=2)
+    with Load(server.address, "/echo.php?n=") as load:
+        wait_until(lambda: load.count() > 50, "answers")
+        for _ in range(2):
+            move(link, "two")
+            edit(server, "[server]", "[server]\nkeepalive_requests = 100000")     # another gateway as well
+            assert command(server, "reload")[0] == 0
+            assert server.get("/who.php").text == "two"
+            alone(server)
+            status, said = command(server, "reload", "--rollback")
+            assert status == 0 and "rollback done" in said
+            assert server.get("/who.php").text == "one"
+            edit(server, "\nkeepalive_requests = 100000", "")
+            move(link, "one")
+        before = load.count()
+        wait_until(lambda: load.count() > before + 50, "answers")
+    assert not load.broken and not load.mixed and set(load.answers) == {200}, load.broken[:3]
+
+
+def test_rollback_to_a_release_that_was_deleted_is_refused(launch):
+    releases, link = released(launch)
+    server = launch(link, workers=1, expect_errors=True)
+    status, said = command(server, "reload", "--rollback")
+    assert status != 0 and "there was no reload since the start" in said
+    move(link, "two")
+    assert command(server, "reload")[0] == 0
+    alone(server)
+    (releases / "one").rename(releases / "away")
+    status, said = command(server, "reload", "--rollback")
+    assert status != 0 and f"{releases}/one" in said
+    assert server.get("/who.php").text == "two"
+
+
+def test_reload_command_says_what_is_wrong(launch, root):
+    server = launch(root, workers=1, expect_errors=True)
+    edit(server, "[php]", "[phpp]")
+    status, said = command(server, "reload")
+    assert status != 0 and "phpp" in said
+    assert server.get("/echo.php?n=1").text == "1"
+
+
+def test_admin_socket_moves(launch, root):
+    server = launch(root, workers=1)
+    old = server.admin_path
+    new = old.with_name("moved.sock")
+    edit(server, str(old), str(new))
+    assert "done" in reload(server)
+    assert not old.exists()
+    status, said = command(server, "status")
+    assert status == 0 and "www" in said
 
 
 # --- nothing is left ------------------------------------------------------------------------------------------

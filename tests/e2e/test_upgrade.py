@@ -189,6 +189,14 @@ def test_descriptors_do_not_grow_with_upgrades(launch, root):
         wait_until(lambda: count() <= first, f"descriptors to be {first}")
 
 
+def test_admin_socket_leads_to_the_new_program(launch, root):
+    server = launch(root, workers=1)
+    for _ in range(2):
+        gone(upgrade(server))
+        assert server.admin("/server?json").json()["pid"] == server.process.pid
+        assert not server.admin_path.with_name(server.admin_path.name + "~").exists()
+
+
 # --- systemd --------------------------------------------------------------------------------------------------
 
 def serve(root, workdir, notify, *, env=None, config=None):

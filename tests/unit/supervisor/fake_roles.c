@@ -183,6 +183,7 @@ static void gateway_told(const struct control_message *m, size_t n_fds)
         event("gateway %s", m->status ? "leave" : "drain");
         drained_all = true;
         break;
+    case CONTROL_PING: say(CONTROL_PING, 0, 0, ""); break;
     case CONTROL_PROBE: answer_probe(m); break;
     default: event("gateway message %u", m->type);
     }
