@@ -105,6 +105,7 @@ struct channel_request {
     uint32_t limit_ms;      /* how long it may run (wall clock), 0: no limit */
     int64_t content_length; /* -1: none */
     struct str body;        /* CHANNEL_BODY_INLINE */
+    uint64_t claimed_ns;    /* worker's side: CLOCK_MONOTONIC when it took the request */
     uint64_t received_ns;   /* CLOCK_REALTIME at the first byte of the head: REQUEST_TIME_FLOAT */
     uint32_t n_headers;
     /* headers: channel_request_header(view, i, &name, &value) on the worker's side */

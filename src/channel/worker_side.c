@@ -205,6 +205,7 @@ static int request_read(struct channel_worker *w, struct channel_request *ret)
     ret->content_length = s.content_length;
     ret->received_ns = s.received_ns;
     ret->limit_ms = s.limit_ms;
+    ret->claimed_ns = w->claimed_ns;
     ret->n_headers = s.n_headers;
     w->n_headers = s.n_headers;
     w->headers = (struct span *)(shared + 1);

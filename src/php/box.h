@@ -42,6 +42,7 @@ struct box_crash {
     _Atomic uint32_t phase;
     int32_t signal;         /* 0: exit() was called by C code */
     int32_t code;           /* si_code */
+    int32_t sender;         /* process that sent it, 0: the processor did */
     int32_t status;         /* of that exit() */
     uint32_t second_signal; /* of a crash inside the handler */
     uint32_t is_overflow;   /* of the C stack */

@@ -50,6 +50,29 @@ static const char *describe_fault(const struct box_crash *c)
     return "";
 }
 
+/* What the worker's own handler saw. */
+static void put_detail(struct buf *b, const struct death *d, int signo)
+{
+    const struct box_crash *c = &d->crash;
+    bool is_fault = signo == SIGSEGV || signo == SIGBUS;
+
+    if (c->signal != signo)
+        return; /* killed by another one after it */
+    if (signo == 0)
+        (void)!buf_printf(b, ", in exit() called by C code");
+    else if (c->sender == d->seat->pid)
+        (void)!buf_printf(b, ", sent by itself");
+    else if (c->sender)
+        (void)!buf_printf(b, ", sent by process %d", c->sender);
+    else if (is_fault && c->code == SI_KERNEL)
+        (void)!buf_printf(b, " at an address that cannot be: a wild pointer");
+    else if (is_fault || c->address)
+        (void)!buf_printf(b, " at address 0x%" PRIx64, c->address);
+    const char *fault = describe_fault(c);
+    if (*fault)
+        (void)!buf_printf(b, ": %s", fault);
+}
+
 static void put_what(struct buf *b, const struct death *d)
 {
     int signo = WIFSIGNALED(d->status) ? WTERMSIG(d->status) : 0;
@@ -69,15 +92,8 @@ static void put_what(struct buf *b, const struct death *d)
         (void)!buf_printf(b, "killed by signal %d (SIG%s)", signo, name ? name : "?");
     else
         (void)!buf_printf(b, "ended by itself with exit status %d", WEXITSTATUS(d->status));
-    if (signo && phase && d->crash.signal == signo && d->crash.address)
-        (void)!buf_printf(b, " at address 0x%" PRIx64, d->crash.address);
-    else if (signo == SIGSEGV && phase)
-        (void)!buf_printf(b, " at address 0");
-    const char *fault = phase ? describe_fault(&d->crash) : "";
-    if (*fault)
-        (void)!buf_printf(b, ": %s", fault);
-    if (phase && d->crash.signal == 0 && !signo)
-        (void)!buf_printf(b, ", in exit() called by C code");
+    if (phase)
+        put_detail(b, d, signo);
 }
 
 static void put_place(struct buf *b, const struct php_stack *s)
@@ -176,6 +192,25 @@ static void put_php_stack(struct buf *b, const struct death *d)
         (void)!buf_printf(b, "  ... (cut)\n");
     if (d->stack->is_broken)
         (void)!buf_printf(b, "  ... (what follows is no frame: the memory may be damaged)\n");
+}
+
+/* In the code of opcache or APCu, or in PHP code that they have called. */
+static bool was_in_shared_memory(const struct death *d)
+{
+    static const char *const owners[] = { "opcache.so", "apcu.so" };
+    uint32_t n = d->crash.n_addresses < BOX_ADDRESSES ? d->crash.n_addresses : BOX_ADDRESSES;
+    Dl_info info;
+
+    for (uint32_t i = 0; i < n; i++) {
+        void *address = (void *)(uintptr_t)d->crash.addresses[i];
+        if (!address || !dladdr(address, &info) || !info.dli_fname)
+            continue;
+        const char *slash = strrchr(info.dli_fname, '/');
+        for (size_t k = 0; k < ARRAY_LENGTH(owners); k++)
+            if (strcmp(slash ? slash + 1 : info.dli_fname, owners[k]) == 0)
+                return true;
+    }
+    return false;
 }
 
 /* Libraries stand where they stand in this process: the worker was forked from it. What it loaded
@@ -353,5 +388,8 @@ void crash_record(struct pool *p, uint32_t worker, int status, const struct rusa
     put_record(&text, d);
     record_send(p, CONTROL_RECORD_CRASH, buf_view(&text));
     buf_fini(&text);
+    if (was_in_shared_memory(d))
+        pool_renew_memory(
+            p, "a worker died within opcache or APCu; their shared memory may be damaged");
     mem_free(d);
 }

@@ -572,16 +572,14 @@ static bool is_worker(const struct pool *p, uint32_t pid)
     return false;
 }
 
-/* A worker script found that opcache waits for a restart. */
-static void renew(struct pool *p)
+void pool_renew_memory(struct pool *p, const char *why)
 {
     uint64_t now = clock_monotonic_ns();
 
     if (p->draining || (p->renewed_ns && now - p->renewed_ns < RENEW_MIN_MS * NS_PER_MS))
         return;
     p->renewed_ns = now;
-    pool_tell_supervisor(p, CONTROL_RESTART,
-                         "opcache is to be restarted (opcache_reset(), or its memory is full)");
+    pool_tell_supervisor(p, CONTROL_RESTART, why);
 }
 
 static void on_signals(struct pool *p)
@@ -596,7 +594,8 @@ static void on_signals(struct pool *p)
             signal_workers(p, SIGQUIT);
         }
         if (info.ssi_signo == ENGINE_SIGNAL_RENEW && is_worker(p, info.ssi_pid))
-            renew(p);
+            pool_renew_memory(
+                p, "opcache is to be restarted (opcache_reset(), or its memory is full)");
         if (info.ssi_signo == ENGINE_SIGNAL_BOOTED && is_worker(p, info.ssi_pid))
             settle_boot(p);
     }

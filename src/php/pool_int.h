@@ -146,6 +146,8 @@ uint64_t lock_probe_next_ns(const struct pool *p);
 
 /* --- pool.c ----------------------------------------------------------------------------------- */
 void pool_tell_supervisor(struct pool *p, enum control_type type, const char *text);
+/* Asks the supervisor for a new generation, with shared memory of its own; not too often. */
+void pool_renew_memory(struct pool *p, const char *why);
 void pool_kill_worker(struct pool *p, uint32_t worker, enum control_cause cause);
 /* In a process forked to run PHP: dies with the pool process, lets go of what is the pool's. */
 void pool_leave(struct pool *p, int parent);

@@ -20,7 +20,7 @@
 #include "base/mem.h"
 #include "supervisor/supervisor_int.h"
 
-enum { RECORD_BYTES_MAX = 1 << 20 };
+enum { RECORD_BYTES_MAX = 16 << 20 }; /* a look at a thousand workers with their stacks */
 
 static struct {
     int slow_fd;     /* -1: not opened */

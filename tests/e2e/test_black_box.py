@@ -357,7 +357,7 @@ def test_every_crash_leaves_a_record_with_url_and_stack(serve, root, name):
     r = server.get(f"/die.php?signal={number}")
     assert r.status == 502
     text = the_record(server)
-    assert f"what: killed by signal {number} (SIG{name})" in text
+    assert f"what: killed by signal {number} (SIG{name}), sent by itself\n" in text
     assert f"worker: 0 [{victim}] of pool www, generation 1, after 1 requests" in text
     assert f"request: GET /die.php?signal={number}\n" in text and f"script: {root}/die.php\n" in text
     assert "route: prefix /die\ncrashes on this route in this generation: 1\n" in text
@@ -366,7 +366,7 @@ def test_every_crash_leaves_a_record_with_url_and_stack(serve, root, name):
     assert re.search(r"C stack:\n(  #.*\n)*  #\d+ \S+ libphp\S*\(zif_posix_kill|posix", text)
     assert re.search(r" 200 +\d+\.\d ms [0-9a-f]{16} GET /ok.php\?earlier=1\n", text)
     assert re.search(r" - +running +[0-9a-f]{16} GET /die.php", text)
-    assert re.search(rf"error .*worker 0 \[{victim}\] died: killed by signal {number} \(SIG{name}\).* in posix_kill\(\), "
+    assert re.search(rf"error .*worker 0 \[{victim}\] died: killed by signal {number} \(SIG{name}\), sent by itself in posix_kill\(\), "
                      rf"{root}/die.php:2; request [0-9a-f]{{16}} GET /die.php", server.log_text())
 
 
@@ -521,6 +521,21 @@ def test_pool_serves_again_after_a_death_under_apcus_lock(serve):
     assert sorted(r.status for r in answers) == [200] * 5 + [502] * 3
     assert pools(server) != [old]
     assert "a worker died while it held a lock in shared memory" in server.log_text()
+
+
+def test_crash_within_opcache_gives_the_next_generation_fresh_memory(serve, root):
+    """opcache opens what it is to compile through a stream wrapper of the script, which crashes."""
+    (root / "compile.php").write_text("""<?php
+class Wrapper { function stream_open() { posix_kill(getmypid(), SIGSEGV); usleep(1000000); } }
+stream_wrapper_register('crash', 'Wrapper');
+opcache_compile_file('crash://file.php');
+""")
+    server = serve(workers=2)
+    assert server.get("/compile.php").status == 502
+    assert "opcache.so" in the_record(server)
+    wait_until(lambda: "g2 takes over" in server.log_text(), "the next generation", 10)
+    assert "asks for a new generation: a worker died within opcache or APCu" in server.log_text()
+    assert server.get("/ok.php").text == "ok"
 
 
 def test_death_elsewhere_keeps_the_generation(serve):

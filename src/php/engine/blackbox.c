@@ -35,7 +35,6 @@ static struct {
     struct box *box; /* NULL: none */
     pid_t pid;       /* a script's pcntl_fork() has no box */
     bool in_request;
-    uint64_t request_began_ns;
     volatile sig_atomic_t in_handler;
     sigjmp_buf next_step;
     uint64_t stack_top; /* highest address of the process's stack */
@@ -61,7 +60,6 @@ void blackbox_request_begins(void)
     uint64_t n = atomic_load_explicit(&b->begun, memory_order_relaxed);
     struct box_request *r = &b->requests[n % BOX_REQUESTS];
     here.in_request = true;
-    here.request_began_ns = clock_monotonic_ns();
     if (b->wants_cpu)
         atomic_store_explicit(&b->cpu_at_start_ns, clock_cpu_ns(), memory_order_relaxed);
     r->began_ns = request.view.received_ns;
@@ -84,7 +82,7 @@ void blackbox_request_ends(uint16_t status)
     uint64_t n = atomic_load_explicit(&b->begun, memory_order_relaxed);
     struct box_request *r = &b->requests[(n - 1) % BOX_REQUESTS];
     r->status = status;
-    r->duration_ns = clock_monotonic_ns() - here.request_began_ns;
+    r->duration_ns = clock_monotonic_ns() - request.view.claimed_ns;
 }
 
 /* --- the handler ------------------------------------------------------------------------------ */
@@ -103,9 +101,10 @@ static void note_signal(struct box_crash *c, int signo, const siginfo_t *info,
 
     c->signal = signo;
     c->code = info->si_code;
-    c->address = signo == SIGSEGV || signo == SIGBUS || signo == SIGFPE || signo == SIGILL
-                     ? (uint64_t)(uintptr_t)info->si_addr
-                     : 0;
+    bool is_sent = info->si_code <= 0; /* by kill() or raise(), not by the processor */
+    c->sender = is_sent ? info->si_pid : 0;
+    if (!is_sent && (signo == SIGSEGV || signo == SIGBUS || signo == SIGFPE || signo == SIGILL))
+        c->address = (uint64_t)(uintptr_t)info->si_addr;
 #if defined(__x86_64__)
     c->instruction = (uint64_t)context->uc_mcontext.gregs[REG_RIP];
     c->stack_pointer = (uint64_t)context->uc_mcontext.gregs[REG_RSP];
