@@ -93,6 +93,8 @@ struct config_route {
     bool fallback;               /* after crashes of its requests, as the pool's */
     uint32_t fallback_crashes;   /* 0: the pool's */
     uint64_t fallback_window_ms; /* 0: the pool's */
+    uint32_t max_concurrency;    /* 0: no limit of its own */
+    int32_t max_waiting;         /* CONFIG_AUTO: queue_size */
     uint32_t line;               /* in the file, for check --explain */
 };
 
@@ -173,6 +175,8 @@ struct config_pool {
     bool worker_watch;
     bool worker_watch_given;
     bool worker_report_leaks;
+    bool slow_lane;
+    uint32_t slow_lane_share;          /* percent of the workers */
     struct str status_path, ping_path; /* "" = none */
     struct config_strings status_allow;
     enum { CONFIG_ISOLATION_NONE, CONFIG_ISOLATION_ROLLBACK } worker_isolation;

@@ -262,6 +262,15 @@ const struct config_key config_keys[] = {
               "each, before it serves. If it does not, a reload fails and the old generation goes "
               "on; at the start of the server it is only logged. Asked after `warmup`." },
 
+    { "php", "slow_lane", KIND_BOOLEAN, POOL(slow_lane), NOT_TRACKED, .fallback = "true",
+      .example = "false",
+      .text = "Kinds of requests that take far longer than the rest (a tenth of a second and eight "
+              "times the mean of the others, by measurement) together hold at most "
+              "`slow_lane_share` of the workers; further ones wait. See "
+              "[overload.md](overload.md)." },
+    { "php", "slow_lane_share", KIND_COUNT32, POOL(slow_lane_share), NOT_TRACKED, .min = 1,
+      .max = 100, .fallback = "50", .example = "25",
+      .text = "Percent of the workers that slow requests may hold, one worker at least." },
     { "php", "status_path", KIND_STRING, POOL(status_path), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "none", .example = "\"/fpm-status\"",
       .text = "URL path of a status page of this pool, in the formats of PHP-FPM's: text, `?full`, "

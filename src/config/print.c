@@ -209,6 +209,7 @@ static bool is_empty(const struct config_key *key, const void *field)
     case KIND_SIZE:
     case KIND_TIME: return *(const uint64_t *)field == 0;
     case KIND_STRING: return ((const struct str *)field)->n == 0;
+    case KIND_AUTO: return *(const int32_t *)field == CONFIG_AUTO;
     case KIND_STRINGS: return ((const struct config_strings *)field)->n == 0;
     default: return false;
     }

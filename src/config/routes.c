@@ -44,6 +44,15 @@ const struct config_key config_route_keys[] = {
     { "route", "status", KIND_COUNT32, ROUTE(status), .min = 300, .max = 499, .fallback = "0",
       .fallback_text = "403 of `deny`, 302 of `redirect`", .example = "301",
       .text = "Status of `deny` (400 to 499) or `redirect` (301, 302, 303, 307, 308)." },
+    { "route", "max_concurrency", KIND_COUNT32, ROUTE(max_concurrency), .max = 65535,
+      .fallback = "0", .fallback_text = "no limit of its own", .example = "4",
+      .text = "How many PHP requests of this route may run at the same time; further ones wait in "
+              "the gateway, where they hold no worker. See [overload.md](overload.md)." },
+    { "route", "max_waiting", KIND_AUTO, ROUTE(max_waiting), .max = 65535, .fallback = "\"auto\"",
+      .fallback_text = "the `queue_size` of `[php]`", .example = "0",
+      .text =
+          "How many may wait because of `max_concurrency`, each up to `queue_timeout`; one more "
+          "is answered 503 at once. 0: none waits." },
     { "route", "max_body_size", KIND_SIZE, ROUTE(max_body_size), .min = 1, .max = UINT64_C(1) << 40,
       .fallback = "0", .fallback_text = "the server's", .example = "\"1G\"",
       .text = "Largest request body on this route." },
@@ -211,6 +220,7 @@ static void check_route(struct loader *l, struct config_route *r, const struct c
 static void set_route(struct loader *l, struct config_route *r, const struct toml_value *table)
 {
     r->line = table->line;
+    r->max_waiting = CONFIG_AUTO;
     r->pool = r->redirect = r->pattern = STR("");
     for (const struct toml_value *v = table->first; v; v = v->next) {
         const struct config_key *key = find_key(v->key);

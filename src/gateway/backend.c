@@ -73,6 +73,7 @@ void backend_free(struct backend *b)
         t->active[b->pool->pool] = NULL;
     list_remove(&b->link);
     loop_watch_remove(t->loop, &b->news);
+    bulkhead_drop(b);
     upstream_put(b->upstream);
     files_free(b->files);
     mem_free(b->inflight);
@@ -88,12 +89,15 @@ void backend_report_drained(struct backend *b)
     thread_tell(&b->thread->gateway->threads[0], gateway_on_link_idle, b->pool, 0, b->drains);
 }
 
-static void leave_channel(struct backend *b, struct channel_ticket ticket)
+/* `over`: no worker is busy with it any more. */
+static void leave_channel(struct backend *b, struct channel_ticket ticket, bool over)
 {
     struct exchange *x = b->inflight[ticket.slot];
 
-    if (x)
+    if (x) {
+        bulkhead_leave(x, b, ticket, over);
         x->backend = NULL;
+    }
     b->inflight[ticket.slot] = NULL;
     stats_left(b);
     DCHECK(b->n_inflight > 0);
@@ -122,7 +126,7 @@ bool backend_withdraw(struct exchange *x)
 
     if (!b || !channel_cancel(b->pool->channel, b->thread->index, x->ticket))
         return false;
-    leave_channel(b, x->ticket);
+    leave_channel(b, x->ticket, true);
     return true;
 }
 
@@ -138,7 +142,7 @@ void backend_forget(struct exchange *x)
     if (x->stalled)
         channel_mark(b->pool->channel, b->thread->index, x->stalled_worker);
     channel_abort(b->pool->channel, b->thread->index, ticket);
-    leave_channel(b, ticket);
+    leave_channel(b, ticket, false);
     channel_release(b->pool->channel, b->thread->index, ticket);
 }
 
@@ -181,7 +185,7 @@ static int take_group(struct backend *b, uint32_t worker, const struct channel_p
         return taken;
     if (x->status < 500)
         stats_answered(b);
-    leave_channel(b, ticket);
+    leave_channel(b, ticket, false);
     channel_release(b->pool->channel, t->index, ticket);
     conn_advance(x->conn);
     return taken;
@@ -251,7 +255,7 @@ void backend_worker_dead(struct backend *b, uint32_t worker, uint32_t incarnatio
     while (channel_worker_recover(b->pool->channel, t->index, worker, incarnation, &ticket)) {
         struct exchange *x = b->inflight[ticket.slot];
         t->count.lost_workers++;
-        leave_channel(b, ticket);
+        leave_channel(b, ticket, true);
         if (x) {
             char id[REQUEST_ID_BYTES + 1];
             exchange_request_id(x, id);
@@ -284,7 +288,7 @@ void backend_abandon(struct backend *b)
             exchange_dispatch_again(x); /* never ran: the next generation takes it */
             continue;
         }
-        leave_channel(b, x->ticket);
+        leave_channel(b, x->ticket, true);
         t->count.lost_workers++;
         respond_lost(x, 502);
     }

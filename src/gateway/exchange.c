@@ -28,6 +28,7 @@ static struct exchange *take_exchange(struct gateway_thread *t)
     memset(x, 0, sizeof(*x));
     x->magic = EXCHANGE_MAGIC;
     list_init(&x->link);
+    list_init(&x->class_link);
     x->body_fd = x->out.spool_fd = -1;
     x->declared = -1;
     buf_init(&x->body, 0);
@@ -43,6 +44,7 @@ void exchange_free(struct exchange *x)
     CHECK_MAGIC(x, EXCHANGE_MAGIC);
     backend_forget(x);
     admin_forget(x);
+    bulkhead_forget(x);
     upstream_forget(x); /* before the list: its queue uses the same link */
     if (!list_empty(&x->link)) {
         list_remove(&x->link);
@@ -109,7 +111,10 @@ static void act(struct exchange *x, struct route route)
     case VERDICT_STATIC: respond_static(x, route.files, t->match.file); break;
     case VERDICT_REDIRECT: respond_redirect(x, t->match.script_name); break;
     case VERDICT_PHP: exchange_dispatch(x); break;
-    case VERDICT_FASTCGI: push_upstream(x, backend_for(x->conn, x->pool)); break;
+    case VERDICT_FASTCGI:
+        if (bulkhead_enter(x, backend_for(x->conn, x->pool), false))
+            push_upstream(x, backend_for(x->conn, x->pool));
+        break;
     case VERDICT_ADMIN: admin_answer(x, &route); break;
     }
 }
@@ -534,10 +539,10 @@ void exchange_dispatch(struct exchange *x)
 {
     struct backend *b = backend_for(x->conn, x->pool);
 
-    if (b)
-        push(x, b);
-    else
+    if (!b)
         wait_for_pool(x);
+    else if (bulkhead_enter(x, b, true))
+        push(x, b);
 }
 
 void exchange_dispatch_again(struct exchange *x)
@@ -548,6 +553,8 @@ void exchange_dispatch_again(struct exchange *x)
 
 bool exchange_withdraw(struct exchange *x)
 {
+    if (bulkhead_withdraw(x))
+        return true;
     if (x->upstream)
         return upstream_withdraw(x);
     if (!list_empty(&x->link)) {

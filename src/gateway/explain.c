@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "gateway/bulkhead.h"
 #include "gateway/files_int.h"
 #include "gateway/gateway.h"
 #include "gateway/gateway_int.h"
@@ -68,6 +69,7 @@ static int set_up(struct stage *s, const struct config *c, const char *const *ro
     s->gateway.threads = t;
     s->gateway.n_threads = 1;
     t->gateway = &s->gateway;
+    bulkhead_init(t);
     list_init(&t->backends);
     list_init(&t->upstreams);
     for (uint32_t i = 0; i < c->n_pools; i++)

@@ -729,6 +729,9 @@ int gateway_main(void)
     list_init(&g->links);
     list_init(&g->commands);
     list_init(&g->checks);
+    g->slow_lanes = mem_zalloc(POOLS_MAX * sizeof(g->slow_lanes[0]));
+    for (uint32_t i = 0; i < POOLS_MAX; i++)
+        g->slow_lanes[i].index = PLACES_MAX + i;
     g->figures = mem_zalloc(POOLS_MAX * sizeof(g->figures[0]));
     g->access_fd = -1;
     if (load_config(g) != 0)

@@ -8,6 +8,7 @@
  *   respond.c   framing and sending: answers of our own, static files, the bounded output queue
  *   backend.c   one pool generation as a thread sees it: channel in, ring out, recovery
  *   upstream*.c FastCGI servers: connections, balancing, retries (upstream_int.h)
+ *   bulkhead.c  limits of routes, and the slow lane
  *   stats.c     what is counted of requests, by thread
  *   admin.c     the admin socket, status_path, ping_path; page.c, status_*.c, metrics.c: the pages
  *   health.c    /healthz and its probes
@@ -82,6 +83,9 @@ struct listener {
 struct place;
 struct place_stats;
 struct pool_figures;
+struct gate;
+struct lane;
+struct lane_class;
 struct admin_wait;
 struct gateway {
     struct config *config;
@@ -103,6 +107,7 @@ struct gateway {
     struct place *places[PLACES_MAX]; /* stats.h; written by the main thread */
     _Atomic uint32_t n_places;
     struct pool_figures *figures; /* by pool */
+    struct gate *slow_lanes;      /* by pool: bulkhead.h */
     uint64_t started_realtime_ns;
     struct loop_watch admin; /* the admin socket; this and what follows: main thread */
     struct list commands;    /* struct admin_wait: for the supervisor's result */
@@ -194,6 +199,12 @@ struct exchange {
     struct list link;                  /* thread->waiting[pool]: no generation active yet */
     struct backend *backend;           /* while in a channel */
     struct place *place;               /* where it is counted; NULL: nowhere */
+    struct gate *waits_in;             /* bulkhead.h: in whose queue `link` is */
+    struct gate *gates[2];             /* of its route and of the slow lane: held */
+    struct lane_class *class;          /* NULL: none */
+    struct list class_link;            /* class->running */
+    uint64_t pushed_ns;                /* when it was let through the gates */
+    bool admitted;                     /* its gates were taken while it waited */
     struct admin_wait *wait;           /* a page about the server that is not ready */
     struct upstream_request *upstream; /* while with a FastCGI server, or waiting for one */
     struct channel_ticket ticket;
@@ -348,6 +359,13 @@ struct gateway_thread {
     struct buf log;   /* access-log lines of this batch */
     struct gateway_counters count;
     struct place_stats *places[PLACES_MAX]; /* NULL: nothing yet */
+
+    /* bulkhead.c */
+    struct list gate_queues[PLACES_MAX + POOLS_MAX]; /* struct exchange, by gate */
+    struct lane *lanes[POOLS_MAX];                   /* NULL: nothing yet */
+    struct list held;                                /* struct held */
+    struct loop_timer held_look;
+    bool bulkheads_due; /* one of them may have room for what waits */
 };
 
 /* Work for another thread (or this one), run between batches there. */

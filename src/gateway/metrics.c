@@ -122,6 +122,50 @@ static void put_latency(struct buf *b, const struct gateway *g, const struct sta
     }
 }
 
+/* --- bulkheads -------------------------------------------------------------------------------- */
+
+struct gate_row {
+    struct buf *out;
+    const char *name;
+    size_t offset;
+    bool is_counter;
+};
+
+static void put_gate(void *ctx, const char *name, const struct gate *g)
+{
+    const struct gate_row *row = ctx;
+    const void *field = (const char *)g + row->offset;
+
+    page_put(row->out, "%s%s{gate=\"", row->name, row->is_counter ? "_total" : "");
+    page_put_json(row->out, str_from(name));
+    page_put(row->out, "\"} %" PRIu64 "\n",
+             row->is_counter
+                 ? atomic_load_explicit((const _Atomic uint64_t *)field, memory_order_relaxed)
+                 : atomic_load_explicit((const _Atomic uint32_t *)field, memory_order_relaxed));
+}
+
+static void put_gates(struct buf *b, const struct gateway *g)
+{
+    static const struct {
+        const char *name, *type, *help;
+        size_t offset;
+    } rows[] = {
+        { "sapid_bulkhead_limit", "gauge", "Requests that may run", offsetof(struct gate, limit) },
+        { "sapid_bulkhead_running", "gauge", "Requests that run", offsetof(struct gate, running) },
+        { "sapid_bulkhead_waiting", "gauge", "Requests that wait", offsetof(struct gate, waiting) },
+        { "sapid_bulkhead_waited", "counter", "Requests that had to wait",
+          offsetof(struct gate, waited) },
+        { "sapid_bulkhead_refused", "counter", "Requests answered 503 at once",
+          offsetof(struct gate, refused) },
+    };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+        struct gate_row row = { b, rows[i].name, rows[i].offset, rows[i].type[0] == 'c' };
+        family(b, rows[i].name, rows[i].type, rows[i].help);
+        bulkhead_look_gates(g, put_gate, &row);
+    }
+}
+
 /* --- pools ------------------------------------------------------------------------------------ */
 
 enum { PHPFPM_ROWS = 12 };
@@ -216,6 +260,7 @@ void metrics_page(struct gateway_thread *t, const struct stats *s, struct page *
     put_requests(&ret->out, t->gateway, s, n);
     put_latency(&ret->out, t->gateway, s, n);
     put_pools(&ret->out, t, s);
+    put_gates(&ret->out, t->gateway);
     put_upstreams(&ret->out, s);
     page_put(&ret->out, "# EOF\n");
 }

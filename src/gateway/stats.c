@@ -19,7 +19,7 @@ static struct place *add_place(struct gateway *g, const char *name)
     if (g->n_places == PLACES_MAX)
         return NULL;
     struct place *p = mem_zalloc(sizeof(*p));
-    p->index = g->n_places;
+    p->index = p->gate.index = g->n_places;
     snprintf(p->name, sizeof(p->name), "%s", name);
     g->places[g->n_places] = p;
     /* Release: partner is the load in collect, which may run in another thread. */
@@ -42,6 +42,14 @@ void stats_init(struct gateway *g)
         atomic_init(&g->figures[i].answered_ns, 0);
 }
 
+static void set_gate(struct gate *g, const struct config_route *r, const struct config_pool *pool)
+{
+    uint32_t room = r->max_waiting == CONFIG_AUTO ? pool->queue_size : (uint32_t)r->max_waiting;
+
+    atomic_store_explicit(&g->queue_size, room, memory_order_relaxed);
+    atomic_store_explicit(&g->limit, r->max_concurrency, memory_order_relaxed);
+}
+
 void stats_add_routes(struct pool_link *link)
 {
     static const char *const kinds[] = { "exact", "prefix", "suffix", "regex" };
@@ -53,6 +61,8 @@ void stats_add_routes(struct pool_link *link)
         const struct config_route *r = &c->routes[i];
         snprintf(name, sizeof(name), "route %s %.*s", kinds[r->match], STR_ARG(r->pattern));
         link->places[i] = add_place(link->gateway, name); /* NULL: one of too many */
+        if (link->places[i])
+            set_gate(&link->places[i]->gate, r, &c->pools[0]);
     }
 }
 

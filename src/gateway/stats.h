@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include "base/hist.h"
+#include "gateway/bulkhead.h"
 #include "gateway/gateway_int.h"
 #include "gateway/upstream.h"
 
@@ -18,7 +19,8 @@ enum { PLACE_OWN, PLACE_FILES, PLACE_FIRST_POOL };
  * generation is the same place. */
 struct place {
     uint32_t index;
-    char name[96]; /* "own", "files", "pool www", "route prefix /api/" */
+    char name[96];    /* "own", "files", "pool www", "route prefix /api/" */
+    struct gate gate; /* of a route with max_concurrency */
 };
 
 /* Of one place and thread; of all threads after stats_collect. */

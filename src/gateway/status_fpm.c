@@ -35,7 +35,8 @@ void status_view_pool(struct gateway_thread *t, const struct stats *s, uint32_t 
         .accepted = atomic_load_explicit(&f->accepted, memory_order_relaxed),
         .limit_reached = atomic_load_explicit(&f->limit_reached, memory_order_relaxed),
         .slow = atomic_load_explicit(&f->slow, memory_order_relaxed),
-        .queue = s->waiting[pool],
+        .queue = s->waiting[pool] +
+                 atomic_load_explicit(&g->slow_lanes[pool].waiting, memory_order_relaxed),
         .queue_max = atomic_load_explicit(&f->queue_max, memory_order_relaxed),
         .queue_size = c->queue_size,
         .active_max = atomic_load_explicit(&f->active_max, memory_order_relaxed),

@@ -58,6 +58,31 @@ static void put_json_channel(struct json *j, const struct backend *b)
     json_close(j, '}');
 }
 
+static void put_json_slow(void *ctx, const struct lane_class *c, double mean_ms)
+{
+    struct json *j = ctx;
+
+    json_open(j, NULL, '{');
+    json_text(j, "requests", str_from(c->name));
+    json_real(j, "mean_ms", mean_ms);
+    json_number(j, "running", c->n_running);
+    json_close(j, '}');
+}
+
+static void put_json_gate(void *ctx, const char *name, const struct gate *g)
+{
+    struct json *j = ctx;
+
+    json_open(j, NULL, '{');
+    json_text(j, "gate", str_from(name));
+    json_number(j, "limit", atomic_load_explicit(&g->limit, memory_order_relaxed));
+    json_number(j, "running", atomic_load_explicit(&g->running, memory_order_relaxed));
+    json_number(j, "waiting", atomic_load_explicit(&g->waiting, memory_order_relaxed));
+    json_number(j, "waited", atomic_load_explicit(&g->waited, memory_order_relaxed));
+    json_number(j, "refused", atomic_load_explicit(&g->refused, memory_order_relaxed));
+    json_close(j, '}');
+}
+
 static void put_json_pool(struct json *j, struct gateway_thread *t, const struct stats *s,
                           uint32_t pool, bool full)
 {
@@ -76,6 +101,9 @@ static void put_json_pool(struct json *j, struct gateway_thread *t, const struct
     json_number(j, "active_max", v.active_max);
     json_number(j, "limit_reached", v.limit_reached);
     json_number(j, "slow_requests", v.slow);
+    json_open(j, "slow", '[');
+    bulkhead_look(t, pool, put_json_slow, j);
+    json_close(j, ']');
     json_open(j, "generations", '[');
     LIST_FOR_EACH(it, &t->backends) {
         const struct backend *b = LIST_ENTRY(it, struct backend, link);
@@ -91,12 +119,12 @@ static void put_json_pool(struct json *j, struct gateway_thread *t, const struct
     json_close(j, '}');
 }
 
-static void put_json_place(struct json *j, const char *name, const struct place_stats *p)
+static void put_json_place(struct json *j, const struct place *place, const struct place_stats *p)
 {
     static const char *const classes[] = { NULL, "1xx", "2xx", "3xx", "4xx", "5xx" };
 
     json_open(j, NULL, '{');
-    json_text(j, "place", str_from(name));
+    json_text(j, "place", str_from(place->name));
     json_number(j, "requests", p->requests);
     json_number(j, "aborted", p->aborted);
     json_open(j, "status", '{');
@@ -180,7 +208,10 @@ static void put_json(struct gateway_thread *t, const struct stats *s, bool full,
     json_open(&j, "places", '[');
     for (uint32_t i = 0; i < n; i++)
         if (s->places[i])
-            put_json_place(&j, g->places[i]->name, s->places[i]);
+            put_json_place(&j, g->places[i], s->places[i]);
+    json_close(&j, ']');
+    json_open(&j, "bulkheads", '[');
+    bulkhead_look_gates(g, put_json_gate, &j);
     json_close(&j, ']');
     json_open(&j, "fastcgi", '[');
     for (uint32_t i = 0; i < s->n_upstreams; i++)
@@ -214,6 +245,29 @@ static void put_text_process(void *ctx, const struct process_view *p)
     page_put(out, "\n");
 }
 
+static void put_text_slow(void *ctx, const struct lane_class *c, double mean_ms)
+{
+    struct buf *out = ctx;
+
+    page_put(out, "    slow: ");
+    put_plain(out, str_from(c->name));
+    page_put(out, " (%.0f ms on average)\n", mean_ms);
+}
+
+static void put_text_gate(void *ctx, const char *name, const struct gate *g)
+{
+    struct buf *out = ctx;
+
+    page_put(out,
+             "bulkhead, %s: %u of at most %u running, %u waiting; %" PRIu64 " have waited, %" PRIu64
+             " were refused\n",
+             name, atomic_load_explicit(&g->running, memory_order_relaxed),
+             atomic_load_explicit(&g->limit, memory_order_relaxed),
+             atomic_load_explicit(&g->waiting, memory_order_relaxed),
+             atomic_load_explicit(&g->waited, memory_order_relaxed),
+             atomic_load_explicit(&g->refused, memory_order_relaxed));
+}
+
 static void put_text_pools(struct gateway_thread *t, const struct stats *s, bool full,
                            struct buf *out)
 {
@@ -232,6 +286,7 @@ static void put_text_pools(struct gateway_thread *t, const struct stats *s, bool
                  "%" PRIu64 " requests, %" PRIu64 " found all workers busy\n",
                  v.active, v.idle, v.queue, v.queue_size, v.active_max, v.queue_max, v.accepted,
                  v.limit_reached);
+        bulkhead_look(t, i, put_text_slow, out);
         if (full)
             status_view_processes(t, i, put_text_process, out);
     }
@@ -275,6 +330,8 @@ static void put_text(struct gateway_thread *t, const struct stats *s, bool full,
              c->queue_full, c->queue_timeouts, c->lost_workers, c->refused, c->log_bytes_lost);
     put_text_pools(t, s, full, out);
     put_text_places(g, s, out);
+    page_put(out, "\n");
+    bulkhead_look_gates(g, put_text_gate, out);
     for (uint32_t i = 0; i < s->n_upstreams; i++) {
         const struct upstream_sum *u = &s->upstreams[i];
         page_put(out,

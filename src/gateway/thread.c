@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "gateway/bulkhead.h"
 #include "gateway/gateway_int.h"
 #include "gateway/upstream.h"
 
@@ -90,6 +91,8 @@ static void after_batch(void *ctx)
         backend_poll(LIST_ENTRY(it, struct backend, link));
     if (t->upstreams_due)
         upstream_poll(t);
+    if (t->bulkheads_due)
+        bulkhead_poll(t);
     resume_connections(t);
     wake_workers(t);
     if (buf_length(&t->log))
@@ -102,7 +105,7 @@ static uint64_t before_wait(void *ctx)
     struct gateway_thread *t = ctx;
     uint64_t sleep_ns = UINT64_MAX;
 
-    if (!list_empty(&t->resume) || t->upstreams_due)
+    if (!list_empty(&t->resume) || t->upstreams_due || t->bulkheads_due)
         return 0;
     LIST_FOR_EACH(it, &t->backends) {
         struct backend *b = LIST_ENTRY(it, struct backend, link);
@@ -307,6 +310,7 @@ int thread_init(struct gateway_thread *t, struct gateway *g, uint32_t index)
         list_init(&t->waiting[i]);
     for (int i = 0; i < LISTENERS_MAX; i++)
         t->listeners[i].watch.fd = -1;
+    bulkhead_init(t);
     buf_init(&t->log, 0);
     buf_init(&t->head, 0);
     buf_init(&t->lines, 0);

@@ -304,7 +304,7 @@ def test_status_finds_the_server_by_its_configuration(launch, root):
     server = launch(root, workers=1)
     shown = run("status", "--config", server.config_path)
     assert shown.returncode == 0 and f"sapid[{server.process.pid}]" in shown.stdout, shown
-    assert "pool www (generation 1, static): 0 running, 1 idle" in shown.stdout
+    assert "pool www (generation 1, static): " in shown.stdout
     shown = run("status", "--socket", server.admin_path, "--json", "--full")
     assert json.loads(shown.stdout)["pools"][0]["processes"][0]["state"] == "idle"
 
