@@ -73,9 +73,10 @@ def test_a_route_runs_as_often_as_it_may_and_the_rest_goes_on(launch, root):
     server = launch(root, workers=3, routes=[{"match": {"prefix": "/wait"}, "max_concurrency": 1}])
     held = Held(server, root, ["a", "b", "c"])
     try:
-        wait_until(lambda: gate(server, "route prefix /wait")["waiting"] == 2, "two to wait")
+        wait_until(lambda: gate(server, "route prefix /wait")["waiting"] == 2 and held.running() == 1,
+                   "one to run and two to wait")
         found = gate(server, "route prefix /wait")
-        assert (found["limit"], found["running"], found["refused"]) == (1, 1, 0) and held.running() == 1
+        assert (found["limit"], found["running"], found["refused"]) == (1, 1, 0)
         assert server.get("/").text == "hi"
         assert look(server)[0]["active"] <= 2
         assert 'sapid_bulkhead_waiting{gate="route prefix /wait"} 2' in server.admin("/metrics").text
@@ -137,6 +138,8 @@ def test_slow_requests_hold_a_share_of_the_workers_at_most(launch, root):
         wait_until(lambda: lane(server)["waiting"] == 4 and held.running() == 2, "two to run and four to wait")
         assert lane(server)["limit"] == 2
         teach(server, 30)
+        wait_until(lambda: min(p["duration_us"] for p in json.loads(server.admin("/server?json&full").text)["pools"][0]
+                               ["processes"] if p["state"] == "running") > 150000, "them to be slow")
     finally:
         held.let_go()
     assert list(held.answers.values()) == [200] * 6
@@ -175,8 +178,8 @@ def test_gates_count_over_all_gateway_threads(launch, root):
                     routes=[{"match": {"prefix": "/wait"}, "max_concurrency": 2}])
     held = Held(server, root, "abcdefgh")
     try:
-        wait_until(lambda: gate(server, "route prefix /wait")["waiting"] == 6, "six to wait")
-        assert held.running() == 2
+        wait_until(lambda: gate(server, "route prefix /wait")["waiting"] == 6 and held.running() == 2,
+                   "two to run and six to wait")
     finally:
         held.let_go()
     assert list(held.answers.values()) == [200] * 8
