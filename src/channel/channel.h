@@ -161,7 +161,8 @@ enum channel_piece_type {
     CHANNEL_BODY,     /* body bytes */
     CHANNEL_FLUSH,    /* the script asked that what came so far reaches the client now; no bytes */
     CHANNEL_END,  /* response complete; no bytes. The slot is still the worker's until it is done */
-    CHANNEL_FILE, /* (later) body is a descriptor sent on the worker's socket */
+    CHANNEL_FILE, /* final head of an answer whose body is a file: its descriptor was sent on the
+                     worker's socket before (CONTROL_FILE). In parts like HEAD; END follows */
 };
 /* Piece flags: a HEAD that did not fit comes in parts, all but the last PART. */
 enum { CHANNEL_PART = 1 };

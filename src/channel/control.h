@@ -35,10 +35,12 @@
  *                           (status = wait status, cause)
  *   gateway -> pool         WORKER_KILL
  *   pool -> frozen process  CHANNEL (channel fd, n eventfds, and last the memory of the black
- * boxes), WORKER_START (fds: the worker's end of its socket, and of that for its memory; requests =
- * how many it may serve, 0: any number) frozen process -> pool  READY (text: about the image),
- * FAILED (text), WORKER_START (the answer: pid, or status = -errno) worker -> gateway BODY_WANTED
- * (on the worker's own socket) gateway -> worker       BODY (fd; likewise)
+ *                           boxes), WORKER_START (fds: the worker's end of its socket, and of that
+ *                           for its memory; requests = how many it may serve, 0: any number)
+ *   frozen process -> pool  READY (text: about the image), FAILED (text), WORKER_START (the answer:
+ *                           pid, or status = -errno)
+ *   worker -> gateway       BODY_WANTED, FILE (fd: body of its answer; on the worker's own socket)
+ *   gateway -> worker       BODY (fd; likewise)
  */
 #ifndef SAPID_CHANNEL_CONTROL_H
 #define SAPID_CHANNEL_CONTROL_H
@@ -83,6 +85,7 @@ enum control_type {
     CONTROL_LOOK,
     CONTROL_BODY_WANTED,
     CONTROL_BODY,
+    CONTROL_FILE,
     CONTROL_FELL_BACK, /* worker: 0 the pool, else 1 + index of the [[route]] */
     CONTROL_PING,      /* to the gateway and back, through all its threads */
     CONTROL_PROBE,

@@ -525,7 +525,8 @@ static void record_write(struct channel_worker *w, struct ring_writer *ring,
     struct record rec = { .bytes = n,
                           .status = status,
                           .type = (uint8_t)type,
-                          .flags = (type == CHANNEL_HEAD || type == CHANNEL_INFORM) &&
+                          .flags = (type == CHANNEL_HEAD || type == CHANNEL_INFORM ||
+                                    type == CHANNEL_FILE) &&
                                            from->left > n
                                        ? CHANNEL_PART
                                        : 0,

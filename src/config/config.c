@@ -460,6 +460,19 @@ static void check_surroundings(struct loader *l, const struct config_pool *pool)
                         "%.*s.chroot: expected a folder above the document root %.*s, found "
                         "\"%.*s\"",
                         STR_ARG(pool->table), STR_ARG(inside), STR_ARG(root));
+    for (uint32_t i = 0; i < pool->sendfile_roots.n; i++)
+        if (pool->sendfile_roots.v[i].n == 0 || pool->sendfile_roots.v[i].p[0] != '/')
+            loader_complain(l, NULL, line_of(pool, "sendfile_roots"), 1,
+                            "%.*s.sendfile_roots: expected absolute paths, found \"%.*s\"",
+                            STR_ARG(pool->table), STR_ARG(pool->sendfile_roots.v[i]));
+    for (uint32_t i = 0; i < pool->accel_locations.n; i++) {
+        const struct config_pair *one = &pool->accel_locations.v[i];
+        if (one->key.p[0] != '/' || one->value.n == 0 || one->value.p[0] != '/')
+            loader_complain(l, NULL, line_of(pool, "accel_locations"), 1,
+                            "%.*s.accel_locations: expected a URL path and a folder such as "
+                            "\"/protected/\" = \"/srv/files\", found \"%.*s\" = \"%.*s\"",
+                            STR_ARG(pool->table), STR_ARG(one->key), STR_ARG(one->value));
+    }
     for (uint32_t i = 0; i < pool->limit_extensions.n; i++) {
         struct str one = pool->limit_extensions.v[i];
         if (one.n < 2 || one.p[0] != '.' || str_find(one, '/') >= 0)

@@ -147,6 +147,8 @@ struct config_pool {
     bool clear_env;                         /* default true, as FPM */
     struct str umask;                       /* octal; "" = as the server was started with */
     struct str chdir, chroot;               /* absolute; "" = none. chdir counts inside chroot */
+    struct config_strings sendfile_roots;   /* absolute folders */
+    struct config_pairs accel_locations;    /* "/protected/" = "/srv/files" */
     struct config_strings limit_extensions; /* of scripts: [".php"] */
     struct str front_controller;            /* "index.php"; "" = none (front_controller = false) */
     bool front_controller_given;

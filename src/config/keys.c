@@ -229,6 +229,20 @@ const struct config_key config_keys[] = {
           "Files that PHP runs, by the end of their names. PHP-FPM's "
           "`security.limit_extensions`. Nothing else is ever run, and source code under another "
           "name that PHP is known by (.phtml, .inc, .php~ ...) is not sent as a file either." },
+    { "php", "sendfile_roots", KIND_STRINGS, POOL(sendfile_roots), NOT_TRACKED, .fallback = "[]",
+      .example = "[\"/srv/app/storage\"]",
+      .text =
+          "Folders whose files a script may have sent by `header(\"X-Sendfile: "
+          "/srv/app/storage/a.pdf\")` or `X-Accel-Redirect`. The file is opened as the pool's "
+          "user, links that lead out of the folder are refused, ranges and conditional requests "
+          "work as for static files. Empty: these headers mean nothing. When set, scripts see "
+          "`X-Sendfile-Type: X-Sendfile` in the request, which turns it on in Symfony's "
+          "BinaryFileResponse." },
+    { "php", "accel_locations", KIND_PAIRS, POOL(accel_locations), NOT_TRACKED, .fallback = "{}",
+      .example = "{ \"/protected/\" = \"/srv/app/storage\" }",
+      .text =
+          "What the URL paths of `X-Accel-Redirect` mean: nginx's internal locations. The folders "
+          "lie beneath `sendfile_roots`." },
     { "php", "umask", KIND_STRING, POOL(umask), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "as sapid was started with", .example = "\"0027\"",
       .text = "File mode creation mask of the PHP processes, octal." },

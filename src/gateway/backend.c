@@ -311,6 +311,25 @@ void backend_take_waiting(struct backend *b)
 
 /* --- spooled bodies --------------------------------------------------------------------------- */
 
+void backend_take_file(struct backend *b, struct channel_ticket ticket, uint32_t worker, int fd)
+{
+    struct exchange *x =
+        ticket.slot < channel_geometry(b->pool->channel)->slots ? b->inflight[ticket.slot] : NULL;
+    uint32_t owner = worker;
+
+    /* DONE: the worker was faster than its message; the end stands in the ring yet. */
+    enum channel_state state = channel_ticket_state(b->pool->channel, ticket, &owner);
+    bool good = x && x->ticket.seq == ticket.seq && !x->head_sent && x->file_fd < 0 &&
+                (state == CHANNEL_RUNNING || state == CHANNEL_DONE) && owner == worker;
+    if (!good) {
+        fd_close(&fd); /* its client has gone, or a worker that lies */
+        return;
+    }
+    x->file_fd = fd;
+    if (x->stalled) /* its head came first */
+        conn_advance(x->conn);
+}
+
 void backend_send_body(struct backend *b, struct channel_ticket ticket, uint32_t worker)
 {
     struct exchange *x =

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/mem.h"
 #include "gateway/admin.h"
 #include "gateway/upstream.h"
@@ -29,7 +30,7 @@ static struct exchange *take_exchange(struct gateway_thread *t)
     x->magic = EXCHANGE_MAGIC;
     list_init(&x->link);
     list_init(&x->class_link);
-    x->body_fd = x->out.spool_fd = -1;
+    x->body_fd = x->file_fd = x->out.spool_fd = -1;
     x->declared = -1;
     buf_init(&x->body, 0);
     buf_init(&x->head_parts, 1024 * 1024);
@@ -53,6 +54,7 @@ void exchange_free(struct exchange *x)
     buf_fini(&x->body);
     buf_fini(&x->head_parts);
     buf_fini(&x->out.memory);
+    fd_close(&x->file_fd);
     spool_forget(t->gateway, &x->body_fd, x->body_spooled);
     spool_forget(t->gateway, &x->out.spool_fd, x->out.spool_end);
     if (x->plan) {

@@ -295,6 +295,30 @@ static int make_file(struct files *f, struct str path, uint32_t hash, int fd, st
     return 0;
 }
 
+int file_adopt(int fd, struct str type, struct file **ret)
+{
+    struct stat st;
+    struct file *file = mem_try_zalloc(sizeof *file + 1);
+
+    if (file == NULL)
+        return -ENOMEM;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        mem_free(file);
+        return -EINVAL;
+    }
+    file->magic = FILE_MAGIC;
+    file->refs = 1;
+    file->fd = fd;
+    file->size = (uint64_t)st.st_size;
+    file->mtime_s = st.st_mtim.tv_sec;
+    file->mtime_ns = (uint32_t)st.st_mtim.tv_nsec;
+    file->type = type;
+    http_format_date(file->mtime_s, file->last_modified);
+    list_init(&file->recent);
+    *ret = file;
+    return 0;
+}
+
 /* Why a file could not be opened, as the few answers there are. */
 static int open_error(const struct files *f, const char *path, int error)
 {
@@ -362,6 +386,8 @@ uint8_t files_neighbours(struct files *f, struct file *file)
     struct str name;
     struct statx s;
     CHECK_MAGIC(file, FILE_MAGIC);
+    if (file->path_bytes == 0) /* adopted: nobody knows what stands beside it */
+        return 0;
     if (file->neighbours_at_ns != 0 && f->now_ns - file->neighbours_at_ns < BELIEVED_NS)
         return file->neighbours;
     file->neighbours_at_ns = f->now_ns;

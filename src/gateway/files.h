@@ -46,6 +46,9 @@ struct files_match {
 /* `path`: normalised (http_normalize_path). Rules: DESIGN.md "Backends and routes". */
 void files_resolve(struct files *f, struct str path, struct files_match *ret);
 void file_release(struct file *file);
+/* A descriptor that somebody else opened, as a file of no cache; `type` outlives the plan's making.
+ * Takes `fd` when it succeeds. 0, -EINVAL for what is no regular file, -ENOMEM. */
+MUST_USE int file_adopt(int fd, struct str type, struct file **ret);
 
 /* What to send for a static file. `segments` are sent in order after the head. */
 enum { STATIC_SEGMENTS_MAX = 66 };

@@ -70,13 +70,24 @@ static void find_body(struct gateway_thread *t, struct command *c)
     mem_free(c);
 }
 
+static void take_file(struct gateway_thread *t, struct command *c)
+{
+    struct backend *b = backend_find(t, c->pool);
+
+    if (b)
+        backend_take_file(b, c->ticket, c->worker, c->fd);
+    else
+        fd_close(&c->fd);
+    mem_free(c);
+}
+
 struct worker_watch {
     struct loop_watch watch;
     struct pool_link *link;
     uint32_t worker;
 };
 
-/* The only thing a worker asks for is the body of the request it has. */
+/* A worker asks for the body of the request it has, or hands over the file that is its answer. */
 static void on_worker_message(struct loop_watch *w, unsigned events)
 {
     struct worker_watch *ww = CONTAINER_OF(w, struct worker_watch, watch);
@@ -84,18 +95,23 @@ static void on_worker_message(struct loop_watch *w, unsigned events)
     struct gateway *g = link->gateway;
     const struct channel_geometry *geometry = channel_geometry(link->channel);
     struct control_message m;
+    size_t n_fds = 0;
+    int fd = -1;
 
     (void)events;
-    int r = control_receive(w->fd, &m, NULL, 0, NULL);
+    int r = control_receive(w->fd, &m, &fd, 1, &n_fds);
     if (r == -EAGAIN)
         return;
-    if (r <= 0 || m.type != CONTROL_BODY_WANTED || m.ticket.slot >= geometry->slots) {
+    bool known = r > 0 && (m.type == CONTROL_BODY_WANTED || (m.type == CONTROL_FILE && fd >= 0));
+    if (!known || m.ticket.slot >= geometry->slots) {
+        fd_close(&fd);
         /* Its end, or nonsense: no more is heard from it. The pool process reports the death. */
         loop_watch_remove(g->threads[0].loop, w);
         return;
     }
     struct command *c = mem_zalloc(sizeof(*c));
-    c->run = find_body;
+    c->run = m.type == CONTROL_FILE ? take_file : find_body;
+    c->fd = fd;
     c->pool = link;
     c->worker = ww->worker;
     c->ticket = m.ticket;

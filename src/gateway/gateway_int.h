@@ -224,6 +224,7 @@ struct exchange {
     bool body_complete;
     struct buf body; /* BODY_MEMORY */
     int body_fd;     /* BODY_SPOOL */
+    int file_fd;     /* handed over by the worker: body of a CHANNEL_FILE answer; -1 none */
     uint64_t body_bytes;
     uint64_t body_spooled; /* of them in body_fd */
     int early_status;      /* answer to give once the body was discarded */
@@ -375,6 +376,7 @@ struct command {
     struct pool_link *pool;
     uint32_t worker, incarnation;
     struct channel_ticket ticket;
+    int fd; /* of a worker's FILE; closed by `run` */
 };
 
 /* thread.c */
@@ -493,6 +495,8 @@ void backend_poll_worker(struct backend *b, uint32_t worker);
 void backend_worker_dead(struct backend *b, uint32_t worker, uint32_t incarnation);
 /* The pool process is gone: running requests are lost, queued ones go back to waiting. */
 void backend_abandon(struct backend *b);
+/* A worker handed over a file for the answer of that ticket. Takes `fd`. */
+void backend_take_file(struct backend *b, struct channel_ticket ticket, uint32_t worker, int fd);
 void backend_send_body(struct backend *b, struct channel_ticket ticket, uint32_t worker);
 /* Takes a queued request back; false when a worker has it. */
 bool backend_withdraw(struct exchange *x);

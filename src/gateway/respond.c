@@ -463,7 +463,9 @@ void respond_error(struct conn *c, enum http_error e)
 {
     struct gateway_thread *t = c->thread;
     int status = e ? http_error_status(e) : 408;
-    struct exchange x = { .magic = EXCHANGE_MAGIC, .conn = c, .minor = 1, .out.spool_fd = -1 };
+    struct exchange x = {
+        .magic = EXCHANGE_MAGIC, .conn = c, .minor = 1, .file_fd = -1, .out.spool_fd = -1
+    };
     char page[1024];
 
     if (status == 0) {
@@ -500,21 +502,12 @@ void respond_continue(struct conn *c)
 
 /* --- static files ----------------------------------------------------------------------------- */
 
-void respond_static(struct exchange *x, struct files *f, struct file *file)
+/* t->head has the head up to what the plan says; that and the rest follow. */
+static void send_plan(struct exchange *x, struct static_plan *plan)
 {
     struct gateway_thread *t = x->conn->thread;
-    struct static_plan *plan = &t->plan;
 
-    int r = static_plan_init(plan, f, file, &t->request);
-    if (r < 0) {
-        respond_status(x, 500, STR_NONE);
-        return;
-    }
     x->status = plan->status;
-    t->head.head = t->head.tail = 0;
-    put_status_line(t, plan->status, STR_NONE);
-    put_server(t);
-    put_date(t);
     put_str(t, buf_view(&plan->head));
     put_connection(x);
     put_str(t, STR("\r\n"));
@@ -539,15 +532,58 @@ void respond_static(struct exchange *x, struct files *f, struct file *file)
         thread_resume(t, x->conn);
 }
 
+void respond_static(struct exchange *x, struct files *f, struct file *file)
+{
+    struct gateway_thread *t = x->conn->thread;
+    struct static_plan *plan = &t->plan;
+
+    int r = static_plan_init(plan, f, file, &t->request);
+    if (r < 0) {
+        respond_status(x, 500, STR_NONE);
+        return;
+    }
+    t->head.head = t->head.tail = 0;
+    put_status_line(t, plan->status, STR_NONE);
+    put_server(t);
+    put_date(t);
+    send_plan(x, plan);
+}
+
 /* --- answers of PHP --------------------------------------------------------------------------- */
 
 struct php_head {
     bool has_date, has_server;
+    bool of_file;    /* what the file itself says better is left out */
+    struct str type; /* of_file: its Content-Type */
 };
 
 static bool name_is(struct str name, const char *lower, size_t n)
 {
     return name.n == n && str_eq_nocase(name, (struct str){ lower, n });
+}
+
+/* Lines between a script and the server in front of it, which clients do not see. */
+static bool is_accel(struct str name)
+{
+    return name.n > 8 && str_eq_nocase(str_take(name, 8), STR("X-Accel-"));
+}
+
+/* The answer is a file: its validators, length and ranges come from the file, as behind nginx. */
+static bool file_says(struct php_head *h, struct str name, struct str value)
+{
+    static const struct str names[] = {
+        { "etag", 4 },           { "last-modified", 13 },  { "accept-ranges", 13 },
+        { "content-range", 13 }, { "content-length", 14 }, { "x-sendfile", 10 }
+    };
+
+    if (name_is(name, "content-type", 12)) {
+        h->type = value;
+        return true;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
+        if (str_eq_nocase(name, names[i]))
+            return true;
+    return false;
 }
 
 /* One header line of the worker. True: pass it on. */
@@ -600,7 +636,8 @@ static void put_php_headers(struct exchange *x, struct php_head *h, struct str l
         value = str_trim(value);
         if (!value.p || !http_is_token(name) || !http_is_field_value(value))
             continue;
-        if (!take_header(x, h, name, value))
+        if (is_accel(name) || (h->of_file && file_says(h, name, value)) ||
+            !take_header(x, h, name, value))
             continue;
         put_str(t, name);
         put_str(t, STR(": "));
@@ -709,6 +746,41 @@ static void build_php_head(struct exchange *x, const struct channel_piece *p, in
     put_str(t, STR("\r\n"));
     x->head_sent = true;
     x->wire_heads += buf_length(&t->head);
+}
+
+/* The body is a file that the worker opened: as a static one, with the script's header lines. */
+static void respond_handed_file(struct exchange *x, const struct channel_piece *p)
+{
+    struct gateway_thread *t = x->conn->thread;
+    struct static_plan *plan = &t->plan;
+    struct php_head h = { .of_file = true, .type = STR("application/octet-stream") };
+    struct str lines = head_lines(x, p);
+    struct file *file;
+
+    (void)take_reason(&lines);
+    t->head.head = t->head.tail = 0;
+    put_php_headers(x, &h, lines); /* finds the type */
+    t->head.head = t->head.tail = 0;
+    exchange_parse_again(x);
+    if (t->request.method != HTTP_HEAD)
+        t->request.method = HTTP_GET; /* a POST is answered by a file too */
+    int r = file_adopt(x->file_fd, h.type, &file);
+    if (r == 0) {
+        x->file_fd = -1;
+        r = static_plan_init(plan, x->backend->files, file, &t->request);
+    }
+    if (r < 0) {
+        respond_status(x, 502, STR_NONE);
+        return;
+    }
+    put_status_line(t, plan->status, STR_NONE);
+    put_php_headers(x, &h, lines);
+    if (!h.has_server)
+        put_server(t);
+    if (!h.has_date)
+        put_date(t);
+    send_plan(x, plan);
+    x->body_allowed = false; /* nothing of the ring is */
 }
 
 /* What is gathered for one sendmsg. */
@@ -840,11 +912,23 @@ int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n
                     g.n_lines++; /* bounds the pieces of one send in every framing */
             }
             break;
+        case CHANNEL_FILE:
+            if (p->flags & CHANNEL_PART) {
+                keep_head_part(x, p);
+            } else if (!x->head_sent && x->file_fd < 0 && !t->take_all) {
+                x->stalled = true; /* until backend_take_file */
+                goto out;
+            } else if (!x->head_sent && x->file_fd < 0) {
+                respond_status(x, 502, STR_NONE);
+            } else if (!x->head_sent) {
+                respond_handed_file(x, p);
+            }
+            break;
         case CHANNEL_END: gather_end(x, &g); break;
-        case CHANNEL_FLUSH:
-        case CHANNEL_FILE: break;
+        case CHANNEL_FLUSH: break;
         }
     }
+out:
     send_or_queue(x, g.iov, g.n);
     if (x->complete)
         buf_fini(&x->head_parts);

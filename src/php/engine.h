@@ -64,6 +64,10 @@ struct engine_worker {
     const struct engine_setting *env; /* replaces or extends the environment */
     size_t n_env;
     bool clear_env;
+    const struct str *sendfile_roots; /* folders whose files X-Sendfile may name */
+    size_t n_sendfile_roots;
+    const struct engine_setting *accel_locations; /* URL prefix = folder, of X-Accel-Redirect */
+    size_t n_accel_locations;
     struct str chroot; /* the root folder; paths of requests begin with it. Empty: none */
     const struct engine_loop *loop; /* NULL: classic mode */
     struct box *box;                /* NULL: none is kept */

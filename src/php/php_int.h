@@ -33,6 +33,7 @@ MUST_USE int surroundings_enter(const struct config_pool *pool);
 /* What the engine is told from one pool's configuration. The strings live as long as the config. */
 struct settings {
     struct engine_options options;
+    struct engine_setting *accel;
     struct engine_setting *env; /* USER, HOME, then the pool's own */
     size_t n_env;
 };

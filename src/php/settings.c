@@ -66,5 +66,6 @@ void settings_init(struct settings *s, const struct config_pool *pool,
         .admin = copy_pairs(&pool->admin_ini),
         .n_admin = pool->admin_ini.n,
     };
+    s->accel = copy_pairs(&pool->accel_locations);
     init_environment(s, pool);
 }

@@ -27,6 +27,13 @@ void body_set_socket(int sock, uint32_t index, uint32_t incarnation)
     gateway.incarnation = incarnation;
 }
 
+int body_send_control(struct control_message *m, int fd)
+{
+    m->worker = gateway.index;
+    m->incarnation = gateway.incarnation;
+    return control_send(gateway.sock, m, fd >= 0 ? &fd : NULL, fd >= 0);
+}
+
 void body_init(struct body *b, const struct channel_request *r, int64_t length)
 {
     b->kind = r->body_kind;
@@ -51,10 +58,8 @@ static int fetch_descriptor(struct body *b)
     struct control_message m;
 
     control_message_init(&m, CONTROL_BODY_WANTED);
-    m.worker = gateway.index;
-    m.incarnation = gateway.incarnation;
     m.ticket = want;
-    int rc = control_send(gateway.sock, &m, NULL, 0);
+    int rc = body_send_control(&m, -1);
     if (rc < 0)
         return rc;
     for (;;) {

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "channel/channel.h"
+#include "channel/control.h"
 #include "php/box.h"
 #include "php/engine.h"
 #include "snapshot/snapshot.h"
@@ -89,6 +90,8 @@ void body_init(struct body *b, const struct channel_request *r, int64_t length);
 void body_fini(struct body *b);
 /* Up to `n` bytes; less only at the end of the body or when the client or the gateway has gone. */
 size_t body_read(struct body *b, char *into, size_t n);
+/* To the gateway, on the socket on which bodies are asked for. 0 or -errno. */
+MUST_USE int body_send_control(struct control_message *m, int fd);
 /* The socket to the gateway on which bodies are asked for. */
 void body_set_socket(int sock, uint32_t index, uint32_t incarnation);
 
@@ -233,6 +236,14 @@ void leaks_after(void);
 
 /* opcache.c: a restart of opcache waits for us. Looks once a second, else false. */
 bool opcache_wants_restart(uint64_t now_ns);
+
+/* sendfile.c: X-Sendfile and X-Accel-Redirect */
+enum sendfile { SENDFILE_NONE, SENDFILE_HANDED, SENDFILE_REFUSED };
+void sendfile_worker_start(const struct engine_worker *w);
+bool sendfile_is_on(void);
+/* HANDED: the gateway has the file; a head of type CHANNEL_FILE and the end must follow. REFUSED:
+ * answer *ret_status instead. */
+enum sendfile sendfile_take(sapi_headers_struct *headers, uint16_t *ret_status);
 
 /* apache.c: mod_php's notes and variables of one request */
 void apache_request_ends(void);

@@ -104,6 +104,21 @@ static bool put_headers(sapi_headers_struct *headers, struct str reason)
     return ok;
 }
 
+/* Instead of a file that cannot be sent. */
+static void refuse(uint16_t status)
+{
+    static const char type[] = "Content-Type: text/plain; charset=UTF-8\r\n";
+    const char *text = status == 403 ? "Access denied.\n" : "File not found.\n";
+    struct iovec lines = { (void *)(uintptr_t)type, sizeof(type) - 1 };
+    struct iovec body = { (void *)(uintptr_t)text, strlen(text) };
+
+    int rc = channel_respond(request.worker, CHANNEL_HEAD, status, &lines, 1);
+    if (rc == 0)
+        rc = channel_respond(request.worker, CHANNEL_BODY, 0, &body, 1);
+    (void)rc; /* the end tells */
+    request_end();
+}
+
 static int send_headers(sapi_headers_struct *headers)
 {
     struct str reason;
@@ -117,13 +132,19 @@ static int send_headers(sapi_headers_struct *headers)
         status = 500;
         head.n = 0;
     }
+    enum sendfile file = request.ended ? SENDFILE_NONE : sendfile_take(headers, &status);
     request.head_sent = true;
     request.status = status;
-    if (request.worker && !request.ended) {
+    if (file == SENDFILE_REFUSED) {
+        refuse(status);
+    } else if (request.worker && !request.ended) {
         struct iovec iov = { head.text, head.n };
+        enum channel_piece_type type = file == SENDFILE_HANDED ? CHANNEL_FILE : CHANNEL_HEAD;
         /* A client that has gone is noticed by the write that follows. */
-        int rc = channel_respond(request.worker, CHANNEL_HEAD, status, &iov, 1);
+        int rc = channel_respond(request.worker, type, status, &iov, 1);
         (void)rc;
+        if (file == SENDFILE_HANDED)
+            request_end(); /* what the script prints is not the answer */
     }
     return SAPI_HEADER_SENT_SUCCESSFULLY;
 }

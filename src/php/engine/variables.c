@@ -145,10 +145,13 @@ static void add_headers(void)
 
     if (request.view.host.n)
         add(STR("HTTP_HOST"), request.view.host);
+    if (sendfile_is_on()) /* what a front server says that can do it; not the client */
+        add(STR("HTTP_X_SENDFILE_TYPE"), STR("X-Sendfile"));
     for (uint32_t i = 0; i < request.n_headers; i++) {
         const struct text_pair *h = &request.headers[i];
         /* "Proxy" would become HTTP_PROXY, which HTTP clients obey (httpoxy). */
-        if (str_eq_nocase(h->name, STR("Host")) || str_eq_nocase(h->name, STR("Proxy")))
+        if (str_eq_nocase(h->name, STR("Host")) || str_eq_nocase(h->name, STR("Proxy")) ||
+            (sendfile_is_on() && str_eq_nocase(h->name, STR("X-Sendfile-Type"))))
             continue;
         struct str name = header_variable(h->name);
         if (!is_listed(first, name))
