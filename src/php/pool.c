@@ -135,6 +135,24 @@ void pool_leave(struct pool *p, int parent)
     redirect_stdin();
 }
 
+struct engine_worker pool_worker(const struct pool *p, const char *role)
+{
+    return (struct engine_worker){
+        .role = role,
+        .log_least = p->settings.options.log_least,
+        .sock = -1,
+        .env = p->settings.env,
+        .n_env = p->settings.n_env,
+        .clear_env = p->conf->clear_env,
+        .sendfile_roots = p->conf->sendfile_roots.v,
+        .n_sendfile_roots = p->conf->sendfile_roots.n,
+        .accel_locations = p->settings.accel,
+        .n_accel_locations = p->conf->accel_locations.n,
+        .chroot = p->conf->chroot,
+        .loop = p->loop.script ? &p->loop : NULL,
+    };
+}
+
 NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int memory_end,
                                 int parent)
 {
@@ -148,27 +166,15 @@ NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int me
     proctitle_set("sapid: worker %.*s", STR_ARG(p->conf->name));
     prctl(PR_SET_NAME, "sapid-worker");
     snprintf(role, sizeof(role), "%.*s g%u w%u", STR_ARG(p->conf->name), p->boot.generation, index);
-    struct engine_worker w = {
-        .role = role,
-        .log_least = p->settings.options.log_least,
-        .channel = p->channel,
-        .index = index,
-        .incarnation = p->seats[index].incarnation,
-        .eventfds = p->eventfds,
-        .sock = sock,
-        .max_requests = pool_draw_max_requests(p->conf),
-        .env = p->settings.env,
-        .n_env = p->settings.n_env,
-        .clear_env = p->conf->clear_env,
-        .sendfile_roots = p->conf->sendfile_roots.v,
-        .n_sendfile_roots = p->conf->sendfile_roots.n,
-        .accel_locations = p->settings.accel,
-        .n_accel_locations = p->conf->accel_locations.n,
-        .chroot = p->conf->chroot,
-        .loop = p->loop.script ? &p->loop : NULL,
-        .box = p->seats[index].box,
-        .boot_failure = p->image ? images_boot_failure(p) : NULL,
-    };
+    struct engine_worker w = pool_worker(p, role);
+    w.channel = p->channel;
+    w.index = index;
+    w.incarnation = p->seats[index].incarnation;
+    w.eventfds = p->eventfds;
+    w.sock = sock;
+    w.max_requests = pool_draw_max_requests(p->conf);
+    w.box = p->seats[index].box;
+    w.boot_failure = p->image ? images_boot_failure(p) : NULL;
     /* No exit handlers: they belong to the pool process. */
     _exit(surroundings_enter(p->conf) == 0 ? p->engine->worker_run(&w) : ENGINE_EXIT_UNHEALTHY);
 }

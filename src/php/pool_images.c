@@ -108,16 +108,7 @@ NORETURN static void run_image(struct pool *p, int sock, int parent)
     proctitle_set("sapid: worker %.*s", STR_ARG(p->conf->name));
     prctl(PR_SET_NAME, "sapid-worker");
     snprintf(role, sizeof(role), "%.*s g%u image", STR_ARG(p->conf->name), p->boot.generation);
-    struct engine_worker w = {
-        .role = role,
-        .log_least = p->settings.options.log_least,
-        .sock = -1,
-        .env = p->settings.env,
-        .n_env = p->settings.n_env,
-        .clear_env = p->conf->clear_env,
-        .chroot = p->conf->chroot,
-        .loop = &p->loop,
-    };
+    struct engine_worker w = pool_worker(p, role);
     struct engine_image image = {
         .pool = sock,
         .warmup = m->warmup,

@@ -180,4 +180,7 @@ bool images_reaped(struct pool *p, pid_t pid, int status);
 /* No worker will be forked any more. */
 void images_end(struct pool *p);
 
+/* What every worker of the pool is told, whoever forks it; without its seat. */
+struct engine_worker pool_worker(const struct pool *p, const char *role);
+
 #endif
