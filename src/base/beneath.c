@@ -1,3 +1,4 @@
+/* See beneath.h. The folder is opened first, so that the look and the opening are one step. */
 #include "base/beneath.h"
 
 #include <errno.h>
