@@ -183,7 +183,8 @@ struct config_pool {
     struct config_strings status_allow;
     enum { CONFIG_ISOLATION_NONE, CONFIG_ISOLATION_ROLLBACK } worker_isolation;
     struct config_strings worker_warmup; /* paths; ["/"] */
-    bool worker_snapshot_verify;
+    bool worker_snapshot_verify, worker_snapshot_pagemap;
+    enum { CONFIG_SOCKETS_REFUSE, CONFIG_SOCKETS_SEVER, CONFIG_SOCKETS_RESET } worker_sockets;
 };
 
 struct config_log {

@@ -21,6 +21,7 @@ static const char *const slow_targets[] = { "stderr", NULL };
 static const char *const slow_formats[] = { "fpm", "json", NULL };
 static const char *const log_formats[] = { "combined", "json", NULL };
 static const char *const isolations[] = { "none", "rollback", NULL };
+static const char *const socket_policies[] = { "refuse", "sever", "reset", NULL };
 static const char *const balances[] = { "round-robin", "least-connections", NULL };
 static const char *const log_levels[] = { "error", "warn", "notice", "info", "debug", NULL };
 
@@ -334,11 +335,23 @@ const struct config_key config_keys[] = {
       .text = "With `isolation = \"rollback\"`: paths that the server asks the worker script for "
               "(GET, no cookies, Host: localhost) before it freezes it. What they load, requests "
               "need not load again. `[]`: none." },
+    { "worker", "snapshot_sockets", KIND_FORMAT, POOL(worker_sockets), NOT_TRACKED,
+      .choices = socket_policies, .fallback = "\"refuse\"", .example = "\"reset\"",
+      .text = "With `isolation = \"rollback\"`: what becomes of connections that the boot and the "
+              "warm-up have left open. `\"refuse\"`: the script is not frozen. `\"sever\"`: they "
+              "are cut, and their clients connect again by themselves, or fail. `\"reset\"`: each "
+              "worker gets a connection of its own, whose session is put back after every request "
+              "(PDO to MySQL and PostgreSQL, Redis); others are severed." },
     { "worker", "snapshot_verify", KIND_BOOLEAN, POOL(worker_snapshot_verify), NOT_TRACKED,
       .fallback = "false", .example = "true",
       .text = "With `isolation = \"rollback\"`: compare all memory with the frozen state after "
               "every request, and end the process where it differs. Slow; to look for errors of "
               "the server." },
+    { "worker", "snapshot_pagemap", KIND_BOOLEAN, POOL(worker_snapshot_pagemap), NOT_TRACKED,
+      .fallback = "false", .example = "true",
+      .text =
+          "With `isolation = \"rollback\"`: look for changed memory in `/proc/self/pagemap`, as "
+          "on kernels before 6.7, also where the kernel has the faster `PAGEMAP_SCAN`." },
     { "php", "use_fpm", KIND_BOOLEAN, POOL(use_fpm), NOT_TRACKED, .fallback = "false",
       .example = "true",
       .text = "PHP requests go to PHP-FPM: to `fpm_socket`, else to the servers of `[fastcgi]`. No "

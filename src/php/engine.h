@@ -82,6 +82,7 @@ struct engine_image {
     int pool;                  /* socket to the pool process, see control.h */
     const char *const *warmup; /* paths */
     size_t n_warmup;
+    enum { ENGINE_SOCKETS_REFUSE, ENGINE_SOCKETS_SEVER, ENGINE_SOCKETS_RESET } sockets;
     char *said; /* shared with the pool process: what a boot that failed had printed */
     size_t said_bytes;
     void (*on_frozen)(void);       /* in the frozen process, when the image is made */

@@ -55,7 +55,8 @@ static const char *the_name;
 
 int images_prepare(struct pool *p)
 {
-    struct snapshot_options options = { .verify = p->conf->worker_snapshot_verify };
+    struct snapshot_options options = { .verify = p->conf->worker_snapshot_verify,
+                                        .no_scan_ioctl = p->conf->worker_snapshot_pagemap };
     struct image *m;
     int rc = snapshot_prepare(&options);
 
@@ -113,6 +114,9 @@ NORETURN static void run_image(struct pool *p, int sock, int parent)
         .pool = sock,
         .warmup = m->warmup,
         .n_warmup = p->conf->worker_warmup.n,
+        .sockets = p->conf->worker_sockets == CONFIG_SOCKETS_SEVER   ? ENGINE_SOCKETS_SEVER
+                   : p->conf->worker_sockets == CONFIG_SOCKETS_RESET ? ENGINE_SOCKETS_RESET
+                                                                     : ENGINE_SOCKETS_REFUSE,
         .said = m->said,
         .said_bytes = SAID_BYTES,
         .on_frozen = on_frozen,

@@ -386,6 +386,27 @@ void fds_make_own(void)
     }
 }
 
+int snapshot_replace_fd(int fd, int with)
+{
+    struct snapshot_self *s = snapshot_self;
+    struct stat st;
+
+    CHECK(s && s->magic == SELF_MAGIC);
+    for (uint32_t i = 0; i < s->n_fds; i++) {
+        struct image_fd *f = &s->fds[i];
+        if (f->fd != fd)
+            continue;
+        if (fstat(with, &st) < 0 || dup3(with, f->spare, O_CLOEXEC) < 0 ||
+            dup3(with, f->fd, f->fd_flags & FD_CLOEXEC ? O_CLOEXEC : 0) < 0 ||
+            fcntl(f->fd, F_SETFL, f->status_flags) < 0)
+            return -errno;
+        f->dev = st.st_dev;
+        f->inode = st.st_ino;
+        return 0;
+    }
+    return -ENOENT;
+}
+
 int fds_restore(struct snapshot_refusal *ret)
 {
     struct snapshot_self *s = snapshot_self;

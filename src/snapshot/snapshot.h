@@ -128,6 +128,10 @@ uint64_t snapshot_generation(void);
  * can be a pid. Call it before snapshot_take(). How many libraries that were; -ENOSPC. */
 MUST_USE int snapshot_detect_by_pid(const char *library);
 
+/* In a forked process: from now on descriptor `fd` of the image is a duplicate of `with`, here
+ * only. 0 or -errno. */
+MUST_USE int snapshot_replace_fd(int fd, int with);
+
 /* What it cost, exactly; counted by each process in kept memory. */
 struct snapshot_stats {
     uint64_t image_bytes, regions; /* of the image */

@@ -65,7 +65,8 @@ struct live {
     int sock;
     struct box *box;
     pid_t pid;
-    bool resumed; /* rolled back at least once */
+    bool resumed;             /* rolled back at least once */
+    uint64_t disconnected_ns; /* since when a database is missing; 0: none is */
     char role[64];
 };
 extern struct live *live;
@@ -218,6 +219,19 @@ MUST_USE bool refusal_check(char *text, size_t size);
 bool refusal_accept(void *context, enum snapshot_problem problem, int fd, const void *addr,
                     size_t bytes, const char *text);
 void refusal_explain(const struct snapshot_refusal *r, char *text, size_t size);
+
+/* Opened since refusal_record(). */
+bool refusal_is_new(int fd);
+
+/* rollback_sockets.c: connections that are open at the freeze */
+/* Severs or learns them, or leaves them to be refused. false: `text` says why the image cannot be.
+ */
+MUST_USE bool sockets_freeze(const struct engine_image *image, char *text, size_t size);
+bool sockets_accept(int fd);
+/* In a worker that was just forked: connections of its own. */
+void sockets_connect(void);
+/* Before a rollback: puts their sessions back. false: this worker has to be forked anew. */
+MUST_USE bool sockets_reset(void);
 
 /* rollback_memory.c: what of the memory need not be imaged */
 void memory_tidy(void);

@@ -154,8 +154,10 @@ void rollback_leave(int status)
 static void go_back(void)
 {
     struct snapshot_refusal refusal = { 0 };
-    int rc = snapshot_rollback(&refusal);
 
+    if (rolled.used && !sockets_reset())
+        return;
+    int rc = snapshot_rollback(&refusal);
     log_warn("this worker cannot go back to its image and is forked anew: %s (%s)", refusal.text,
              strerror(-rc));
 }
@@ -181,6 +183,7 @@ NORETURN static void become_worker(const struct control_message *m, int *ends)
     snprintf(live->role, sizeof(live->role), "%.*s w%u",
              (int)(strlen(rolled.worker->role) - strlen(" image")), rolled.worker->role, m->worker);
     log_init(live->role, 2, rolled.worker->log_least);
+    sockets_connect();
     do {
         rc = channel_worker_attach(link_->channel, live->index, live->incarnation, link_->eventfds,
                                    &live->channel);
@@ -284,7 +287,7 @@ static void freeze(void)
     struct snapshot_refusal refusal = { 0 };
     char text[1024];
 
-    if (!refusal_check(text, sizeof(text)))
+    if (!refusal_check(text, sizeof(text)) || !sockets_freeze(rolled.image, text, sizeof(text)))
         fail(text);
     timeout_worker_stop();
     if (snapshot_detect_by_pid("libcrypto.so") < 0)

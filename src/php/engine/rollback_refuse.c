@@ -56,7 +56,6 @@ bool refusal_accept(void *context, enum snapshot_problem problem, int fd, const 
                     size_t bytes, const char *text)
 {
     uintptr_t at = (uintptr_t)addr;
-    struct stat st;
 
     (void)context;
     (void)text;
@@ -66,8 +65,15 @@ bool refusal_accept(void *context, enum snapshot_problem problem, int fd, const 
                 return true;
         return false;
     }
-    return fd >= 0 && fd < FDS_MAX && before.fds[fd].open && fstat(fd, &st) == 0 &&
-           st.st_dev == before.fds[fd].dev && st.st_ino == before.fds[fd].inode;
+    return sockets_accept(fd) || (fd >= 0 && !refusal_is_new(fd));
+}
+
+bool refusal_is_new(int fd)
+{
+    struct stat st;
+
+    return fd >= FDS_MAX || !before.fds[fd].open || fstat(fd, &st) < 0 ||
+           st.st_dev != before.fds[fd].dev || st.st_ino != before.fds[fd].inode;
 }
 
 /* --- the state of PHP ------------------------------------------------------------------------- */
