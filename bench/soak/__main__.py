@@ -173,6 +173,7 @@ def main() -> int:
             points = [(t, s[name][figure]) for t, s in kept if figure in s[name]]
             lines.append(f"| {name} | {figure} | {points[0][1]} | {points[-1][1]} | {slope_per_hour(points):+.1f} |")
     lines += ["", *[f"- {w}" for w in wrong[:20]]]
+    lines += ["", "Worker mode, a million requests of a Symfony application in one process: [WORKER.md](WORKER.md)."]
     args.out.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     server.stop()
