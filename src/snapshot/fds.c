@@ -8,6 +8,7 @@
 #include <linux/kcmp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,7 +59,7 @@ static int open_own(const char *path, int flags)
     return fd < 0 ? (int)fd : fds_own((int)fd);
 }
 
-int fds_open_own(void)
+static int open_files_of_process(void)
 {
     struct snapshot_self *s = snapshot_self;
     int rc;
@@ -77,6 +78,20 @@ int fds_open_own(void)
         return rc < 0 ? rc : -ENOENT;
     s->pid = (pid_t)raw1(SYS_getpid, 0);
     return 0;
+}
+
+/* /proc/self of a process that is not dumpable belongs to root, so that its own user may not read
+ * its pagemap. For the moment of opening it is dumpable. */
+int fds_open_own(void)
+{
+    int rc = open_files_of_process();
+
+    if (rc == -EACCES && raw5(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0) != 1 &&
+        raw5(SYS_prctl, PR_SET_DUMPABLE, 1, 0, 0, 0) == 0) {
+        rc = open_files_of_process();
+        raw5(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
+    }
+    return rc;
 }
 
 void snapshot_keep_fd(int fd)

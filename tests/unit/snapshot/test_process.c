@@ -198,6 +198,41 @@ TEST(a_process_made_by_fork_rolls_back_too)
     scene_apart(roll_back_after_plain_fork);
 }
 
+static void roll_back_undumpable(void)
+{
+    struct snapshot_options o = { .verify = true };
+    struct snapshot_refusal no;
+    int status;
+
+    EXPECT(geteuid() != 0 || setresuid(65534, 65534, 65534) == 0);
+    EXPECT_INT(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), 0);
+    EXPECT_INT(snapshot_prepare(&o), 0);
+    unsigned *turn = snapshot_keep_alloc(4096);
+    char *memory = malloc(1 << 20);
+    int rc = snapshot_take(NULL, &no);
+    if (rc < 0)
+        test_fail(__FILE__, __LINE__, "refused: %s", no.text);
+    memset(memory, 1, 1 << 20);
+    if (rc == SNAPSHOT_FROZEN) {
+        pid_t pid = snapshot_fork(false);
+        if (pid == 0)
+            scene_roll_back();
+        EXPECT_INT(waitpid(pid, &status, 0), pid);
+        EXPECT_INT(status, 0);
+        return;
+    }
+    EXPECT_INT(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), 0);
+    dlopen("libz.so.1", RTLD_NOW); /* the slow path reads /proc, too */
+    if (++*turn < 5)
+        scene_roll_back();
+    _exit(0);
+}
+
+TEST(a_process_that_is_not_dumpable_rolls_back)
+{
+    scene_apart(roll_back_undumpable);
+}
+
 /* --- loaded late ------------------------------------------------------------------------------ */
 
 static void convert(const char *from, const char *to)
