@@ -31,7 +31,7 @@ static const struct {
     { "/server", ADMIN_SERVER, false, "the whole server: ?json ?full" },
     { "/metrics", ADMIN_METRICS, false, "the whole server, OpenMetrics" },
     { "/reload", ADMIN_COMMAND, true, "read the configuration again, start new generations" },
-    { "/rollback", ADMIN_COMMAND, true, "back to the generation that still drains" },
+    { "/rollback", ADMIN_COMMAND, true, "back to the release before the last reload" },
     { "/reopen-logs", ADMIN_COMMAND, true, "after a rotation of log files" },
     { "/stop", ADMIN_COMMAND, true, "finish running requests and end" },
 };

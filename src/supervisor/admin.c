@@ -111,11 +111,11 @@ static void warn_without(const char *path, const char *why)
  * other. */
 static int bind_over(const struct sockaddr_un *a)
 {
-    struct sockaddr_un beside = *a;
+    struct sockaddr_un beside = { .sun_family = AF_UNIX };
 
-    if (strlen(a->sun_path) + sizeof("~") > sizeof(beside.sun_path))
+    if (snprintf(beside.sun_path, sizeof(beside.sun_path), "%s~", a->sun_path) >=
+        (int)sizeof(beside.sun_path))
         return -ENAMETOOLONG;
-    strcat(beside.sun_path, "~");
     int fd = remove_stale(&beside) ? bind_private(&beside) : -EADDRINUSE;
     if (fd < 0 || rename(beside.sun_path, a->sun_path) == 0)
         return fd;

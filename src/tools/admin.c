@@ -53,7 +53,7 @@ static const char reload_help[] =
     "configuration is not valid or a generation does not start, nothing changes and the exit\n"
     "status is 1.\n"
     "\n"
-    "  --rollback       back to the generation before, while that still drains\n"
+    "  --rollback       back to the release before the last reload\n"
     "  --config, --socket, --help: as for sapid status\n";
 
 static const char stop_help[] =

@@ -480,6 +480,53 @@ TEST(probe_decides_and_outlives_a_gateway)
     EXPECT_INT(server_finish(&v), 0);
 }
 
+static bool serves_in_second(void)
+{
+    return no_generation_but_active() && v.s.pools[0]->active->number == 2;
+}
+
+TEST(pool_death_during_a_reload_is_mended_and_the_reload_goes_on)
+{
+    server_start(&v, NULL);
+    server_put(&v, "behave", "slow");
+    n_told = 0;
+    supervisor_reload(&v.s, hear, &v);
+    server_await(&v, "pool 2 start", 1);
+    kill(server_pid(&v, "pool 1 start "), SIGKILL);
+    server_await(&v, "pool 3 start", 1);
+    server_put(&v, "behave", "ok");
+    turn_until(was_told);
+    EXPECT(told_ok);
+    turn_until(serves_in_second);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(gateway_death_during_the_start_of_another_is_mended)
+{
+    server_prepare(&v, NULL);
+    v.s.cli.config_path = mem_printf("%s/sapid.toml", v.root);
+    server_put(&v, "sapid.toml", "[server]\nbody_timeout = \"10s\"\n");
+    EXPECT_INT(supervisor_start(&v.s), 0);
+    server_await(&v, "gateway listen", 1);
+    pid_t first = server_pid(&v, "gateway start ");
+    server_put(&v, "sapid.toml", "[server]\nbody_timeout = \"20s\"\n");
+    server_put(&v, "behave", "slow");
+    n_told = 0;
+    supervisor_reload(&v.s, hear, &v);
+    server_await(&v, "pool 2 start", 1);
+    kill(first, SIGKILL);
+    server_await(&v, "gateway listen", 2); /* the old configuration serves again */
+    EXPECT_INT(v.s.pools[0]->active->number, 1);
+    server_put(&v, "behave", "ok");
+    turn_until(was_told);
+    EXPECT(told_ok);
+    turn_until(one_gateway);
+    EXPECT_INT(v.s.pools[0]->active->number, 2);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
 TEST(stop_during_a_reload_gives_it_up)
 {
     server_start(&v, NULL);
