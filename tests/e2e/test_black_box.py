@@ -330,19 +330,36 @@ def test_worker_of_a_dead_gateway_is_ended_too(serve, root):
     assert f"worker [{hanging}], whose gateway has gone" in server.log_text()
 
 
-def test_worker_mode_goes_on_after_a_timeout(launch, root):
+@pytest.mark.parametrize("isolation", ["none", "rollback"])
+def test_worker_scripts_have_all_of_it(serve, root, isolation):
     (root / "worker.php").write_text("""<?php
-while (frankenphp_handle_request(function () {
-    if ($_SERVER['REQUEST_URI'] === '/spin') while (true) { $x = 1; }
+function handle() {
+    switch (strtok($_SERVER['REQUEST_URI'], '?')) {
+    case '/spin': while (true) { $x = 1; }
+    case '/slow': usleep(600000); break;
+    case '/die': posix_kill(getmypid(), SIGSEGV);
+    }
     echo 'handled';
-})) { }
+}
+while (frankenphp_handle_request(handle(...))) { }
 """)
     account.give(root)
-    server = launch(root, workers=1, worker={"script": str(root / "worker.php"), "num": 1},
-                    pools={}, php={"request_timeout": "300ms"}, expect_errors=True)
-    assert server.get("/x").text == "handled"
-    r, took = timed(server, "/spin")
-    assert r.status in (200, 504) and took < 2
+    server = serve(worker={"script": str(root / "worker.php"), "num": 1, "isolation": isolation},
+                   php={"request_timeout": "1s", "slow_log_after": "300ms"})
+    for _ in range(2):          # also after the process was put back
+        assert server.get("/x").text == "handled"
+        r, took = timed(server, "/spin")
+        assert r.status == 504 and 0.99 < took < 2, (r.status, took)
+    assert server.get("/slow?n=1").text == "handled"
+    text = slow_log(server)
+    assert "[pool www-worker]" in text and "request_uri = /slow?n=1\n" in text
+    assert [(f, int(n)) for f, _, n in CALL.findall(text[text.index("/slow?n=1"):])][:3] == [
+        ("usleep", 5), ("handle", 10), ("frankenphp_handle_request", 10)]
+    assert not records(server)
+    assert server.get("/die?n=2").status == 502
+    record = the_record(server)
+    assert "request: GET /die?n=2\n" in record and f"  #1 handle() {root}/worker.php:6\n" in record
+    assert re.search(r" 200 .* GET /slow\?n=1\n", record) and re.search(r" 504 .* GET /spin\n", record)
     assert server.get("/y").text == "handled"
 
 
