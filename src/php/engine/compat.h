@@ -50,8 +50,8 @@ extern PHPAPI char *php_ini_scanned_files;
 #error "sapid needs PHP 8.2 or newer"
 #endif
 
-/* Since 8.4 a SAPI may act before the body is read; .user.ini may then change post_max_size. */
-#if PHP_VERSION_ID >= 80400
+/* Since 8.5 a SAPI may act before the body is read; .user.ini may then change post_max_size. */
+#if PHP_VERSION_ID >= 80500
 #define COMPAT_PRE_REQUEST_INIT(fn) .pre_request_init = (fn),
 #define COMPAT_ACTIVATE(fn)
 #else
@@ -59,9 +59,11 @@ extern PHPAPI char *php_ini_scanned_files;
 #define COMPAT_ACTIVATE(fn) .activate = (fn),
 #endif
 
-/* 8.3 lets a forked child refresh what belongs to a process (memory manager, timers). */
+/* Since 8.3 a forked child makes its timers anew (pcntl_fork does the same). The new key of the
+ * memory manager's free lists that comes with it since 8.4 is not for SAPIs to make: workers of a
+ * pool share one, as children of PHP-FPM do. */
 #if PHP_VERSION_ID >= 80300
-#define compat_child_init() php_child_init()
+#define compat_child_init() zend_max_execution_timer_init()
 #else
 #define compat_child_init() ((void)0)
 #endif
@@ -69,7 +71,7 @@ extern PHPAPI char *php_ini_scanned_files;
 /* The state of lcg_value() and uniqid() is set; mt_rand() will seed itself. Since 8.4 the state
  * stands in the module's globals themselves. */
 #if PHP_VERSION_ID >= 80400
-#define COMPAT_LCG() (RANDOM_G(combined_lcg).state)
+#define COMPAT_LCG() (RANDOM_G(combined_lcg))
 #else
 #define COMPAT_LCG() (((php_random_status_state_combinedlcg *)RANDOM_G(combined_lcg)->state)->state)
 #endif
