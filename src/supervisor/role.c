@@ -298,12 +298,23 @@ static const char *const start_names[] = {
     "ASAN_OPTIONS=",    "UBSAN_OPTIONS=", "LSAN_OPTIONS=",     "GLIBC_TUNABLES=",
 };
 
-static bool needed_to_start(const char *entry)
+/* Between the service manager and this process; no script speaks for it, whatever clear_env says.
+ */
+static const char *const own_names[] = { "NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=" };
+
+static bool is_one_of(const char *entry, const char *const *names, size_t n)
 {
-    for (size_t i = 0; i < ARRAY_LENGTH(start_names); i++)
-        if (strncmp(entry, start_names[i], strlen(start_names[i])) == 0)
+    for (size_t i = 0; i < n; i++)
+        if (strncmp(entry, names[i], strlen(names[i])) == 0)
             return true;
     return false;
+}
+
+static bool is_passed_on(const char *entry, bool all)
+{
+    if (is_one_of(entry, own_names, ARRAY_LENGTH(own_names)))
+        return false;
+    return all || is_one_of(entry, start_names, ARRAY_LENGTH(start_names));
 }
 
 struct environment {
@@ -334,7 +345,7 @@ char **role_environment(const struct config_pool *p, const struct user *u)
     bool all = p && !p->clear_env;
 
     for (char **it = environ; it && *it; it++)
-        if (all || needed_to_start(*it))
+        if (is_passed_on(*it, all))
             put_entry(&e, mem_strdup(*it));
     if (!p)
         return e.v;

@@ -392,6 +392,19 @@ def test_admin_socket_moves(launch, root):
     assert status == 0 and "www" in said
 
 
+def test_health_stays_green_through_reloads(launch, root):
+    server = launch(root, workers=1)
+    assert server.admin("/healthz").status == 200
+    for n in range(1, 4):
+        edit(server, "[server]\n", f"[server]\nkeepalive_requests = {1000 + n}\n# ")
+        assert "done" in reload(server)
+        assert server.admin("/healthz").status == 200
+        edit(server, f"keepalive_requests = {1000 + n}\n# ", "")
+        assert "done" in reload(server)
+        assert server.admin("/healthz").status == 200
+    alone(server)
+
+
 # --- nothing is left ------------------------------------------------------------------------------------------
 
 @pytest.mark.as_root

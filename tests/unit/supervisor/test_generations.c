@@ -485,6 +485,38 @@ static bool serves_in_second(void)
     return no_generation_but_active() && v.s.pools[0]->active->number == 2;
 }
 
+TEST(pool_of_fpm_is_rolled_out_like_any_other)
+{
+    static const char text[] = "[php]\nuse_fpm = true\nfpm_socket = \"127.0.0.1:1\"\n[server]\n";
+    char longer[sizeof(text) + 32];
+
+    server_prepare(&v, NULL);
+    v.s.cli.config_path = mem_printf("%s/sapid.toml", v.root);
+    server_put(&v, "sapid.toml", text);
+    EXPECT_INT(supervisor_start(&v.s), 0);
+    server_await(&v, "gateway listen", 1);
+    unsigned before = count_descriptors();
+    reload(false);
+    EXPECT(told_ok && v.s.pools[0]->active->number == 2);
+    snprintf(longer, sizeof(longer), "%sbody_timeout = \"20s\"\n", text);
+    server_put(&v, "sapid.toml", longer);
+    server_put(&v, "behave", "bad-gateway");
+    reload(false);
+    EXPECT(!told_ok && v.s.pools[0]->active->number == 2);
+    turn_until(one_gateway);
+    server_put(&v, "behave", "ok");
+    reload(false);
+    EXPECT(told_ok);
+    turn_until(one_gateway);
+    reload(true);
+    EXPECT(told_ok);
+    turn_until(one_gateway);
+    EXPECT_INT(count_descriptors(), before);
+    EXPECT_INT(server_count(&v, "pool "), 0);
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
 TEST(pool_death_during_a_reload_is_mended_and_the_reload_goes_on)
 {
     server_start(&v, NULL);

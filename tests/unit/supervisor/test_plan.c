@@ -161,8 +161,11 @@ TEST(environment_is_cleared_as_fpm_does)
     EXPECT_STR(str_from(value_in(env, "APP_ENV")), STR("prod"));
     role_environment_free(env);
     p.clear_env = false;
+    setenv("NOTIFY_SOCKET", "/run/x", 1);
     env = role_environment(&p, &u);
+    EXPECT(value_in(env, "NOTIFY_SOCKET") == NULL);
     EXPECT_STR(str_from(value_in(env, "SECRET_OF_THE_SHELL")), STR("x"));
+    unsetenv("NOTIFY_SOCKET");
     role_environment_free(env);
     env = role_environment(NULL, &u); /* the gateway */
     EXPECT(value_in(env, "SECRET_OF_THE_SHELL") == NULL && value_in(env, "USER") == NULL);
