@@ -117,7 +117,8 @@ static int64_t count_open(void)
 {
     struct stat st;
 
-    if (raw2(SYS_fstat, snapshot_self->fd.fd_folder, (long)&st) < 0 || !S_ISDIR(st.st_mode))
+    if (snapshot_self->options.no_scan_ioctl || /* as on Linux 6.1 */
+        raw2(SYS_fstat, snapshot_self->fd.fd_folder, (long)&st) < 0 || !S_ISDIR(st.st_mode))
         return -1;
     return st.st_size > 0 ? st.st_size : -1;
 }
@@ -334,22 +335,40 @@ static int close_unknown(void *context, int fd)
     return 0;
 }
 
-/* The kernel does not count: close what lies between the known ones, unseen. */
-static void close_gaps(void)
+static int next_known(int fd)
 {
     const struct snapshot_self *s = snapshot_self;
-    long from = -1;
 
-    for (int fd = 0; fd < FDS_MAX; fd++) {
-        bool known = bit_get(s->fd_known, fd) || bit_get(s->fd_kept, fd);
-        if (!known && from < 0)
-            from = fd;
-        if (known && from >= 0) {
-            raw3(SYS_close_range, from, fd - 1, 0);
-            from = -1;
-        }
+    while (fd < FDS_MAX) {
+        uint64_t bits = (s->fd_known[fd / 64] | s->fd_kept[fd / 64]) >> (fd % 64);
+        if (bits)
+            return fd + __builtin_ctzll(bits);
+        fd = (fd / 64 + 1) * 64;
     }
-    raw3(SYS_close_range, from < 0 ? FDS_MAX : from, (long)UINT32_MAX, 0);
+    return FDS_MAX;
+}
+
+/* The kernel does not count. What a job opens gets the lowest number that is free: if that still is
+ * free there is hardly anything, and what lies between the known ones is closed unseen. */
+static bool close_gaps(void)
+{
+    const struct snapshot_self *s = snapshot_self;
+    int lowest = 0;
+
+    while (next_known(lowest) == lowest)
+        lowest++;
+    long got = raw3(SYS_fcntl, s->fd.statm, F_DUPFD_CLOEXEC, lowest);
+    if (got >= 0)
+        raw1(SYS_close, got);
+    if (got != lowest)
+        return false;
+    for (int fd = lowest; fd < FDS_MAX;) {
+        int known = next_known(fd);
+        if (known > fd)
+            raw3(SYS_close_range, fd, known == FDS_MAX ? (long)UINT32_MAX : known - 1, 0);
+        fd = known + 1;
+    }
+    return true;
 }
 
 static bool own_are_open(void)
@@ -436,14 +455,12 @@ int fds_restore(struct snapshot_refusal *ret)
     open_now = count_open();
     if (open_now >= 0 && open_now == s->n_fds_open)
         return 0;
-    s->stats.slow_fds++;
     if (!own_are_open())
         return snapshot_refuse(ret, SNAPSHOT_LOST_FD, EBADF,
                                "the job closed descriptors of the snapshot itself");
-    if (open_now < 0) {
-        close_gaps();
+    if (open_now < 0 && close_gaps())
         return 0;
-    }
+    s->stats.slow_fds++;
     rc = each_open(close_unknown, NULL);
     if (rc < 0)
         return snapshot_refuse(ret, SNAPSHOT_SYSTEM, -rc, "/proc/self/fd");

@@ -47,7 +47,8 @@
 
 struct snapshot_options {
     bool verify;         /* compare every page with the image after every rollback: aborts if not */
-    bool no_scan_ioctl;  /* as on kernels without PAGEMAP_SCAN: read /proc/self/pagemap */
+    bool no_scan_ioctl;  /* as on Linux 6.1: /proc/self/pagemap instead of PAGEMAP_SCAN, no count of
+                            descriptors */
     uint32_t hot_max;    /* pages; above it the coldest leave. 0: the default */
     uint32_t hot_period; /* rollbacks after which the hot set is found anew. 0: the default */
     size_t arena_bytes;  /* address space to reserve. 0: the default */
