@@ -58,8 +58,13 @@ def status_field(pid: int, name: str) -> str:
 
 
 def descriptors(pid: int) -> list[str]:
-    folder = f"/proc/{pid}/fd"
-    return sorted(os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder))
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except FileNotFoundError:   # closed meanwhile
+            continue
+    return sorted(found)
 
 
 class Load:
