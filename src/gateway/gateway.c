@@ -548,9 +548,23 @@ static void start_listening(struct gateway_thread *t, struct command *c)
     mem_free(c);
 }
 
+/* Nobody watches the listeners any more. An open one would let clients connect and wait: an address
+ * that a reload took away has to refuse them. */
+static void close_listeners(struct gateway_thread *t, struct command *c)
+{
+    struct gateway *g = t->gateway;
+
+    mem_free(c);
+    if (++g->deaf_threads < g->n_threads)
+        return;
+    for (uint32_t i = 0; i < g->n_listeners; i++)
+        fd_close(&g->listeners[i].fd);
+}
+
 static void start_draining(struct gateway_thread *t, struct command *c)
 {
     thread_drain(t);
+    thread_tell(&t->gateway->threads[0], close_listeners, NULL, 0, 0);
     mem_free(c);
 }
 
@@ -634,9 +648,9 @@ static void on_message(struct gateway *g, const struct control_message *m, const
     case CONTROL_DRAIN:
         g->draining = true;
         g->drain_idle_ms = m->status > 0 ? (uint32_t)m->status : 0;
-        if (g->drain_idle_ms) /* the socket files are another one's now */
-            for (uint32_t i = 0; i < g->n_listeners; i++)
-                g->listeners[i].unlink_path[0] = '\0';
+        /* the socket files are another one's, or removed by the supervisor */
+        for (uint32_t i = 0; i < g->n_listeners; i++)
+            g->listeners[i].unlink_path[0] = '\0';
         admin_stop_listening(g);
         tell_threads(g, start_draining, NULL);
         break;

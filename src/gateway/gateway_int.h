@@ -99,7 +99,7 @@ struct gateway {
     struct list links; /* struct pool_link: live generations, main thread only */
     bool listening, draining;
     uint32_t drain_idle_ms; /* that idle connections may stay while it drains */
-    uint32_t drained_threads;
+    uint32_t drained_threads, deaf_threads;
     _Atomic uint64_t spooled_bytes; /* of all threads, against max_spool_size */
     int access_fd;                  /* -1: off */
     uint64_t id_prefix;             /* request ids: prefix of this process, then a counter */

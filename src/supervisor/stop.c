@@ -70,6 +70,7 @@ void supervisor_stop(struct supervisor *s, bool drain)
         pool_cancel_pending(LIST_ENTRY(it, struct pool, link));
     upgrade_cancel(s);
     gateway_drain(s->gateway, 0);
+    listeners_close(&s->gateway->listeners); /* the gateway closes them too: nobody waits in vain */
     supervisor_drained(s);
 }
 

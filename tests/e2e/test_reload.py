@@ -112,6 +112,27 @@ def test_listen_addresses_come_and_go(launch, root):
     assert server.get("/echo.php?n=1").text == "1"
 
 
+def test_address_that_was_taken_away_is_closed_while_the_old_gateway_drains(launch, root):
+    server = launch(root, workers=2, server={"drain_timeout": "30s", "gateway_threads": 2})
+    first, port = server.config_path.read_text(), ports.free_port("127.0.0.1")
+    edit(server, "listen = [", f'listen = ["127.0.0.1:{port}", ')
+    assert "done" in reload(server)
+    with Connection(("127.0.0.1", port)) as busy:
+        busy.send(busy.format("GET", "/wait.php?until=w"))
+        wait_until((root / "w.started").exists, "the request to run")
+        second = server.config_path.read_text()
+        server.config_path.write_text(first)
+        assert "done" in reload(server)
+        assert not accepts(("127.0.0.1", port))
+        server.config_path.write_text(second)           # and comes back before the old one has gone
+        assert "done" in reload(server)
+        with Connection(("127.0.0.1", port)) as c:
+            assert c.request("GET", "/echo.php?n=again").text == "again"
+        (root / "w").touch()
+        assert busy.read_response().text == "done"
+    wait_until(lambda: len(gateways(server)) == 1, "the old gateways to end", 40)
+
+
 def test_address_in_use_refuses_the_reload(launch, root):
     server = launch(root, workers=1, expect_errors=True)
     before = gateway(server), pools(server)
@@ -395,11 +416,11 @@ def test_admin_socket_moves(launch, root):
 def test_health_stays_green_through_reloads(launch, root):
     server = launch(root, workers=1)
     assert server.admin("/healthz").status == 200
-    for n in range(1, 4):
-        edit(server, "[server]\n", f"[server]\nkeepalive_requests = {1000 + n}\n# ")
+    for n in range(1001, 1005):
+        edit(server, "[server]\n", f"[server]\nkeepalive_requests = {n}\n")
         assert "done" in reload(server)
         assert server.admin("/healthz").status == 200
-        edit(server, f"keepalive_requests = {1000 + n}\n# ", "")
+        edit(server, f"keepalive_requests = {n}\n", "")
         assert "done" in reload(server)
         assert server.admin("/healthz").status == 200
     alone(server)

@@ -324,6 +324,7 @@ def test_sigterm_finishes_the_running_request(launch, root):
     server.process.send_signal(signal.SIGTERM)
     assert idle.closed()
     wait_until(lambda: "stopping" in server.log_text(), "the drain")
+    wait_until(lambda: not accepts(server.address), "the port to refuse")
     (root / "w").touch()
     assert running.join().text == "done"
     assert server.process.popen.wait(5) == 0
