@@ -542,6 +542,7 @@ static void begin(struct supervisor *s, struct rollout *r)
     char message[1024];
 
     r->began_ns = clock_monotonic_ns();
+    notify_reloading(); /* READY=1 follows in any case: the service manager waits for it */
     if ((r->kind == ROLLOUT_RELOAD ? read_plan(s, r) : find_previous(s, r)) < 0)
         return;
     server = &r->plan->config->server;
@@ -563,7 +564,6 @@ static void begin(struct supervisor *s, struct rollout *r)
         return;
     log_notice("%s: starting a new generation of each pool%s", kind_names[r->kind],
                r->whole ? "" : " that has changed");
-    notify_reloading();
     if (r->whole) {
         struct rlimit before;
         sizing_raise_nofile(server->max_connections + FILES_BESIDE_CONNECTIONS, &before);

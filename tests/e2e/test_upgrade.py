@@ -219,9 +219,11 @@ def test_service_manager_is_told_of_everything(root, workdir):
         p.send_signal(signal.SIGHUP)
         assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", notify.wait("RELOADING=1"))
         notify.wait("READY=1", 2)
-        (workdir / "sapid.toml").rename(workdir / "away")       # refused: reloading never began
+        (workdir / "sapid.toml").rename(workdir / "away")       # refused: that ends it, too
         p.send_signal(signal.SIGHUP)
         wait_until(lambda: "reload refused" in p.log(), "the refusal")
+        notify.wait("RELOADING=1", 2)
+        notify.wait("READY=1", 3)
         (workdir / "away").rename(workdir / "sapid.toml")
         p.send_signal(signal.SIGUSR2)
         pid = int(notify.wait("MAINPID=").partition("=")[2])
@@ -229,7 +231,7 @@ def test_service_manager_is_told_of_everything(root, workdir):
         assert "STOPPING=1" not in notify.read()
         new = Adopted(pid, p)
         new.send_signal(signal.SIGHUP)
-        notify.wait("RELOADING=1", 2)
+        notify.wait("RELOADING=1", 3)
         assert new.stop() == 0
         assert "STOPPING=1" in notify.read()
 
