@@ -208,6 +208,8 @@ static void *claim(uint32_t page, uint32_t n, int prot)
             return NULL;
         note_odd(start, end);
     }
+    if (end > snapshot_self->arena_top)
+        snapshot_self->arena_top = end;
     uint32_t i = find(page);
     insert(i, (struct extent){ page, n, (uint8_t)prot, 0 });
     join_neighbours(i);

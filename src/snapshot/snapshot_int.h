@@ -195,6 +195,7 @@ struct snapshot_self {
 
     /* arena */
     struct range arena;
+    uintptr_t arena_top;       /* nothing above it was ever given out */
     struct range job_maps[64]; /* arena memory handed out since the image, merged */
     uint32_t n_job_maps;
     struct range job_odd[64]; /* of another protection than the arena's */

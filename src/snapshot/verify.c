@@ -99,5 +99,5 @@ void snapshot_verify(void)
     uintptr_t first = difference(s->stack.start, bytes, s->stack_copy);
     if (first < s->stack.end)
         fail("the stack differs from the image", first, 0);
-    snapshot_each_gap(image_end_in_arena(s), s->arena.end, false, check_zero);
+    snapshot_each_gap(image_end_in_arena(s), s->arena_top, false, check_zero);
 }
