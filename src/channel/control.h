@@ -33,7 +33,7 @@
  *                           parts: status = kind, requests = 1 when more parts follow)
  *   pool -> gateway         WORKER_START (fd: gateway's end of the worker's socket), WORKER_DEAD
  *                           (status = wait status, cause)
- *   gateway -> pool         WORKER_KILL
+ *   gateway -> pool         WORKER_KILL, WORKERS_WANTED (requests wait and no worker is idle)
  *   pool -> frozen process  CHANNEL (channel fd, n eventfds, and last the memory of the black
  *                           boxes), WORKER_START (fds: the worker's end of its socket, and of that
  *                           for its memory; requests = how many it may serve, 0: any number)
@@ -78,6 +78,7 @@ enum control_type {
     CONTROL_RESTART,
     CONTROL_COMMAND,
     CONTROL_RESULT,
+    CONTROL_WORKERS_WANTED,
     CONTROL_WORKER_START,
     CONTROL_WORKER_DEAD,
     CONTROL_WORKER_KILL,

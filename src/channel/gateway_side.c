@@ -770,6 +770,8 @@ bool channel_worker_recover(struct channel *ch, uint32_t thread, uint32_t worker
     atomic_fetch_and_explicit(&ch->head->idle[worker / 64], ~(UINT64_C(1) << worker % 64),
                               memory_order_acq_rel);
     ring_reset(ch, g, worker);
+    /* What it said of itself last is over; its successor waits for the grant. */
+    atomic_store_explicit(&worker_at(ch, worker)->state, CHANNEL_WORKER_NONE, memory_order_relaxed);
     for (uint32_t i = 0; i < ch->at.slots_per_thread; i++) {
         struct slot_use *u = &g->uses[i];
         if (u->use == USE_FREE || u->orphaned || !slot_died_with(ch, g, i, worker, incarnation))

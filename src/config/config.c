@@ -270,6 +270,7 @@ static struct toml_value *override_value(struct loader *l, const struct config_k
     case KIND_COUNT32:
     case KIND_COUNT64:
     case KIND_AUTO:
+    case KIND_POOL_SIZE:
     case KIND_SIZE:
     case KIND_TIME:
         if (str_to_u64(text, INT64_MAX, &number)) {

@@ -130,8 +130,12 @@ struct config_pool {
     struct str libphp_path;        /* "" = found: libphp.so of the newest installed version */
     struct str document_root;      /* absolute after config_load (relative to the file or cwd) */
     bool document_root_given;      /* no detection then */
-    int32_t worker_pool_size;      /* CONFIG_AUTO */
-    uint64_t worker_max_requests;  /* 0 = never */
+    int32_t worker_pool_size;      /* CONFIG_AUTO; of a changing number the most */
+    int32_t worker_min;            /* CONFIG_AUTO: the number does not change */
+    int32_t worker_spare;          /* idle ones, beyond worker_min */
+    uint64_t worker_idle_timeout_ms;
+    uint64_t worker_max_age_ms, worker_max_memory; /* 0 = never */
+    uint64_t worker_max_requests;                  /* 0 = never */
     struct config_pairs ini, admin_ini;
     struct str ini_path, ini_scan_dir; /* "" = PHP-FPM's of that version, else embed's */
     bool ini_path_given, ini_scan_dir_given;
@@ -199,6 +203,9 @@ struct config_log {
     uint32_t crash_files;
     struct str level; /* "notice" */
 };
+
+/* Workers of the pool are replaced while they still serve: there is a seat for the successor. */
+bool config_pool_recycles(const struct config_pool *p);
 
 /* [admin]: see docs/status.md. */
 struct config_admin {

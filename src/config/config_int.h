@@ -26,6 +26,7 @@ enum config_kind {
     KIND_LISTEN,           /* struct config_listen array and its length, see config_server */
     KIND_PAIRS,            /* struct config_pairs */
     KIND_ADDRESS,          /* struct config_listen: where to connect to */
+    KIND_POOL_SIZE,        /* worker_pool_size of the pool, and worker_min and worker_spare */
     KIND_SERVERS, /* struct config_fastcgi_server array and its length, see config_fastcgi */
 };
 

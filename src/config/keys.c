@@ -151,12 +151,25 @@ const struct config_key config_keys[] = {
       .example = "\"/srv/www/app/public\"",
       .text = "The folder whose files have URLs. Used as it is when given, here or by `--root`; "
               "otherwise sapid looks for it and says in one sentence what it chose and why." },
-    { "php", "worker_pool_size", KIND_AUTO, POOL(worker_pool_size), NOT_TRACKED, .min = 1,
-      .max = 1024, .fallback = "\"auto\"", .example = "16",
+    { "php", "worker_pool_size", KIND_POOL_SIZE, POOL(worker_pool_size), NOT_TRACKED, .min = 1,
+      .max = 1024, .fallback = "\"auto\"", .example = "{ min = 2, max = 16, spare = 2 }",
       .text =
           "PHP worker processes: how many requests run at the same time. `\"auto\"`: four for each "
-          "CPU, 8 to 256, as far as half of the memory has 64 MiB for each. On the command line: "
-          "`--workers`." },
+          "CPU, 8 to 256, as far as half of the memory has 64 MiB for each. A table: from `min` "
+          "(0: none without requests) to `max` (a number or `\"auto\"`), with `spare` idle ones in "
+          "advance (default 0). See [sizing.md](sizing.md). On the command line: `--workers`." },
+    { "php", "worker_idle_timeout", KIND_TIME, POOL(worker_idle_timeout_ms), NOT_TRACKED, .min = 1,
+      .max = DAY, .fallback = "\"10s\"", .example = "\"60s\"",
+      .text = "Where `worker_pool_size` is a table: how long there may be more idle workers than "
+              "`spare` before one of them ends." },
+    { "php", "worker_max_age", KIND_TIME, POOL(worker_max_age_ms), NOT_TRACKED, .max = 30 * DAY,
+      .fallback = "0", .example = "\"1d\"",
+      .text = "Age at which a worker is replaced, one at a time, after its successor is ready. 0: "
+              "never." },
+    { "php", "worker_max_memory", KIND_SIZE, POOL(worker_max_memory), NOT_TRACKED, .max = TIB,
+      .fallback = "0", .example = "\"512M\"",
+      .text = "Memory of its own (resident, not shared) at which a worker is replaced, one at a "
+              "time, after its successor is ready. 0: never." },
     { "php", "worker_max_requests", KIND_COUNT64, POOL(worker_max_requests), NOT_TRACKED,
       .max = UINT32_MAX, .fallback = "0", .example = "10000",
       .text = "Requests after which a worker is replaced (a few more or less, so that not all end "

@@ -24,6 +24,7 @@ static void size_both(struct config_pool *pool, struct config_pool *loop)
 
     loop->worker_pool_size = origin == CONFIG_FROM_COMMAND_LINE ? pool->worker_pool_size
                                                                 : pool->worker_num;
+    loop->worker_min = CONFIG_AUTO;
     if (origin != CONFIG_FROM_FILE)
         pool->worker_pool_size = OTHER_WORKERS;
 }

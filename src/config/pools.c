@@ -87,6 +87,14 @@ static void set_pool(struct loader *l, struct config_pool *pool, const struct to
     l->pool = &l->c->pools[0];
 }
 
+bool config_pool_recycles(const struct config_pool *p)
+{
+    enum { FEW_REQUESTS = 100 }; /* then its worker ends by itself, at that number */
+
+    return p->worker_max_age_ms || p->worker_max_memory ||
+           (p->kind == CONFIG_POOL_CLASSIC && p->worker_max_requests >= FEW_REQUESTS);
+}
+
 void config_set_pools(struct loader *l, const struct toml_value *tables)
 {
     struct config *c = l->c;

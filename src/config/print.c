@@ -92,6 +92,19 @@ static void print_servers(const struct sink *out, const struct config_fastcgi *g
     out->put(out->ctx, "]");
 }
 
+static void print_pool_size(const struct sink *out, const struct config_pool *p)
+{
+    char most[32] = "\"auto\"";
+
+    if (p->worker_pool_size != CONFIG_AUTO)
+        snprintf(most, sizeof(most), "%" PRId32, p->worker_pool_size);
+    if (p->worker_min == CONFIG_AUTO)
+        out->put(out->ctx, most);
+    else
+        print(out, "{ min = %" PRId32 ", max = %s, spare = %" PRId32 " }", p->worker_min, most,
+              p->worker_spare);
+}
+
 static void print_value(const struct sink *out, const struct config *c,
                         const struct config_key *key, const void *field)
 {
@@ -132,6 +145,9 @@ static void print_value(const struct sink *out, const struct config *c,
     case KIND_PAIRS: print_pairs(out, field); break;
     case KIND_ADDRESS: print_string(out, ((const struct config_listen *)field)->text); break;
     case KIND_SERVERS: print_servers(out, &c->fastcgi); break;
+    case KIND_POOL_SIZE:
+        print_pool_size(out, (const void *)((const char *)field - key->offset));
+        break;
     }
 }
 
@@ -280,6 +296,7 @@ static const char *kind_text(const struct config_key *key)
         [KIND_LISTEN] = "string or list of strings",
         [KIND_PAIRS] = "table",
         [KIND_ADDRESS] = "address",
+        [KIND_POOL_SIZE] = "`\"auto\"`, whole number or table",
         [KIND_SERVERS] = "list of addresses and tables",
     };
     CHECK((size_t)key->kind < ARRAY_LENGTH(text) && text[key->kind]);

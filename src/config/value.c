@@ -132,7 +132,9 @@ static bool take_number(struct loader *l, const struct config_key *key, const st
                        : key->kind == KIND_TIME
                            ? "a time with its unit such as \"30s\", \"500ms\" or \"2m\""
                        : key->kind == KIND_AUTO ? "\"auto\" or a whole number"
-                                                : "a whole number";
+                       : key->kind == KIND_POOL_SIZE
+                           ? "\"auto\", a whole number, or { min = ..., max = ... }, the numbers"
+                           : "a whole number";
     char text[FOUND_BYTES], low[32], high[32];
     bool ok = false;
 
@@ -633,6 +635,54 @@ static void set_number(struct loader *l, const struct config_key *key, const str
         *(uint64_t *)field = number;
 }
 
+/* 8, "auto", or { min = 0, max = 16, spare = 2 } */
+static void set_pool_size(struct loader *l, const struct config_key *key,
+                          const struct toml_value *v)
+{
+    static const struct config_key counts = { "php", "worker_pool_size", KIND_COUNT32,
+                                              .part = PART_POOL, .max = 1024 };
+    int32_t n = CONFIG_AUTO, size[3] = { CONFIG_AUTO, 0, 0 };
+    static const char *const names[] = { "max", "min", "spare" };
+    uint64_t number;
+
+    if (v->type == TOML_STRING && str_eq(v->string, STR("auto"))) {
+        l->pool->worker_pool_size = l->pool->worker_min = CONFIG_AUTO;
+        return;
+    }
+    if (v->type != TOML_TABLE) {
+        if (!take_number(l, key, v, &number))
+            return;
+        n = (int32_t)number;
+        l->pool->worker_pool_size = n;
+        l->pool->worker_min = CONFIG_AUTO;
+        return;
+    }
+    for (const struct toml_value *it = v->first; it; it = it->next) {
+        size_t i = 0;
+        while (i < ARRAY_LENGTH(names) && !str_eq(it->key, str_from(names[i])))
+            i++;
+        bool is_auto = i == 0 && it->type == TOML_STRING && str_eq(it->string, STR("auto"));
+        if (i == ARRAY_LENGTH(names)) {
+            loader_complain(l, key, it->key_line, it->key_column,
+                            "unknown key %.*s; known are min, max and spare", STR_ARG(it->key));
+            return;
+        }
+        if (!is_auto && !take_number(l, i == 0 ? key : &counts, it, &number))
+            return;
+        if (!is_auto)
+            size[i] = (int32_t)number;
+    }
+    if (size[0] != CONFIG_AUTO && (size[1] > size[0] || size[2] > size[0])) {
+        loader_complain(l, key, v->line, v->column,
+                        "expected min and spare of at most max (%d), found min = %d, spare = %d",
+                        size[0], size[1], size[2]);
+        return;
+    }
+    l->pool->worker_pool_size = size[0];
+    l->pool->worker_min = size[1];
+    l->pool->worker_spare = size[2];
+}
+
 static void set_choice(struct loader *l, const struct config_key *key, const struct toml_value *v,
                        void *field)
 {
@@ -680,5 +730,6 @@ void config_set(struct loader *l, const struct config_key *key, const struct tom
         break;
     }
     case KIND_SERVERS: set_servers(l, key, v); break;
+    case KIND_POOL_SIZE: set_pool_size(l, key, v); break;
     }
 }

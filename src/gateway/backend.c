@@ -115,9 +115,38 @@ int backend_push(struct backend *b, struct exchange *x, const struct channel_req
     b->inflight[x->ticket.slot] = x;
     atomic_store_explicit(&b->pool->marks[x->ticket.slot], x->route_mark, memory_order_relaxed);
     b->n_inflight++;
+    b->pushed++;
     stats_pushed(b);
     x->backend = b;
     return 0;
+}
+
+/* Not for every batch: the pool process looks at the queue itself while it has workers. */
+static void ask_for_workers(struct pool_link *link, uint64_t now)
+{
+    enum { ASK_MS = 10 };
+    struct control_message m;
+    uint64_t asked = atomic_load_explicit(&link->asked_ns, memory_order_relaxed);
+
+    if (now - asked < ASK_MS * NS_PER_MS ||
+        !atomic_compare_exchange_strong_explicit(&link->asked_ns, &asked, now, memory_order_relaxed,
+                                                 memory_order_relaxed))
+        return;
+    control_message_init(&m, CONTROL_WORKERS_WANTED);
+    m.pool = link->pool;
+    m.generation = link->generation;
+    int r = control_send(link->socket_fd, &m, NULL, 0);
+    if (r < 0 && r != -EAGAIN && r != -EPIPE && r != -ECONNRESET)
+        log_error("cannot ask for workers: %s", strerror(-r));
+}
+
+void backend_wake(struct backend *b)
+{
+    uint32_t pushed = b->pushed;
+
+    b->pushed = 0;
+    if (channel_wake(b->pool->channel, b->thread->index) < pushed && b->pool->grows)
+        ask_for_workers(b->pool, loop_now_ns(b->thread->loop));
 }
 
 bool backend_withdraw(struct exchange *x)

@@ -356,7 +356,9 @@ static int open_channel(struct pool_link *link, const int *fds)
     const struct channel_geometry *geometry = channel_geometry(link->channel);
     if (geometry->threads != threads)
         return -EPROTO;
-    link->workers = geometry->workers;
+    const struct config_pool *pool = &link->config->pools[link->pool];
+    link->workers = geometry->workers - config_pool_recycles(pool);
+    link->grows = pool->worker_min != CONFIG_AUTO;
     link->worker_sockets = mem_alloc(geometry->workers * sizeof(int));
     link->causes = mem_zalloc(geometry->workers * sizeof(link->causes[0]));
     link->marks = mem_zalloc(geometry->slots * sizeof(link->marks[0]));

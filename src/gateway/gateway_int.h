@@ -121,11 +121,13 @@ struct gateway {
 struct pool_link {
     struct list link;
     uint32_t pool, generation;
-    struct config *config; /* of this generation; owned when it is not the gateway's own */
-    struct rules *rules;   /* [[route]] of `config` */
-    struct place **places; /* by route */
-    bool has_pages;        /* a pool has a status_path or ping_path */
-    uint32_t workers;      /* that may run at once; 0: no process */
+    struct config *config;     /* of this generation; owned when it is not the gateway's own */
+    struct rules *rules;       /* [[route]] of `config` */
+    struct place **places;     /* by route */
+    bool has_pages;            /* a pool has a status_path or ping_path */
+    uint32_t workers;          /* that may run at once; 0: no process */
+    bool grows;                /* its number of workers changes */
+    _Atomic uint64_t asked_ns; /* when more workers were asked for last */
     _Atomic uint32_t inflight;
     char *document_root;
     int root_fd;
@@ -179,6 +181,7 @@ struct backend {
     struct files *files;
     struct upstream *upstream;  /* FastCGI servers for its PHP requests; NULL: there are none */
     struct exchange **inflight; /* by slot */
+    uint32_t pushed;            /* since the last wake */
     uint32_t n_inflight;        /* requests given to the channel and not yet released */
     bool draining, drain_reported;
     uint32_t drains; /* as in the link, when it began to drain */
@@ -502,6 +505,8 @@ void backend_send_body(struct backend *b, struct channel_ticket ticket, uint32_t
 bool backend_withdraw(struct exchange *x);
 /* The exchange leaves its backend early (client gone): withdrawn or aborted. */
 void backend_forget(struct exchange *x);
+/* Once per batch: wakes workers, or asks the pool process for more. */
+void backend_wake(struct backend *b);
 void backend_report_drained(struct backend *b);
 struct backend *backend_find(struct gateway_thread *t, const struct pool_link *link);
 /* Waiting requests of a pool go to its newly active generation. */

@@ -30,7 +30,9 @@ void status_view_pool(struct gateway_thread *t, const struct stats *s, uint32_t 
 
     *ret = (struct pool_view){
         .name = c->name,
-        .manager = "static",
+        .manager = c->worker_min == CONFIG_AUTO ? "static"
+                   : c->worker_min == 0         ? "ondemand"
+                                                : "dynamic",
         .start_s = g->started_realtime_ns / NS_PER_S,
         .accepted = atomic_load_explicit(&f->accepted, memory_order_relaxed),
         .limit_reached = atomic_load_explicit(&f->limit_reached, memory_order_relaxed),

@@ -78,7 +78,7 @@ static void wake_workers(struct gateway_thread *t)
     LIST_FOR_EACH(it, &t->backends) {
         struct backend *b = LIST_ENTRY(it, struct backend, link);
         if (b->pool->channel)
-            channel_wake(b->pool->channel, t->index);
+            backend_wake(b);
     }
 }
 

@@ -172,7 +172,9 @@ NORETURN static void run_worker(struct pool *p, uint32_t index, int sock, int me
     w.incarnation = p->seats[index].incarnation;
     w.eventfds = p->eventfds;
     w.sock = sock;
-    w.max_requests = pool_draw_max_requests(p->conf);
+    /* pool_size.c replaces it at that number, when its successor is ready */
+    w.max_requests = p->seats[index].max_requests ? 2 * p->seats[index].max_requests
+                                                  : pool_draw_max_requests(p->conf);
     w.box = p->seats[index].box;
     w.boot_failure = p->image ? images_boot_failure(p) : NULL;
     /* No exit handlers: they belong to the pool process. */
@@ -215,6 +217,10 @@ static void start_worker(struct pool *p, uint32_t index)
         return;
     }
     seat->incarnation = ++p->incarnations;
+    seat->started_ns = clock_monotonic_ns();
+    seat->max_requests = p->size.recycles && p->conf->kind == CONFIG_POOL_CLASSIC
+                             ? pool_draw_max_requests(p->conf)
+                             : 0;
     prepare_seat(p, seat);
     if (worker_memory_init(&seat->memory, &memory_end) < 0)
         log_warn("worker %u: no socket pair for its memory: there will be no PHP stacks of it",
@@ -260,8 +266,11 @@ static void start_missing(struct pool *p)
             n = 1; /* it answers 500 until the script boots */
     }
     for (uint32_t i = 0; i < n; i++)
-        if (p->seats[i].pid == 0 && p->seats[i].not_before_ns <= now)
+        if (p->seats[i].pid == 0 && p->seats[i].not_before_ns <= now) {
+            if (!pool_size_wants(p))
+                return;
             start_worker(p, i);
+        }
 }
 
 static int next_timeout_ms(const struct pool *p)
@@ -276,8 +285,11 @@ static int next_timeout_ms(const struct pool *p)
     if (forks && p->image)
         nearest = MIN(nearest, images_wake_ns(p));
     for (uint32_t i = 0; i < p->n_seats && forks && !p->boots; i++)
-        if (p->seats[i].pid == 0 && p->seats[i].not_before_ns < nearest)
+        if (p->seats[i].pid == 0 && p->seats[i].not_before_ns > now &&
+            p->seats[i].not_before_ns < nearest)
             nearest = p->seats[i].not_before_ns;
+    if (forks)
+        nearest = MIN(nearest, pool_size_next_ns(p));
     if (nearest == UINT64_MAX)
         return -1;
     return nearest <= now ? 0 : (int)((nearest - now) / NS_PER_MS + 1);
@@ -333,6 +345,7 @@ static void worker_ended(struct pool *p, uint32_t index, int status, const struc
     if (rc < 0 && rc != -EAGAIN)
         log_warn("cannot tell the supervisor of a dead worker: %s", strerror(-rc));
     seat->pid = 0;
+    seat->retiring = false;
     if (p->loop.booted)
         atomic_store_explicit(&p->loop.booted[index], 0, memory_order_relaxed);
     seat->not_before_ns = clock_monotonic_ns() + judge_death(seat, index, status, info.requests);
@@ -469,6 +482,7 @@ static int adopt_channel(struct pool *p, int *fds, size_t n_fds)
     p->n_eventfds = (uint32_t)(n_fds - 2);
     memcpy(p->eventfds, fds + 2, p->n_eventfds * sizeof(int));
     make_seats(p, channel_geometry(ch)->workers);
+    pool_size_begin(p);
     p->look_ns = 0;
     return p->loop.script ? share_booted(p) : 0;
 }
@@ -536,6 +550,10 @@ static void on_gateway(struct pool *p)
     fd_close(&fd);
     if (rc <= 0) {
         lose_gateway(p);
+        return;
+    }
+    if (m.type == CONTROL_WORKERS_WANTED) {
+        pool_size_asked(p);
         return;
     }
     if (m.type != CONTROL_WORKER_KILL) {
@@ -617,6 +635,7 @@ static void on_signals(struct pool *p)
 static void run(struct pool *p)
 {
     while (!p->draining || workers_left(p)) {
+        pool_size_look(p);
         start_missing(p);
         struct pollfd fds[] = { { p->signals, POLLIN, 0 },
                                 { p->supervisor, POLLIN, 0 },

@@ -36,7 +36,24 @@ struct seat {
     struct seat_watch watch;
     unsigned early_deaths; /* in a row */
     uint64_t not_before_ns;
-    bool only_fails; /* its worker answers 500 while there is no image */
+    uint64_t started_ns;
+    uint64_t max_requests; /* at which pool_size.c replaces it; 0: never */
+    bool retiring;         /* was told to finish */
+    bool only_fails;       /* its worker answers 500 while there is no image */
+};
+
+/* pool_size.c */
+struct pool_size {
+    uint32_t min, max, spare, target;
+    bool changes; /* min < max */
+    bool asked;   /* the gateway wants more workers */
+    bool has_workers, explained;
+    uint64_t look_ns, excess_since_ns;
+    bool recycles; /* there is a seat for successors */
+    bool recycled; /* one is being replaced: */
+    uint32_t recycled_seat, recycled_incarnation, successor_after, recycle_from;
+    const char *recycle_why;
+    uint64_t recycle_since_ns, recycle_look_ns;
 };
 
 struct pool {
@@ -64,6 +81,7 @@ struct pool {
     char ready_text[2048];
     struct image *image; /* NULL: workers are forked from this process */
     const struct php_layout *layout;
+    struct pool_size size;
     uint64_t look_ns; /* when deadline.c looks at the workers again */
     struct pool_counters {
         uint64_t slow_requests, timeouts, timeout_kills, crashes, probes, dead_locks, records_lost;
@@ -143,6 +161,16 @@ MUST_USE bool lock_probe_look(struct pool *p);
 bool lock_probe_ended(struct pool *p, pid_t pid, int status);
 /* When lock_probe_look has something to do, UINT64_MAX: not before something happens. */
 uint64_t lock_probe_next_ns(const struct pool *p);
+
+/* --- pool_size.c: how many workers, and their replacement ------------------------------------- */
+/* The pool got a channel. */
+void pool_size_begin(struct pool *p);
+/* Another worker is to be started. */
+bool pool_size_wants(const struct pool *p);
+void pool_size_look(struct pool *p);
+void pool_size_asked(struct pool *p); /* WORKERS_WANTED */
+/* When it has something to do, UINT64_MAX: not before something happens. */
+uint64_t pool_size_next_ns(const struct pool *p);
 
 /* --- pool.c ----------------------------------------------------------------------------------- */
 void pool_tell_supervisor(struct pool *p, enum control_type type, const char *text);

@@ -42,6 +42,54 @@ static bool read_line(const char *path, char *ret, size_t size)
     return true;
 }
 
+/* cgroup v1: the controller's own group, and its limit. */
+static bool read_v1(const char *controller, const char *file, char *ret, size_t size)
+{
+    char line[512], path[1200];
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    bool found = false;
+
+    while (f && !found && fgets(line, sizeof(line), f)) {
+        char *names = strchr(line, ':'), *dir = names ? strchr(names + 1, ':') : NULL;
+        if (!dir)
+            continue;
+        *dir++ = '\0';
+        dir[strcspn(dir, "\n")] = '\0';
+        size_t n = strlen(controller);
+        for (char *one = names + 1; one && !found;
+             one = strchr(one, ',') ? strchr(one, ',') + 1 : NULL)
+            found = strncmp(one, controller, n) == 0 && (one[n] == ',' || one[n] == '\0');
+        if (!found)
+            continue;
+        /* in a container the group is the root of what is mounted */
+        snprintf(path, sizeof(path), "/sys/fs/cgroup/%s%s/%s", names + 1, dir, file);
+        if (!read_line(path, ret, size)) {
+            snprintf(path, sizeof(path), "/sys/fs/cgroup/%s/%s", names + 1, file);
+            found = read_line(path, ret, size);
+        }
+    }
+    if (f)
+        fclose(f);
+    return found;
+}
+
+static void apply_v1(struct machine *m)
+{
+    char text[64], period[64];
+
+    if (read_v1("memory", "memory.limit_in_bytes", text, sizeof(text))) {
+        uint64_t limit = strtoull(text, NULL, 10);
+        if (limit > 0 && limit < m->memory_bytes)
+            m->memory_bytes = limit;
+    }
+    if (!read_v1("cpu", "cpu.cfs_quota_us", text, sizeof(text)) ||
+        !read_v1("cpu", "cpu.cfs_period_us", period, sizeof(period)))
+        return;
+    long long quota = strtoll(text, NULL, 10), each = strtoll(period, NULL, 10);
+    if (quota > 0 && each > 0 && (unsigned)((quota + each - 1) / each) < m->cpus)
+        m->cpus = (unsigned)((quota + each - 1) / each);
+}
+
 /* The unified cgroup of this process, "/system.slice/sapid.service". */
 static bool own_cgroup(char *ret, size_t size)
 {
@@ -94,6 +142,7 @@ void machine_look(struct machine *ret)
 
     ret->cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
     ret->memory_bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : UINT64_MAX;
+    apply_v1(ret);
     if (!own_cgroup(dir, sizeof(dir)))
         return;
     for (;;) { /* a limit on any ancestor binds */
@@ -107,8 +156,8 @@ void machine_look(struct machine *ret)
     CHECK(ret->cpus >= 1);
 }
 
-uint32_t sizing_workers(const struct config_pool *p, const struct machine *m, char *why,
-                        size_t size)
+static uint32_t choose_workers(const struct config_pool *p, const struct machine *m, char *why,
+                               size_t size)
 {
     why[0] = '\0';
     if (p->worker_pool_size != CONFIG_AUTO)
@@ -127,6 +176,21 @@ uint32_t sizing_workers(const struct config_pool *p, const struct machine *m, ch
     snprintf(why, size, "auto: half of %llu MiB of memory at %d MiB each",
              (unsigned long long)(m->memory_bytes >> 20), WORKER_MIB);
     return (uint32_t)by_memory;
+}
+
+uint32_t sizing_workers(const struct config_pool *p, const struct machine *m, char *why,
+                        size_t size)
+{
+    uint32_t n = choose_workers(p, m, why, size);
+
+    if (p->worker_min != CONFIG_AUTO) {
+        char most[128];
+        snprintf(most, sizeof(most), "%s%s", why[0] ? "; " : "", why);
+        snprintf(why, size, "at most; at least %u, %u idle in advance%s",
+                 (uint32_t)p->worker_min < n ? (uint32_t)p->worker_min : n,
+                 (uint32_t)p->worker_spare, most);
+    }
+    return n;
 }
 
 uint32_t sizing_threads(const struct config_server *s, const struct machine *m)
@@ -148,11 +212,13 @@ void sizing_geometry(const struct config *c, const struct config_pool *p, uint32
 
     if (slot < SLOT_BYTES_MIN)
         slot = SLOT_BYTES_MIN;
+    /* a seat for a successor */
+    uint32_t seats = workers + (workers < CHANNEL_WORKERS_MAX && config_pool_recycles(p));
     slots = (slots + threads - 1) / threads * threads;
     if (slots > CHANNEL_SLOTS_MAX)
         slots = CHANNEL_SLOTS_MAX / threads * threads;
     *ret = (struct channel_geometry){
-        .workers = workers,
+        .workers = seats,
         .threads = threads,
         .slots = (uint32_t)slots,
         .slot_bytes = (uint32_t)((slot + 63) / 64 * 64),

@@ -267,6 +267,29 @@ TEST(keys_of_later_features_are_not_accepted)
     }
 }
 
+TEST(pool_sizes_may_change)
+{
+    EXPECT_INT(load("[php]\nworker_pool_size = { min = 2, max = 16, spare = 3 }\n", NULL), 0);
+    EXPECT_INT(c->pools[0].worker_pool_size, 16);
+    EXPECT_INT(c->pools[0].worker_min, 2);
+    EXPECT_INT(c->pools[0].worker_spare, 3);
+    config_free(c);
+    EXPECT_INT(load("[php]\nworker_pool_size = { min = 0, max = 'auto' }\n", NULL), 0);
+    EXPECT_INT(c->pools[0].worker_pool_size, CONFIG_AUTO);
+    EXPECT_INT(c->pools[0].worker_min, 0);
+    config_free(c);
+    EXPECT_INT(load("[php]\nworker_pool_size = 5\n", NULL), 0);
+    EXPECT_INT(c->pools[0].worker_min, CONFIG_AUTO);
+    config_free(c);
+    expect_error(
+        "[php]\nworker_pool_size = { min = 9, max = 4 }\n",
+        "sapid.toml:2:20: php.worker_pool_size: expected min and spare of at most max (4), "
+        "found min = 9, spare = 0");
+    expect_error("[php]\nworker_pool_size = { least = 9 }\n",
+                 "sapid.toml:2:22: php.worker_pool_size: unknown key least; known are min, max and "
+                 "spare");
+}
+
 TEST(pages_about_the_server_have_paths_of_their_own)
 {
     expect_error("[php]\nstatus_path = 'status'\n",

@@ -27,7 +27,7 @@ static void root_folder(char *dir, mode_t mode)
 
 TEST(auto_workers_follow_cpus_and_memory)
 {
-    struct config_pool p = { .worker_pool_size = CONFIG_AUTO };
+    struct config_pool p = { .worker_pool_size = CONFIG_AUTO, .worker_min = CONFIG_AUTO };
     char why[160];
 
     struct machine m = { 2, UINT64_C(8) << 30 };
@@ -54,6 +54,35 @@ TEST(machine_is_at_least_one_cpu)
 
     machine_look(&m);
     EXPECT(m.cpus >= 1 && m.memory_bytes > 1 << 20);
+}
+
+TEST(a_number_that_changes_is_explained)
+{
+    struct config_pool p = { .worker_pool_size = 16, .worker_min = 2, .worker_spare = 3 };
+    struct machine m = { .cpus = 2, .memory_bytes = UINT64_C(8) << 30 };
+    char why[160];
+
+    EXPECT_INT(sizing_workers(&p, &m, why, sizeof(why)), 16);
+    EXPECT_INT(strcmp(why, "at most; at least 2, 3 idle in advance"), 0);
+    p.worker_pool_size = CONFIG_AUTO;
+    EXPECT_INT(sizing_workers(&p, &m, why, sizeof(why)), 8);
+    EXPECT_INT(strncmp(why, "at most; at least 2, 3 idle in advance; auto: 4 for each", 56), 0);
+}
+
+TEST(what_recycles_has_a_seat_for_a_successor)
+{
+    struct config c = { .server = { .max_header_size = 8192, .max_header_count = 64 } };
+    struct config_pool p = { .queue_size = 8 };
+    struct channel_geometry g;
+
+    sizing_geometry(&c, &p, 4, 1, &g);
+    EXPECT_INT(g.workers, 4);
+    p.worker_max_age_ms = 1000;
+    sizing_geometry(&c, &p, 4, 1, &g);
+    EXPECT_INT(g.workers, 5);
+    p = (struct config_pool){ .queue_size = 8, .worker_max_requests = 20 };
+    sizing_geometry(&c, &p, 4, 1, &g);
+    EXPECT_INT(g.workers, 4); /* its workers end by themselves */
 }
 
 TEST(geometry_holds_the_greatest_head_and_divides_by_threads)
