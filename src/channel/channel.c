@@ -222,6 +222,9 @@ void channel_worker_look(const struct channel *ch, uint32_t worker, struct chann
     ret->last_ns = get(&b->last_ns);
     ret->last_cpu_ns = get(&b->last_cpu_ns);
     ret->last_memory = get(&b->last_memory);
+    ret->rollbacks = (struct channel_rollbacks){ get(&b->rollbacks), get(&b->rollback_ns),
+                                                 get32(&b->rollback_pages),
+                                                 get32(&b->image_pages) };
 }
 
 bool channel_request_look(const struct channel *ch, struct channel_ticket t,

@@ -29,7 +29,7 @@
 #include "base/str.h"
 
 enum {
-    CHANNEL_ABI = 2,
+    CHANNEL_ABI = 3,
     CHANNEL_WORKERS_MAX = 1024,
     CHANNEL_THREADS_MAX = 16,
     CHANNEL_SLOTS_MAX = 65535
@@ -45,6 +45,7 @@ struct channel_geometry {
 };
 
 struct channel; /* process-local handle */
+struct channel_rollbacks;
 
 /* --- creation: supervisor --------------------------------------------------------------------- */
 /* A formatted memfd sealed against resizing. 0 or -errno (-EINVAL geometry). */
@@ -245,6 +246,8 @@ bool channel_worker_aborted(const struct channel_worker *w);
 uint64_t channel_worker_started_ns(const struct channel_worker *w);
 /* What the request that is about to be done has cost, for status pages. */
 void channel_worker_note(struct channel_worker *w, uint64_t cpu_ns, uint64_t memory_bytes);
+/* A worker whose memory goes back after each request: what that has cost so far. */
+void channel_worker_note_rollbacks(struct channel_worker *w, const struct channel_rollbacks *r);
 /* After CHANNEL_END and the end of the request's work: the worker is free for the next one. */
 void channel_worker_done(struct channel_worker *w);
 /* From a signal handler or between requests: finish and let channel_worker_next return -ESHUTDOWN.
@@ -264,6 +267,11 @@ struct channel_worker_info {
     /* CLOCK_REALTIME of its start; of its last finished request: how long it took, processor time
      * (0 where it was not measured), the most memory PHP had asked for. All its own word. */
     uint64_t attached_ns, last_ns, last_cpu_ns, last_memory;
+    struct channel_rollbacks {
+        uint64_t n, ns;          /* in all, of this incarnation. 0: the pool has none */
+        uint32_t pages_last;     /* that the last one put back */
+        uint32_t pages_of_image; /* of 4 KiB */
+    } rollbacks;
 };
 void channel_worker_look(const struct channel *ch, uint32_t worker,
                          struct channel_worker_info *ret);

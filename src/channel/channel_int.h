@@ -117,6 +117,8 @@ struct worker_block {
     /* Written by the worker at the end of a request, for status pages. */
     alignas(LINE) _Atomic uint64_t attached_ns;
     _Atomic uint64_t last_ns, last_cpu_ns, last_memory;
+    _Atomic uint64_t rollbacks, rollback_ns;
+    _Atomic uint32_t rollback_pages, image_pages;
 };
 static_assert(offsetof(struct worker_block, incarnation) == LINE, "worker block layout");
 static_assert(offsetof(struct worker_block, attached_ns) == 2 * LINE, "worker block layout");

@@ -96,6 +96,8 @@ int channel_worker_attach(struct channel *ch, uint32_t index, uint32_t incarnati
     atomic_store_explicit(&b->attached_ns, clock_realtime_ns(), memory_order_relaxed);
     atomic_store_explicit(&b->last_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&b->last_cpu_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&b->rollbacks, 0, memory_order_relaxed);
+    atomic_store_explicit(&b->rollback_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&b->last_memory, 0, memory_order_relaxed);
     atomic_store_explicit(&b->since_ns, clock_monotonic_ns(), memory_order_relaxed);
     show_state(w, CHANNEL_WORKER_IDLE);
@@ -390,6 +392,15 @@ void channel_worker_note(struct channel_worker *w, uint64_t cpu_ns, uint64_t mem
     CHECK_MAGIC(w, WORKER_MAGIC);
     atomic_store_explicit(&w->block->last_cpu_ns, cpu_ns, memory_order_relaxed);
     atomic_store_explicit(&w->block->last_memory, memory_bytes, memory_order_relaxed);
+}
+
+void channel_worker_note_rollbacks(struct channel_worker *w, const struct channel_rollbacks *r)
+{
+    CHECK_MAGIC(w, WORKER_MAGIC);
+    atomic_store_explicit(&w->block->rollbacks, r->n, memory_order_relaxed);
+    atomic_store_explicit(&w->block->rollback_ns, r->ns, memory_order_relaxed);
+    atomic_store_explicit(&w->block->rollback_pages, r->pages_last, memory_order_relaxed);
+    atomic_store_explicit(&w->block->image_pages, r->pages_of_image, memory_order_relaxed);
 }
 
 void channel_worker_done(struct channel_worker *w)

@@ -76,6 +76,7 @@ struct process_view {
     bool running;
     uint64_t start_s, requests, duration_us, memory;
     double cpu_percent;
+    struct channel_rollbacks rollbacks;                  /* n 0: none */
     struct str method, target, script, user, request_id; /* views into what follows */
     int64_t content_length;
     struct channel_peek look;

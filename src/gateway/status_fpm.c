@@ -112,6 +112,7 @@ static void view_process(const struct backend *b, uint64_t now,
     p->cpu_percent = p->running || info->last_ns == 0
                          ? 0
                          : 100.0 * (double)info->last_cpu_ns / (double)info->last_ns;
+    p->rollbacks = info->rollbacks;
     p->method = p->target = p->script = p->user = STR_NONE;
     p->content_length = 0;
     p->request_id = STR_NONE;

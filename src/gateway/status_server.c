@@ -30,6 +30,12 @@ static void put_json_process(void *ctx, const struct process_view *p)
     json_text(j, "request_id", p->request_id);
     json_real(j, "last_cpu_percent", p->cpu_percent);
     json_number(j, "last_memory", p->memory);
+    if (p->rollbacks.n) {
+        json_number(j, "rollbacks", p->rollbacks.n);
+        json_real(j, "rollback_us", (double)p->rollbacks.ns / 1e3 / (double)p->rollbacks.n);
+        json_number(j, "rollback_pages", p->rollbacks.pages_last);
+        json_number(j, "image_kib", p->rollbacks.pages_of_image * UINT64_C(4));
+    }
     json_close(j, '}');
 }
 

@@ -22,7 +22,7 @@
 #include "channel/channel.h"
 #include "php/box.h"
 
-enum { ENGINE_ABI = 3 };
+enum { ENGINE_ABI = 4 };
 
 struct engine_setting {
     const char *name, *value;

@@ -73,6 +73,7 @@ void observe_worker(struct pool *p, uint32_t worker, unsigned what, struct worke
     channel_worker_look(p->channel, worker, &info);
     if (info.incarnation == seat->incarnation) {
         ret->requests = info.requests;
+        ret->rollbacks = info.rollbacks;
         ret->running_ns = now > info.since_ns ? now - info.since_ns : 0;
         ret->is_busy = info.state == CHANNEL_WORKER_BUSY;
     }
@@ -107,6 +108,12 @@ static void put_worker(struct buf *b, const struct worker_look *l)
                           ",\"rss_bytes\":%" PRIu64,
                           l->requests, l->running_ns / NS_PER_MS, l->process_cpu_ns / NS_PER_MS,
                           l->rss_bytes);
+    if (l->rollbacks.n)
+        (void)!buf_printf(b,
+                          ",\"rollbacks\":{\"n\":%" PRIu64
+                          ",\"mean_us\":%.1f,\"last_pages\":%" PRIu32 ",\"image_kib\":%" PRIu32 "}",
+                          l->rollbacks.n, (double)l->rollbacks.ns / 1e3 / (double)l->rollbacks.n,
+                          l->rollbacks.pages_last, l->rollbacks.pages_of_image * 4);
     if (l->pss_bytes)
         (void)!buf_printf(b, ",\"pss_bytes\":%" PRIu64, l->pss_bytes);
     if (l->has_request) {

@@ -111,7 +111,8 @@ struct worker_look {
     uint64_t running_ns; /* the present request, or since the last one ended */
     uint64_t cpu_ns;     /* of the present request */
     uint64_t process_cpu_ns, rss_bytes, pss_bytes;
-    struct channel_request request; /* texts in `texts` */
+    struct channel_rollbacks rollbacks; /* n 0: none */
+    struct channel_request request;     /* texts in `texts` */
     char texts[CHANNEL_LOOK_BYTES];
     struct php_stack stack;
 };

@@ -183,6 +183,15 @@ def answers(server) -> bool:
         return False
 
 
+def test_the_status_page_tells_what_rollbacks_cost(server):
+    for _ in range(3):
+        assert_clean(server.get("/"))
+    pools = json.loads(server.admin("/server?json&full").text)["pools"]
+    [worker] = next(p for p in pools if p["name"] == "www-worker")["processes"]
+    assert worker["rollbacks"] >= 3 and worker["rollback_us"] > 0
+    assert 0 < worker["rollback_pages"] < 2000 and worker["image_kib"] > 4000
+
+
 def test_max_requests(launch, scripts):
     s = start(launch, scripts, worker={"max_requests": 5})
     answered = [s.get("/") for _ in range(30)]

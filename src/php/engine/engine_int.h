@@ -66,6 +66,7 @@ struct live {
     struct box *box;
     pid_t pid;
     bool resumed;             /* rolled back at least once */
+    uint64_t first_ns;        /* what that took */
     uint64_t disconnected_ns; /* since when a database is missing; 0: none is */
     char role[64];
 };

@@ -306,6 +306,22 @@ static void freeze(void)
     fail(text);
 }
 
+static void note_cost(void)
+{
+    struct snapshot_stats s;
+
+    snapshot_stats(&s);
+    /* The first one only took the place of the fork. */
+    struct channel_rollbacks r = { .n = s.rollbacks - 1,
+                                   .ns = s.total_ns - live->first_ns,
+                                   .pages_last = (uint32_t)(s.last_hot + s.last_cold),
+                                   .pages_of_image = (uint32_t)(s.image_bytes >> 12) };
+    if (s.rollbacks == 1)
+        live->first_ns = s.total_ns;
+    else
+        channel_worker_note_rollbacks(live->channel, &r);
+}
+
 /* Behind every rollback. */
 static void resume(void)
 {
@@ -317,6 +333,7 @@ static void resume(void)
         timeout_worker_start();
     }
     live->resumed = true;
+    note_cost();
     fresh_make();
     rolled.used = true; /* as soon as something runs */
 }
