@@ -376,10 +376,13 @@ static void on_warm(void *ctx, const char *failure)
     warmup_free(r->warmup);
     r->warmup = NULL;
     r->warm = true;
-    if (why && r->kind == ROLLOUT_FIRST)
+    bool serves_already = r->kind != ROLLOUT_FIRST || takeover_pending();
+    if (why && !serves_already)
         log_error("%s; there is nothing else to serve, so the server starts all the same", why);
-    if (why && r->kind != ROLLOUT_FIRST) {
-        char *sentence = mem_printf("%s; everything goes on as it was", why);
+    if (why && serves_already) {
+        char *sentence = r->kind == ROLLOUT_FIRST
+                             ? mem_printf("to serve: %s", why) /* the program before goes on */
+                             : mem_printf("%s; everything goes on as it was", why);
         fail(s, r, sentence);
         mem_free(sentence);
     } else {

@@ -127,6 +127,20 @@ def test_new_program_that_does_not_start_changes_nothing(launch, root):
     assert server.get("/echo.php?n=2").text == "2"
 
 
+def test_new_program_that_fails_its_probe_changes_nothing(launch, root):
+    (root / "health.php").write_text("<?php http_response_code(is_file(__DIR__ . '/sick') ? 503 : 200);")
+    server = launch(root, workers=1, php={"probe": ["/health.php"]}, expect_errors=True)
+    before = server.process.pid, gateway(server), pools(server)
+    (root / "sick").touch()
+    server.process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: "upgrade failed: " in server.log_text(), "the failure")
+    assert "probe /health.php: expected a status below 500, found 503; this program goes on" in server.log_text()
+    assert (server.process.pid, gateway(server), pools(server)) == before
+    assert server.get("/echo.php?n=1").text == "1"
+    (root / "sick").unlink()
+    gone(upgrade(server))
+
+
 def test_new_program_that_is_killed_changes_nothing(launch, root):
     server = launch(root, workers=1, unix_socket=True, expect_errors=True)
     (root / "hang.php").write_text("<?php usleep(30000000);")
