@@ -169,7 +169,7 @@ static int connect_again(const struct recipe *r)
     union address peer;
     socklen_t bytes;
     zval object;
-    int found = -1;
+    volatile int found = -1;
     volatile bool ok = false; /* a bailout may come */
 
     for (int fd = 3; fd < FDS_MAX; fd++)

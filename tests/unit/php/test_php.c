@@ -435,6 +435,29 @@ TEST(sessions_are_written_before_the_client_sees_the_end)
     mem_free(toml);
 }
 
+/* The PHP that is installed, and that a page names its files by: "8.2". */
+static const char *version(void)
+{
+    static struct php_probe p;
+    static char minor[8];
+    char message[1024];
+
+    EXPECT_INT(php_probe(STR_NONE, &p, message, sizeof(message)), 0);
+    struct str text = str_from(p.version);
+    struct str major = str_cut(&text, '.'), second = str_cut(&text, '.');
+    snprintf(minor, sizeof(minor), "%.*s.%.*s", STR_ARG(major), STR_ARG(second));
+    return minor;
+}
+
+/* A text with %s for that version. */
+static const char *of_version(const char *before, const char *behind)
+{
+    static char text[256];
+
+    snprintf(text, sizeof(text), "%s%s%s", before, version(), behind);
+    return text;
+}
+
 /* --- settings --------------------------------------------------------------------------------- */
 
 TEST(ini_admin_ini_and_env)
@@ -446,9 +469,9 @@ TEST(ini_admin_ini_and_env)
         "env = { APP_ENV = \"prod\" }",
         "<?php ini_set('memory_limit', '78M'); echo ini_get('memory_limit'), ' ', "
         "var_export(@ini_set('display_errors', '1'), true), ini_get('display_errors'), ' ', "
-        "ini_get('post_max_size'), ' ', get_cfg_var('user.odd'), ' ', error_reporting(), "
+        "ini_get('post_max_size'), ' ', get_cfg_var('user.odd'), ' ', var_export(error_reporting() === (E_ALL & ~E_NOTICE), true), "
         "' ', getenv('APP_ENV'), $_SERVER['APP_ENV'], ' ', var_export(getenv('PATH'), true);");
-    EXPECT_BODY(&a, "78M false0 3M a;b \"q\" $x 32759 prodprod false");
+    EXPECT_BODY(&a, "78M false0 3M a;b \"q\" $x true prodprod false");
     driver_stop(&d);
 }
 
@@ -464,8 +487,8 @@ TEST(user_ini_files)
 TEST(fpm_ini_files_are_the_default)
 {
     start_with_script("", "<?php echo php_ini_loaded_file(), ' ', php_sapi_name();");
-    EXPECT_BODY(&a, "/etc/php/8.2/fpm/php.ini fpm-fcgi");
-    EXPECT(strstr(d.ready, "/etc/php/8.2/fpm/php.ini"));
+    EXPECT_BODY(&a, of_version("/etc/php/", "/fpm/php.ini fpm-fcgi"));
+    EXPECT(strstr(d.ready, of_version("/etc/php/", "/fpm/php.ini")));
     driver_stop(&d);
 }
 
@@ -723,10 +746,12 @@ TEST(probe_finds_libphp)
     char message[1024] = "";
 
     EXPECT_INT(php_probe(STR_NONE, &p, message, sizeof(message)), 0);
-    EXPECT_INT(p.api, 20220829);
-    EXPECT(strncmp(p.version, "8.2.", 4) == 0);
+    char module[64];
+    EXPECT(p.api >= 20220829);
+    EXPECT(strncmp(p.version, "8.", 2) == 0);
     EXPECT(!p.zts && !p.debug);
-    EXPECT(strstr(p.module, "sapid-php-20220829.so"));
+    snprintf(module, sizeof(module), "sapid-php-%u.so", p.api);
+    EXPECT(strstr(p.module, module));
 }
 
 static void write_library(const char *path, const char *text, size_t n)
@@ -742,7 +767,7 @@ TEST(probe_refuses_with_what_to_install)
 {
     static const char path[] = "/tmp/sapid-test-libphp.so";
 
-    EXPECT(strstr(probe_message("/nowhere/libphp.so"), "install libphp8.2-embed"));
+    EXPECT(strstr(probe_message("/nowhere/libphp.so"), "install libphp8."));
     EXPECT(strstr(probe_message("/etc/passwd"), "is not libphp"));
 #define FAKE(text) write_library(path, text, sizeof(text))
     FAKE("X-Powered-By: PHP/8.2.1\0API20220829,TS");
@@ -751,8 +776,8 @@ TEST(probe_refuses_with_what_to_install)
     EXPECT(strstr(probe_message(path), "debug build"));
     FAKE("X-Powered-By: PHP/9.0.0\0API20300101,NTS");
     EXPECT(strstr(probe_message(path), "8.2 to 8.5"));
-    FAKE("X-Powered-By: PHP/8.4.1\0API20240924,NTS");
-    EXPECT(strstr(probe_message(path), "php8.4-dev"));
+    FAKE("X-Powered-By: PHP/8.5.1\0API20250925,NTS");
+    EXPECT(strstr(probe_message(path), "php8.5-dev"));
     unlink(path);
 }
 
@@ -760,7 +785,7 @@ TEST(a_pool_without_libphp_says_so)
 {
     driver_start(&d, "libphp_path = \"/nowhere/libphp.so\"", 1);
     EXPECT(d.failed);
-    EXPECT(strstr(d.ready, "install libphp8.2-embed"));
+    EXPECT(strstr(d.ready, "install libphp8."));
     driver_stop(&d);
 }
 
@@ -841,11 +866,11 @@ TEST(cli_says_what_is_wrong)
 TEST(cli_information)
 {
     CLI("", "-n", "-v");
-    EXPECT(strncmp(output, "PHP 8.2.", 8) == 0);
+    EXPECT(strstr(output, of_version("PHP ", ".")) == output);
     CLI("", "-n", "-m");
     EXPECT(strstr(output, "[PHP Modules]\n") && strstr(output, "\nstandard\n"));
     CLI("", "-n", "-i");
     EXPECT(strstr(output, "Server API => Command Line Interface (sapid)"));
     CLI("", "--ini");
-    EXPECT(strstr(output, "/etc/php/8.2/cli/php.ini"));
+    EXPECT(strstr(output, of_version("/etc/php/", "/cli/php.ini")));
 }
