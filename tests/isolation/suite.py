@@ -18,6 +18,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -46,9 +47,9 @@ CLASSIC_LEAKS = {"openssl errors", "posix error", "blocked signals", "libc", "al
 # PHP seeds its combined LCG from the clock and the process id in every request: one value in a thousand comes twice.
 CLASSIC_REPEATS = {"lcg_value"}
 # Kinds that take long enough to be asked only now and then.
-HEAVY = {"large_memory": 8, "memory_limit": 8, "large_arrays": 8, "autoload_many": 2, "hot_loop": 2, "openssl": 2, "cycles": 4,
-         "gc_caches": 4, "bcrypt": 4, "argon": 4, "large_output": 2, "pcre": 2, "fork": 4, "shell": 2, "proc_open": 2, "popen": 2,
-         "environment": 2, "sleep": 2}
+HEAVY = {"large_memory": 30, "memory_limit": 20, "large_arrays": 20, "autoload_many": 5, "hot_loop": 3, "openssl": 2, "cycles": 8,
+         "gc_caches": 8, "bcrypt": 8, "argon": 8, "large_output": 3, "pcre": 4, "fork": 8, "shell": 5, "proc_open": 5, "popen": 5,
+         "environment": 5, "sleep": 5, "upload": 3, "input": 3}
 
 
 def kinds() -> list[str]:
@@ -95,6 +96,9 @@ def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=No
     return Sapid(Site(root=site / "worker/public", workers=1, ini=settings, worker=keys), folder / mode)
 
 
+# Kinds that a death in the middle leaves something of in the world outside: files, shared memory.
+OUTSIDE = {"directories", "umask", "session_file", "session_open", "pdo_file", "phar", "shared_memory", "apcu", "zip", "stat_cache",
+           "files", "include_new_file", "upload", "alarm"}
 # Kinds that leave objects to their destructors, or Fibers and generators to be unwound, and do not exit: a worker script's
 # answer is complete when its handler returns, so what they print then is nobody's. In the log it is (see late_words).
 LATE = {"destructors", "throwing_destructor", "exit_in_destructor", "destructor_uses_session", "fibers", "generators"}
@@ -174,6 +178,7 @@ class Result:
     repeats: Counter = field(default_factory=Counter)          # source of random values -> repeated values
     values: int = 0
     broken: list[str] = field(default_factory=list)            # requests without an answer
+    deaths: int = 0                                            # workers that were killed meanwhile
     descriptors: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     growth: list[str] = field(default_factory=list)
     pids: set[int] = field(default_factory=set)
@@ -183,7 +188,9 @@ class Result:
         return {pid: sorted(counts) for pid, counts in self.descriptors.items() if len(counts) > 1}
 
     def problems(self) -> list[str]:
-        found = [f"{len(self.broken)} without an answer: {self.broken[:3]}"] if self.broken else []
+        found = []
+        if self.broken and not self.deaths:
+            found.append(f"{len(self.broken)} without an answer: {self.broken[:3]}")
         if self.wrong:
             found.append(f"{sum(self.wrong_kinds.values())} wrong answers {dict(self.wrong_kinds)}:\n" + "\n".join(self.wrong[:5]))
         if self.leaks:
@@ -200,15 +207,39 @@ class Result:
         return (f"{self.requests} requests in {self.seconds:.0f} s on {len(self.pids)} processes, {self.values} random values: "
                 f"{sum(self.wrong_kinds.values())} wrong, {sum(self.leaks.values())} leaks of {len(self.leaks)} probes, "
                 f"{len(self.strangers)} with others' data, {sum(self.repeats.values())} repeats, {len(self.broken)} unanswered, "
-                f"{len(self.growth)} growing")
+                f"{len(self.growth)} growing" + (f", {self.deaths} workers killed" if self.deaths else ""))
+
+
+class Killer(threading.Thread):
+    """Ends workers, whatever they are doing, one after the other, until there have been `wanted` deaths."""
+
+    def __init__(self, server, result: Result, wanted: int, seed: int):
+        super().__init__(daemon=True)
+        self.server, self.result, self.wanted = server, result, wanted
+        self.dice = random.Random(seed)
+
+    def run(self) -> None:
+        while self.result.deaths < self.wanted:
+            time.sleep(self.dice.random() * 0.02)   # anywhere in a request or a rollback
+            # One that served already: a worker that dies at once again and again is a crash loop.
+            pids = [pid for pid in roles.workers(self.server) if pid in self.result.pids]
+            if not pids:
+                continue
+            pid = self.dice.choice(pids)
+            try:
+                os.kill(pid, self.dice.choice((signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT)))
+            except ProcessLookupError:
+                continue
+            self.result.pids.discard(pid)
+            self.result.deaths += 1
 
 
 class Suite:
-    def __init__(self, server, reference: Reference, names: list[str], *, seed: int = 1, deaths: bool = False):
+    def __init__(self, server, reference: Reference, names: list[str], *, seed: int = 1, deaths: int = 0):
         self.server, self.reference, self.names, self.seed = server, reference, names, seed
         self.allowed = CLASSIC_LEAKS if not server.site.worker else set()
         self.weak = CLASSIC_REPEATS if not server.site.worker else set()
-        self.deaths = deaths   # somebody kills workers: an answer may be 502, 503 or missing
+        self.deaths = deaths   # so many workers are killed meanwhile: an answer may be 502, 503 or missing
         self.result = Result()
         self.seen: dict[str, set] = defaultdict(set)
         self.lock = threading.Lock()
@@ -216,6 +247,13 @@ class Suite:
 
     def run(self, requests: int, clients: int = CLIENTS) -> Result:
         begin = time.monotonic()
+        if self.deaths:
+            killer = Killer(self.server, self.result, self.deaths, self.seed)
+            killer.start()
+            while killer.is_alive():
+                self._run_clients(max(clients, requests // 4), clients, self.result.deaths)
+            self.result.seconds = time.monotonic() - begin
+            return self.result
         first = max(clients, requests // 4)
         self._run_clients(first, clients, 0)
         self.early = self._sizes()
@@ -367,9 +405,10 @@ def main() -> int:
     p.add_argument("--seed", type=int, default=int(time.time()))
     p.add_argument("--jit", action="store_true", help="opcache's tracing JIT")
     p.add_argument("--pagemap", action="store_true", help="read /proc/self/pagemap, as on kernels without PAGEMAP_SCAN")
+    p.add_argument("--deaths", type=int, default=0, help="so many workers are killed; --requests is the size of a round")
     p.add_argument("--verify", action="store_true", help="compare every page with the image after every rollback")
     options = p.parse_args()
-    names = options.kinds.split(",") if options.kinds else kinds()
+    names = options.kinds.split(",") if options.kinds else [k for k in kinds() if not options.deaths or k not in OUTSIDE]
     folder = new_workdir()
     site = make_site(folder)
     ini = {"opcache.jit_buffer_size": "32M", "opcache.jit": "tracing"} if options.jit else {}
@@ -380,9 +419,11 @@ def main() -> int:
     worker = {f"snapshot_{key}": True for key in ("verify", "pagemap") if getattr(options, key)}
     server = start(folder, site, options.mode, workers=options.clients, ini=ini, worker=worker)
     print(f"{len(names)} kinds, seed {options.seed}, log {server.process.log_path}", flush=True)
-    suite = Suite(server, reference, names, seed=options.seed)
+    suite = Suite(server, reference, names, seed=options.seed, deaths=options.deaths)
     result = suite.run(options.requests, options.clients)
-    problems = result.problems() + check_files(site) + server.errors()[:5]
+    problems = result.problems()
+    if not options.deaths:
+        problems += check_files(site) + server.errors()[:5]
     server.stop()
     print(*problems, result, sep="\n")
     if not problems:

@@ -4,11 +4,12 @@ namespace Sapid\Runtime;
 
 use Symfony\Component\HttpFoundation\Request;
 use Symfony\Component\HttpKernel\HttpKernelInterface;
+use Symfony\Component\HttpKernel\KernelInterface;
 use Symfony\Component\HttpKernel\TerminableInterface;
 
 /**
- * Serves a Symfony kernel, in worker mode and outside of it. The kernel stays booted; it resets its services
- * itself before the next request.
+ * Serves a Symfony kernel, in worker mode and outside of it. The kernel stays booted; its services are reset
+ * behind every request, so that an image made there holds nothing that the warm-up requests loaded.
  */
 final class KernelRunner
 {
@@ -34,8 +35,27 @@ final class KernelRunner
                     $this->kernel->terminate($request, $response);
                 }
                 $request = $response = null;
+                $this->reset();
             },
             $this->max,
         );
+    }
+
+    /**
+     * The kernel resets before the next request only those services that have been used. Entity managers are used
+     * without the registry that resets them: entities of one request would be found by the next.
+     */
+    private function reset(): void
+    {
+        if (!$this->kernel instanceof KernelInterface) {
+            return;
+        }
+        $container = $this->kernel->getContainer();
+        if ($container->has('doctrine')) {
+            $container->get('doctrine');
+        }
+        if ($container->has('services_resetter')) {
+            $container->get('services_resetter')->reset();
+        }
     }
 }
