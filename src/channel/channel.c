@@ -292,6 +292,7 @@ void channel_count(const struct channel *ch, struct channel_counters *ret)
         c.claimed += get(&b->claimed);
         c.signals += get32(&b->signals);
         c.ring_full += get32(&b->ring_full);
+        c.slow += get(&b->slow);
     }
     for (uint32_t i = 0; i < ch->geometry.threads; i++) {
         const struct thread_block *b = thread_at(ch, i);
@@ -308,6 +309,13 @@ void channel_count(const struct channel *ch, struct channel_counters *ret)
     c.queued = difference(c.pushed, c.claimed + c.canceled);
     c.running = difference(c.claimed, c.done + lost);
     *ret = c;
+}
+
+void channel_note_slow(struct channel *ch, uint32_t worker)
+{
+    CHECK_MAGIC(ch, CHANNEL_HANDLE_MAGIC);
+    CHECK(worker < ch->geometry.workers);
+    count_up(&worker_at(ch, worker)->slow);
 }
 
 /* --- sleeping --------------------------------------------------------------------------------- */

@@ -303,9 +303,11 @@ uint64_t channel_claimed_ns(const struct channel *ch, struct channel_ticket t);
 
 struct channel_counters {
     uint64_t pushed, claimed, done, canceled, queue_full, wakes, signals, ring_full, dropped_pieces,
-        recovered;
+        recovered, slow;
     uint32_t queued, running, idle; /* now */
 };
 void channel_count(const struct channel *ch, struct channel_counters *ret);
+/* The pool process found a request of that worker slow. */
+void channel_note_slow(struct channel *ch, uint32_t worker);
 
 #endif

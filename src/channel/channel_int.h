@@ -119,6 +119,7 @@ struct worker_block {
     _Atomic uint64_t last_ns, last_cpu_ns, last_memory;
     _Atomic uint64_t rollbacks, rollback_ns;
     _Atomic uint32_t rollback_pages, image_pages;
+    _Atomic uint64_t slow; /* of all incarnations; written by the pool process */
 };
 static_assert(offsetof(struct worker_block, incarnation) == LINE, "worker block layout");
 static_assert(offsetof(struct worker_block, attached_ns) == 2 * LINE, "worker block layout");

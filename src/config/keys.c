@@ -261,7 +261,7 @@ const struct config_key config_keys[] = {
       .fallback_text = "as sapid was started with", .example = "\"0027\"",
       .text = "File mode creation mask of the PHP processes, octal." },
     { "php", "chroot", KIND_PATH, POOL(chroot), NOT_TRACKED, .fallback = "\"\"",
-      .fallback_text = "none", .example = "\"/srv/jail\"",
+      .fallback_text = "none", .example = "\"/srv/www\"",
       .text = "A folder that becomes `/` of the PHP workers. `document_root` lies below it, and is "
               "named as it is seen from outside; scripts see paths without it. Needs a start as "
               "root. What scripts need of the system (time zones, /etc/resolv.conf, "

@@ -152,6 +152,8 @@ static void worker_died(struct pool_link *link, const struct control_message *m)
     if (m->incarnation != link->incarnations[m->worker] || link->recovering[m->worker])
         return;
     fallback_on_death(link, m->worker, m->status);
+    if (WIFSIGNALED(m->status) && m->cause == CONTROL_CAUSE_ITS_OWN)
+        atomic_fetch_add_explicit(&g->figures[link->pool].crashes, 1, memory_order_relaxed);
     link->causes[m->worker] = m->cause; /* before the threads are told: partner is their mailbox */
     link->recovering[m->worker] = g->n_threads;
     for (uint32_t i = 0; i < g->n_threads; i++)

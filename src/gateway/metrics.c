@@ -216,6 +216,18 @@ static void put_pools(struct buf *b, struct gateway_thread *t, const struct stat
     }
 }
 
+static void put_crashes(struct buf *b, struct gateway_thread *t, const struct stats *s)
+{
+    struct pool_view v;
+
+    family(b, "sapid_worker_crashes", "counter", "Workers that died of a signal of their own");
+    for (uint32_t i = 0; i < t->gateway->config->n_pools; i++) {
+        status_view_pool(t, s, i, &v);
+        page_put(b, "sapid_worker_crashes_total{pool=\"%.*s\"} %" PRIu64 "\n", STR_ARG(v.name),
+                 v.crashes);
+    }
+}
+
 /* --- FastCGI servers -------------------------------------------------------------------------- */
 
 static void put_server_row(struct buf *b, const struct stats *s, const char *name, const char *type,
@@ -260,6 +272,7 @@ void metrics_page(struct gateway_thread *t, const struct stats *s, struct page *
     put_requests(&ret->out, t->gateway, s, n);
     put_latency(&ret->out, t->gateway, s, n);
     put_pools(&ret->out, t, s);
+    put_crashes(&ret->out, t, s);
     put_gates(&ret->out, t->gateway);
     put_upstreams(&ret->out, s);
     page_put(&ret->out, "# EOF\n");

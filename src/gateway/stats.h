@@ -37,8 +37,7 @@ struct pool_figures {
     _Atomic uint64_t limit_reached; /* times that a request had to wait with all workers busy */
     _Atomic uint32_t active_max, queue_max;
     _Atomic uint64_t answered_ns; /* monotonic: when PHP answered last */
-    _Atomic uint64_t slow;        /* requests beyond slow_log_after */
-    _Atomic uint64_t crashes;
+    _Atomic uint64_t crashes;     /* workers that died of a signal of their own */
 };
 
 void stats_init(struct gateway *g);

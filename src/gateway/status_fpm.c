@@ -36,7 +36,7 @@ void status_view_pool(struct gateway_thread *t, const struct stats *s, uint32_t 
         .start_s = g->started_realtime_ns / NS_PER_S,
         .accepted = atomic_load_explicit(&f->accepted, memory_order_relaxed),
         .limit_reached = atomic_load_explicit(&f->limit_reached, memory_order_relaxed),
-        .slow = atomic_load_explicit(&f->slow, memory_order_relaxed),
+        .crashes = atomic_load_explicit(&f->crashes, memory_order_relaxed),
         .queue = s->waiting[pool] +
                  atomic_load_explicit(&g->slow_lanes[pool].waiting, memory_order_relaxed),
         .queue_max = atomic_load_explicit(&f->queue_max, memory_order_relaxed),
@@ -51,6 +51,7 @@ void status_view_pool(struct gateway_thread *t, const struct stats *s, uint32_t 
             continue;
         channel_count(b->pool->channel, &count);
         ret->queue += count.queued;
+        ret->slow += count.slow;
         for (uint32_t w = 0; w < channel_geometry(b->pool->channel)->workers; w++) {
             channel_worker_look(b->pool->channel, w, &info);
             ret->active += info.state == CHANNEL_WORKER_BUSY;

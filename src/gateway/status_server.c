@@ -107,6 +107,7 @@ static void put_json_pool(struct json *j, struct gateway_thread *t, const struct
     json_number(j, "active_max", v.active_max);
     json_number(j, "limit_reached", v.limit_reached);
     json_number(j, "slow_requests", v.slow);
+    json_number(j, "crashes", v.crashes);
     json_open(j, "slow", '[');
     bulkhead_look(t, pool, put_json_slow, j);
     json_close(j, ']');
@@ -289,9 +290,10 @@ static void put_text_pools(struct gateway_thread *t, const struct stats *s, bool
             page_put(out, " (NO GENERATION SERVES)");
         page_put(out,
                  ": %u running, %u idle, %u waiting of %u; most: %u running, %u waiting; "
-                 "%" PRIu64 " requests, %" PRIu64 " found all workers busy\n",
+                 "%" PRIu64 " requests, %" PRIu64 " found all workers busy, %" PRIu64
+                 " slow, %" PRIu64 " crashes\n",
                  v.active, v.idle, v.queue, v.queue_size, v.active_max, v.queue_max, v.accepted,
-                 v.limit_reached);
+                 v.limit_reached, v.slow, v.crashes);
         bulkhead_look(t, i, put_text_slow, out);
         if (full)
             status_view_processes(t, i, put_text_process, out);

@@ -119,8 +119,10 @@ void slow_log_write(struct pool *p, const struct worker_look *look, uint32_t tim
         put_json(&text, p, look, times);
     else
         put_fpm(&text, p, look);
-    if (times == 1)
+    if (times == 1) {
         p->count.slow_requests++;
+        channel_note_slow(p->channel, look->worker);
+    }
     record_send(p, CONTROL_RECORD_SLOW, buf_view(&text));
     buf_fini(&text);
 }

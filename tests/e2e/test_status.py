@@ -199,6 +199,19 @@ def test_pages_are_answered_while_all_workers_are_busy(launch, root):
     assert json.loads(server.get("/st?json").text)["listen queue"] == 0
 
 
+def test_slow_requests_and_crashes_are_counted(launch, root):
+    (root / "crash.php").write_text("<?php posix_kill(getmypid(), SIGSEGV); sleep(1);")
+    server = launch(root, workers=2, php={**PAGES, "slow_log_after": "100ms"}, expect_errors=True)
+    held = Held(server, root, ["a"])
+    try:
+        wait_until(lambda: json.loads(server.get("/st?json").text)["slow requests"] == 1, "it to be slow")
+    finally:
+        held.let_go()
+    assert server.get("/crash.php").status == 502
+    wait_until(lambda: json.loads(server.admin("/server?json").text)["pools"][0]["crashes"] == 1, "the crash")
+    assert 'sapid_worker_crashes_total{pool="www"} 1' in server.admin("/metrics").text
+
+
 # --- health ------------------------------------------------------------------------------------------
 
 def test_healthz_is_green_without_traffic_and_red_when_the_pool_is_wedged(launch, root):
