@@ -469,7 +469,8 @@ TEST(ini_admin_ini_and_env)
         "env = { APP_ENV = \"prod\" }",
         "<?php ini_set('memory_limit', '78M'); echo ini_get('memory_limit'), ' ', "
         "var_export(@ini_set('display_errors', '1'), true), ini_get('display_errors'), ' ', "
-        "ini_get('post_max_size'), ' ', get_cfg_var('user.odd'), ' ', var_export(error_reporting() === (E_ALL & ~E_NOTICE), true), "
+        "ini_get('post_max_size'), ' ', get_cfg_var('user.odd'), ' ', "
+        "var_export(error_reporting() === (E_ALL & ~E_NOTICE), true), "
         "' ', getenv('APP_ENV'), $_SERVER['APP_ENV'], ' ', var_export(getenv('PATH'), true);");
     EXPECT_BODY(&a, "78M false0 3M a;b \"q\" $x true prodprod false");
     driver_stop(&d);
