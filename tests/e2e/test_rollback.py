@@ -238,7 +238,7 @@ def test_a_warm_up_request_that_ends_the_script_is_left_out(launch, scripts):
     assert "warm-up GET /die-warm ended the worker script" in s.log_text()
 
 
-@pytest.mark.parametrize("what, said", [("socket", "socket"), ("pipe", "socket"), ("child", "children")])
+@pytest.mark.parametrize("what, said", [("socket", "a stream of type tcp_socket"), ("pipe", "a stream of type"), ("child", "children")])
 def test_what_an_image_cannot_hold_is_named(launch, scripts, what, said):
     s = start(launch, scripts, env={"BOOT": what}, expect_errors=True)
     assert s.get("/").status == 500

@@ -164,11 +164,34 @@ static const char *advice(enum snapshot_problem problem)
     }
 }
 
+/* A descriptor that a PHP stream holds: what the script opened it as. */
+static bool name_stream(int fd, char *text, size_t size)
+{
+    zend_resource *r;
+
+    if (fd < 0)
+        return false;
+    ZEND_HASH_FOREACH_PTR(&EG(regular_list), r)
+    {
+        php_stream *stream = r->type == php_file_le_stream() ? r->ptr : NULL;
+        int its = -1;
+        if (!stream || !stream->ops->cast ||
+            stream->ops->cast(stream, PHP_STREAM_AS_FD, (void **)&its) != SUCCESS || its != fd)
+            continue;
+        const char *path = stream->orig_path;
+        snprintf(text, size, " (PHP's Resource id #" ZEND_LONG_FMT ", a stream of type %s%s%s)",
+                 (zend_long)r->handle, stream->ops->label, path ? ": " : "", path ? path : "");
+        return true;
+    }
+    ZEND_HASH_FOREACH_END();
+    return false;
+}
+
 void refusal_explain(const struct snapshot_refusal *r, char *text, size_t size)
 {
-    char connections[256] = "";
+    char connections[512] = "";
 
-    if (r->problem == SNAPSHOT_SOCKET)
+    if (!name_stream(r->fd, connections, sizeof(connections)) && r->problem == SNAPSHOT_SOCKET)
         name_connections(connections, sizeof(connections));
     snprintf(text, size, "the worker script cannot be frozen: %s%s. What to do: %s", r->text,
              connections, advice(r->problem));
