@@ -58,6 +58,13 @@ const char *config_difference(const struct config *a, uint32_t pool_a, const str
     return NULL;
 }
 
+/* A route that says what the default is may still not mean its pool's. */
+static bool is_given(const struct config_route *r, const struct config_key *key)
+{
+    return key->given_offset != NO_GIVEN_FIELD &&
+           *(const bool *)((const char *)r + key->given_offset);
+}
+
 bool config_routes_differ(const struct config *a, const struct config *b)
 {
     if (a->n_routes != b->n_routes)
@@ -68,6 +75,8 @@ bool config_routes_differ(const struct config *a, const struct config *b)
             return true;
         for (size_t i = 0; i < config_n_route_keys; i++) {
             const struct config_key *key = &config_route_keys[i];
+            if (is_given(x, key) != is_given(y, key))
+                return true;
             if (!same_value(a, (const char *)x + key->offset, b, (const char *)y + key->offset,
                             key))
                 return true;

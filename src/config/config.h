@@ -56,7 +56,7 @@ struct config_server {
     uint32_t max_header_count;     /* 100 */
     uint64_t max_request_line;     /* 8K */
     struct str spool_dir;          /* /var/tmp */
-    uint64_t max_spool_size;       /* 1G: all spooled request and response bytes together */
+    uint64_t max_spool_size;       /* 4G: all spooled request and response bytes together */
     struct config_strings trusted_proxies; /* addresses, CIDR, "unix" */
     bool proxy_protocol;       /* every connection of a trusted proxy starts with PROXY */
     uint64_t drain_timeout_ms; /* 5 s */
@@ -90,6 +90,7 @@ struct config_route {
     uint32_t status;             /* of deny (403) or redirect (302) */
     uint64_t max_body_size;      /* 0: the server's */
     uint64_t request_timeout_ms; /* 0: the pool's */
+    bool request_buffering, request_buffering_given; /* not given: the pool's */
     bool fallback;               /* after crashes of its requests, as the pool's */
     uint32_t fallback_crashes;   /* 0: the pool's */
     uint64_t fallback_window_ms; /* 0: the pool's */
@@ -144,6 +145,7 @@ struct config_pool {
     uint64_t slow_log_after_ms;        /* 0 = off */
     bool slow_log_repeat;
     uint32_t slow_log_depth;   /* 20 */
+    bool request_buffering;    /* PHP starts when the body is complete; default true */
     uint64_t queue_timeout_ms; /* 30 s */
     uint32_t queue_size;       /* 1024 */
     struct str user, group;

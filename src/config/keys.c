@@ -108,11 +108,15 @@ const struct config_key config_keys[] = {
       .text = "Longest request line (method, target, version); a longer one is answered 414." },
     { "server", "spool_dir", KIND_PATH, SERVER(spool_dir), NOT_TRACKED, .fallback = "\"/var/tmp\"",
       .example = "\"/var/spool/sapid\"",
-      .text = "Folder for unnamed temporary files: request bodies too large for shared memory and "
-              "responses that a slow client has not read yet. Should not be a tmpfs." },
+      .text =
+          "Folder for unnamed temporary files: request bodies too large for shared memory and "
+          "responses that a slow client has not read yet. A warning at the start says when it is in "
+          "memory (tmpfs)." },
     { "server", "max_spool_size", KIND_SIZE, SERVER(max_spool_size), NOT_TRACKED, .min = 1,
-      .max = TIB, .fallback = "\"1G\"", .example = "\"10G\"",
-      .text = "Most bytes in `spool_dir`, all requests together." },
+      .max = TIB, .fallback = "\"4G\"", .example = "\"10G\"",
+      .text = "Most bytes in `spool_dir`, all requests together; never more than half of what is "
+              "free there when sapid starts. While it is used up, requests with large bodies are "
+              "answered 507, and workers wait for slow clients." },
     { "server", "trusted_proxies", KIND_PEERS, SERVER(trusted_proxies), NOT_TRACKED,
       .fallback = "[]", .example = "[\"127.0.0.1\", \"10.0.0.0/8\", \"unix\"]",
       .text =
@@ -216,6 +220,12 @@ const struct config_key config_keys[] = {
       .fallback = "20", .example = "40",
       .text = "How many calls of the PHP stack are written (request_slowlog_trace_depth of "
               "PHP-FPM)." },
+    { "php", "request_buffering", KIND_BOOLEAN, POOL(request_buffering), NOT_TRACKED,
+      .fallback = "true", .example = "false",
+      .text = "PHP starts when the whole request body has come, so that a slow upload holds no "
+              "worker. `false`: it starts on the head and reads the body as it comes "
+              "(proxy_request_buffering of nginx); see [streaming](streaming.md). Usually said of "
+              "one `[[route]]`." },
     { "php", "queue_timeout", KIND_TIME, POOL(queue_timeout_ms), NOT_TRACKED, .min = 1, .max = DAY,
       .fallback = "\"30s\"", .example = "\"5s\"",
       .text = "How long a request may wait for an idle worker. Then 503 with Retry-After." },

@@ -60,6 +60,12 @@ const struct config_key config_route_keys[] = {
       .fallback = "0", .fallback_text = "the pool's", .example = "\"10m\"",
       .text = "How long a PHP request of this route may run, instead of the `request_timeout` of "
               "its pool; shorter or longer. Then its worker is killed and it is answered 504." },
+    { "route", "request_buffering", KIND_BOOLEAN, .part = PART_RECORD,
+      .offset = offsetof(struct config_route, request_buffering),
+      .given_offset = (int32_t)offsetof(struct config_route, request_buffering_given),
+      .fallback = "true", .fallback_text = "the pool's", .example = "false",
+      .text = "`false`: PHP starts on the head of a request and reads its body as it comes. See "
+              "[streaming](streaming.md)." },
     { "route", "fallback", KIND_BOOLEAN, ROUTE(fallback), .fallback = "false", .example = "true",
       .text = "When workers crash again and again while they run requests of this route, its PHP "
               "requests go to the pool's `fpm_socket` or the servers of `[fastcgi]` until the next "
@@ -217,6 +223,14 @@ static void check_route(struct loader *l, struct config_route *r, const struct c
     check_fallback(l, r, pool, table);
 }
 
+static void set_key(struct loader *l, struct config_route *r, const struct config_key *key,
+                    const struct toml_value *v)
+{
+    if (key->given_offset != NO_GIVEN_FIELD)
+        *(bool *)((char *)r + key->given_offset) = true;
+    config_set(l, key, v);
+}
+
 static void set_route(struct loader *l, struct config_route *r, const struct toml_value *table)
 {
     r->line = table->line;
@@ -228,7 +242,7 @@ static void set_route(struct loader *l, struct config_route *r, const struct tom
         if (str_eq(v->key, STR("match")))
             set_match(l, r, v);
         else if (key)
-            config_set(l, key, v);
+            set_key(l, r, key, v);
         else
             complain_unknown(l, v);
         l->record = NULL;

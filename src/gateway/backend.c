@@ -195,6 +195,18 @@ static bool same_ticket(struct channel_ticket a, struct channel_ticket b)
     return a.slot == b.slot && a.seq == b.seq;
 }
 
+/* The worker is done with this answer, so that what is left of it in the ring is all there will be:
+ * that much goes beyond the limits of a slow client, or it would stand in the way of the answers
+ * that the worker gives to others. */
+static bool worker_has_left(const struct backend *b, const struct exchange *x,
+                            const struct channel_piece *p, int n)
+{
+    uint32_t worker;
+
+    return p[n - 1].type == CHANNEL_END ||
+           channel_ticket_state(b->pool->channel, x->ticket, &worker) == CHANNEL_DONE;
+}
+
 /* The pieces of one request. Returns how many were taken. */
 static int take_group(struct backend *b, uint32_t worker, const struct channel_piece *p, int n)
 {
@@ -206,6 +218,11 @@ static int take_group(struct backend *b, uint32_t worker, const struct channel_p
      */
     CHECK(x && x->ticket.seq == ticket.seq);
     int taken = respond_pieces(x, p, n);
+    if (taken == 0 && worker_has_left(b, x, p, n)) {
+        x->stalled = false;
+        respond_pieces_now(x, p, n);
+        taken = n;
+    }
     if (x->stalled)
         x->stalled_worker = worker;
     bool ended = taken > 0 && p[taken - 1].type == CHANNEL_END;
@@ -370,11 +387,14 @@ void backend_send_body(struct backend *b, struct channel_ticket ticket, uint32_t
     m.ticket = ticket;
     bool good = x && x->ticket.seq == ticket.seq && x->body_fd >= 0 &&
                 channel_ticket_state(b->pool->channel, ticket, &owner) == CHANNEL_RUNNING &&
-                owner == worker && lseek(x->body_fd, 0, SEEK_SET) == 0;
+                owner == worker &&
+                (x->body_sink == BODY_STREAM || lseek(x->body_fd, 0, SEEK_SET) == 0);
     int socket = b->pool->worker_sockets[worker];
     if (socket < 0)
         return;
     int r = control_send(socket, &m, good ? &x->body_fd : NULL, good ? 1 : 0);
     if (r < 0)
         log_warn("cannot hand a request body to worker %u: errno %d", worker, -r);
+    else if (good && x->body_sink == BODY_STREAM)
+        stream_handed_over(x);
 }

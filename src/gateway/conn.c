@@ -42,7 +42,8 @@ static void on_ready(struct loop_watch *w, unsigned events)
         c->may_read = c->hangup = true;
     /* A plain wake for writing while a backend works is nothing to act upon. */
     if (c->state == CONN_WAIT && !(events & LOOP_HANGUP) && !c->exchange->stalled &&
-        buf_length(&c->exchange->out.memory) == 0 && c->exchange->out.spool_fd < 0)
+        buf_length(&c->exchange->out.memory) == 0 && c->exchange->out.spool_fd < 0 &&
+        !stream_is_on(c->exchange))
         return;
     conn_advance(c);
 }
@@ -266,6 +267,15 @@ static bool advance_answer(struct conn *c)
     return false;
 }
 
+/* A body on its way to a worker, while the answer may be on its way back. 0: more input needed; -1:
+ * not now. */
+static int advance_stream(struct conn *c)
+{
+    bool is_open = c->magic == CONN_MAGIC && c->state == CONN_WAIT;
+
+    return is_open && stream_is_on(c->exchange) && stream_take(c->exchange) ? 0 : -1;
+}
+
 /* Anything further to do? Each step returns to the loop below until it cannot go on. */
 static void advance(struct conn *c)
 {
@@ -291,16 +301,16 @@ static void advance(struct conn *c)
                 r = 1;
             break;
         case CONN_WAIT:
-        case CONN_SEND: r = advance_answer(c) ? 1 : -1; break;
+        case CONN_SEND: r = advance_answer(c) ? 1 : advance_stream(c); break;
         }
         if (r < 0 || c->magic != CONN_MAGIC)
             return;
         if (r > 0)
             continue;
-        int got = fill(c, c->state == CONN_BODY ? BODY_READ_BYTES : 1024);
+        bool is_body = c->state == CONN_BODY || c->state == CONN_WAIT;
+        int got = fill(c, is_body ? BODY_READ_BYTES : 1024);
         if (got < 0 || (got == 0 && c->half_closed)) {
-            if (c->state == CONN_BODY)
-                c->thread->count.aborted++;
+            c->thread->count.aborted += is_body;
             conn_close(c);
             return;
         }
@@ -309,6 +319,8 @@ static void advance(struct conn *c)
                 release_input(c);
             else if (c->state == CONN_BODY)
                 conn_deadline(c, c->thread->gateway->config->server.body_timeout_ms);
+            else if (c->state == CONN_WAIT)
+                stream_wait(c->exchange);
             return;
         }
     }

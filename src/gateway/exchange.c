@@ -47,6 +47,7 @@ void exchange_free(struct exchange *x)
     admin_forget(x);
     bulkhead_forget(x);
     upstream_forget(x); /* before the list: its queue uses the same link */
+    stream_end(x);      /* behind backend_forget: a worker knows of the abort when its pipe ends */
     if (!list_empty(&x->link)) {
         list_remove(&x->link);
         t->n_waiting[x->pool]--;
@@ -114,7 +115,9 @@ static void act(struct exchange *x, struct route route)
     case VERDICT_REDIRECT: respond_redirect(x, t->match.script_name); break;
     case VERDICT_PHP: exchange_dispatch(x); break;
     case VERDICT_FASTCGI:
-        if (bulkhead_enter(x, backend_for(x->conn, x->pool), false))
+        if (x->body_sink == BODY_STREAM) /* fell back while it waited, and the body is not here */
+            respond_status(x, 503, STR("Retry-After: 1\r\n"));
+        else if (bulkhead_enter(x, backend_for(x->conn, x->pool), false))
             push_upstream(x, backend_for(x->conn, x->pool));
         break;
     case VERDICT_ADMIN: admin_answer(x, &route); break;
@@ -227,7 +230,7 @@ void exchange_read_body(struct exchange *x)
         body_done(x);
 }
 
-/* The head announces a body: decide what becomes of it. False: answered already. */
+/* The head announces a body: decide what becomes of it. False: nothing is left to do here. */
 static bool begin_body(struct exchange *x, const struct route *route)
 {
     struct conn *c = x->conn;
@@ -251,6 +254,10 @@ static bool begin_body(struct exchange *x, const struct route *route)
         return false;
     }
     http1_body_init(&x->body_decoder, r, most);
+    if (route->verdict == VERDICT_PHP && stream_is_wanted(x, route->rule) && stream_begin(x) == 0) {
+        act(x, *route); /* 100 Continue comes when the script asks for the body */
+        return false;
+    }
     x->body_sink = runs_script(route) ? BODY_MEMORY : BODY_DISCARD;
     if (x->body_sink == BODY_MEMORY && r->content_length > BODY_MEMORY_MAX)
         open_spool(x);
@@ -442,6 +449,8 @@ static void attach_body(struct exchange *x, struct backend *b, struct channel_re
     }
     if (x->body_sink == BODY_SPOOL)
         request->body_kind = CHANNEL_BODY_FILE;
+    else if (x->body_sink == BODY_STREAM)
+        request->body_kind = CHANNEL_BODY_STREAM;
 }
 
 static void wait_for_pool(struct exchange *x)

@@ -775,6 +775,7 @@ int gateway_main(void)
     if (getrandom(&g->id_prefix, sizeof(g->id_prefix), 0) != sizeof(g->id_prefix))
         g->id_prefix = clock_realtime_ns();
     open_access_log(g);
+    spool_start(g);
     stats_init(g);
 
     g->n_threads = count_threads(g->config);

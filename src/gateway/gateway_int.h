@@ -14,6 +14,7 @@
  *   health.c    /healthz and its probes
  *   fallback.c  to PHP-FPM, after too many crashes
  *   probe.c     requests that the server makes to itself
+ *   stream.c    request bodies that a worker reads while they come
  *   spool.c     unlinked files for what does not fit in memory
  *   trust.c     which peers may speak for a client
  *   access_log.c, files.c, static.c, mime.c
@@ -100,7 +101,8 @@ struct gateway {
     bool listening, draining;
     uint32_t drain_idle_ms; /* that idle connections may stay while it drains */
     uint32_t drained_threads, deaf_threads;
-    _Atomic uint64_t spooled_bytes; /* of all threads, against max_spool_size */
+    _Atomic uint64_t spooled_bytes; /* of all threads, against spool_limit */
+    uint64_t spool_limit;           /* max_spool_size, or less where the disk has less */
     int access_fd;                  /* -1: off */
     uint64_t id_prefix;             /* request ids: prefix of this process, then a counter */
 
@@ -188,7 +190,7 @@ struct backend {
 };
 
 /* --- one request and its answer --------------------------------------------------------------- */
-enum exchange_body { BODY_NONE, BODY_MEMORY, BODY_SPOOL, BODY_DISCARD };
+enum exchange_body { BODY_NONE, BODY_MEMORY, BODY_SPOOL, BODY_STREAM, BODY_DISCARD };
 
 struct out_queue {
     struct buf memory; /* first to send */
@@ -226,16 +228,20 @@ struct exchange {
     struct http1_body body_decoder;
     bool body_complete;
     struct buf body; /* BODY_MEMORY */
-    int body_fd;     /* BODY_SPOOL */
+    int body_fd;     /* BODY_SPOOL; BODY_STREAM: the worker's end of the pipe, until it asks */
     int file_fd;     /* handed over by the worker: body of a CHANNEL_FILE answer; -1 none */
     uint64_t body_bytes;
-    uint64_t body_spooled; /* of them in body_fd */
-    int early_status;      /* answer to give once the body was discarded */
-    uint32_t limit_ms;     /* request_timeout of its route, 0: the pool's */
-    uint64_t waited_ms;    /* in the queue, up to the timer's last look */
-    uint32_t wait_step_ms; /* until its next one */
-    bool client_left;      /* its client sends no more: it leaves the queue soon */
-    uint64_t route_mark;   /* fallback_mark of its route */
+    uint64_t body_spooled;          /* of them in body_fd */
+    struct loop_watch stream_watch; /* our end of the pipe; without on_ready: there is none */
+    struct loop_timer stream_timer; /* body_timeout, while the client is waited for */
+    size_t stream_left;             /* decoded bytes behind the head in conn->in, for the pipe */
+    bool stream_ended;              /* they are the last ones */
+    int early_status;               /* answer to give once the body was discarded */
+    uint32_t limit_ms;              /* request_timeout of its route, 0: the pool's */
+    uint64_t waited_ms;             /* in the queue, up to the timer's last look */
+    uint32_t wait_step_ms;          /* until its next one */
+    bool client_left;               /* its client sends no more: it leaves the queue soon */
+    uint64_t route_mark;            /* fallback_mark of its route */
 
     /* answer */
     int status;
@@ -306,7 +312,8 @@ struct conn {
 /* --- one thread ------------------------------------------------------------------------------- */
 struct gateway_counters {
     uint64_t accepted, refused, requests, underscore_headers, bad_requests, timeouts, aborted,
-        queue_full, queue_timeouts, lost_workers, spooled_requests, spooled_answers, log_bytes_lost;
+        queue_full, queue_timeouts, lost_workers, spooled_requests, streamed_requests,
+        spooled_answers, log_bytes_lost;
 };
 
 struct gateway_thread {
@@ -526,7 +533,28 @@ void probe_begin(struct gateway *g, const struct control_message *m);
 /* The generation that takes requests of this connection for the pool; NULL: none is up. */
 struct backend *backend_for(const struct conn *c, uint32_t pool);
 
+/* stream.c: BODY_STREAM */
+/* Does the worker get this body as it comes? The head is in thread->request, x->pool is known. */
+bool stream_is_wanted(const struct exchange *x, const struct config_route *rule);
+/* 0 or -errno: no pipe. The decoder is set up by the caller. */
+MUST_USE int stream_begin(struct exchange *x);
+/* Body bytes are yet to come, and somebody may want them. */
+bool stream_is_on(const struct exchange *x);
+/* What stands in conn->in goes to the worker, as far as it takes it. True: read more. */
+bool stream_take(struct exchange *x);
+/* The socket is empty: body_timeout begins. */
+void stream_wait(struct exchange *x);
+/* The worker has its end of the pipe. */
+void stream_handed_over(struct exchange *x);
+/* The rest of the body will not come: the script sees its end, the client gets that status if
+ * nothing was sent yet. */
+void stream_break(struct exchange *x, int status);
+/* Lets go of pipe and timer. */
+void stream_end(struct exchange *x);
+
 /* spool.c */
+/* How much may be spooled; warns of a spool_dir in memory. */
+void spool_start(struct gateway *g);
 /* Unlinked file in spool_dir: descriptor or -errno. */
 MUST_USE int spool_open(struct gateway *g);
 /* Within max_spool_size? */

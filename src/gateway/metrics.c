@@ -43,6 +43,8 @@ static void put_gateway(struct buf *b, const struct gateway *g, const struct sta
     single(b, "sapid_lost_workers", "counter", "Requests whose worker died", c->lost_workers);
     single(b, "sapid_spooled_requests", "counter", "Request bodies written to spool_dir",
            c->spooled_requests);
+    single(b, "sapid_streamed_requests", "counter", "Request bodies read by PHP as they came",
+           c->streamed_requests);
     single(b, "sapid_spooled_answers", "counter", "Answers written to spool_dir for slow clients",
            c->spooled_answers);
     single(b, "sapid_access_log_lost_bytes", "counter", "Access log that could not be written",

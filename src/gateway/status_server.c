@@ -162,6 +162,7 @@ static void put_json_counters(struct json *j, const struct stats *s)
     json_number(j, "client_timeouts", c->timeouts);
     json_number(j, "client_aborts", c->aborted);
     json_number(j, "spooled_requests", c->spooled_requests);
+    json_number(j, "streamed_requests", c->streamed_requests);
     json_number(j, "spooled_answers", c->spooled_answers);
     json_open(j, "dropped", '{');
     json_number(j, "refused_connections", c->refused);

@@ -50,6 +50,27 @@ void body_fini(struct body *b)
     b->ended = true;
 }
 
+static void (*read_whole_post)(void);
+
+/* For a POST that is no form PHP copies the body into a stream of its own before the script starts.
+ * One that is still coming is left for the script, which reads it by php://input as that of a PUT. */
+static void read_post(void)
+{
+    const sapi_request_info *info = &SG(request_info);
+    bool too_long = SG(post_max_size) > 0 && info->content_length > SG(post_max_size);
+
+    if (request.body.kind == CHANNEL_BODY_STREAM && !info->post_entry && !too_long)
+        return;
+    read_whole_post();
+}
+
+void body_install(void)
+{
+    read_whole_post = sapi_module.default_post_reader;
+    CHECK(read_whole_post);
+    sapi_module.default_post_reader = read_post;
+}
+
 /* Asks the gateway for the descriptor of the current ticket. An answer for an older ticket (this
  * worker never took it) is closed and passed over. */
 static int fetch_descriptor(struct body *b)
@@ -104,8 +125,11 @@ static void refill(struct body *b)
         want = (size_t)b->left;
     do {
         n = want ? read(b->fd, ahead, want) : 0;
-    } while (n < 0 && errno == EINTR &&
+    } while (n < 0 && errno == EINTR && !deadline_has_passed() &&
              !(request.worker && channel_worker_aborted(request.worker)));
+    if (b->kind == CHANNEL_BODY_STREAM && n == 0 && request.worker &&
+        channel_worker_aborted(request.worker))
+        PG(connection_status) |= PHP_CONNECTION_ABORTED; /* the next write ends the script */
     if (n <= 0) {
         b->ended = true;
         return;

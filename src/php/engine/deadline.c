@@ -87,6 +87,11 @@ void deadline_request_start(void)
         deadline.ticket = ticket_word(channel_worker_ticket(request.worker));
 }
 
+bool deadline_has_passed(void)
+{
+    return deadline.state != NOT_YET;
+}
+
 void deadline_request_end(void)
 {
     deadline.ticket = 0;

@@ -28,6 +28,7 @@ static int start(const struct engine_options *o, char *message, size_t message_s
     timeout_install();
     deadline_install();
     script_after_startup();
+    body_install();
     ini_lock_admin(o);
     return 0;
 }

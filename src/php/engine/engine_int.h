@@ -36,6 +36,7 @@ struct request {
     uint64_t serial; /* counts requests of this process */
     bool active;     /* between take and finish */
     bool head_sent, ended;
+    bool unbuffered;     /* X-Accel-Buffering: no */
     uint16_t status;     /* that was sent, 0: none yet */
     size_t memory_peak;  /* that PHP had from the system, of the last one finished */
     bool script_missing; /* the script could not be opened; open_errno says why */
@@ -88,6 +89,7 @@ struct str request_join(struct str a, struct str separator, struct str b);
 bool response_inform(uint16_t status);
 
 /* body.c */
+void body_install(void); /* once, after module start */
 void body_init(struct body *b, const struct channel_request *r, int64_t length);
 void body_fini(struct body *b);
 /* Up to `n` bytes; less only at the end of the body or when the client or the gateway has gone. */
@@ -134,6 +136,8 @@ void deadline_install(void); /* once, after module start */
 void deadline_worker_start(void);
 void deadline_request_start(void);
 void deadline_request_end(void);
+/* request_timeout has told: what waits for the client gives up. */
+bool deadline_has_passed(void);
 
 /* blackbox.c: what is left of a worker that dies (NULL: nothing) */
 void blackbox_worker_start(struct box *b);

@@ -135,7 +135,7 @@ int request_take(struct channel_worker *w)
     CHECK(!request.active);
     request.worker = w;
     request.serial++;
-    request.head_sent = request.ended = request.script_missing = false;
+    request.head_sent = request.ended = request.script_missing = request.unbuffered = false;
     request.status = 0;
     int rc = copy_texts(w, &request.view);
     if (rc < 0)

@@ -119,6 +119,22 @@ static void refuse(uint16_t status)
     request_end();
 }
 
+/* "X-Accel-Buffering: no", nginx's word for it: every write reaches the client at once. The header
+ * is passed on: a proxy between here and the client is told, too. */
+static bool wants_no_buffering(sapi_headers_struct *headers)
+{
+    const struct str name = STR("X-Accel-Buffering:");
+    zend_llist_position at;
+
+    for (sapi_header_struct *h = zend_llist_get_first_ex(&headers->headers, &at); h;
+         h = zend_llist_get_next_ex(&headers->headers, &at))
+        if (header_is(h, name) &&
+            str_eq_nocase(str_trim((struct str){ h->header + name.n, h->header_len - name.n }),
+                          STR("no")))
+            return true;
+    return false;
+}
+
 static int send_headers(sapi_headers_struct *headers)
 {
     struct str reason;
@@ -135,6 +151,7 @@ static int send_headers(sapi_headers_struct *headers)
     enum sendfile file = request.ended ? SENDFILE_NONE : sendfile_take(headers, &status);
     request.head_sent = true;
     request.status = status;
+    request.unbuffered = wants_no_buffering(headers);
     if (file == SENDFILE_REFUSED) {
         refuse(status);
     } else if (request.worker && !request.ended) {
@@ -196,7 +213,10 @@ static size_t ub_write(const char *text, size_t n)
     if (request.ended || !request.worker)
         return n;
     struct iovec iov = { (char *)text, n };
-    if (channel_respond(request.worker, CHANNEL_BODY, 0, &iov, 1) < 0)
+    int rc = channel_respond(request.worker, CHANNEL_BODY, 0, &iov, 1);
+    if (rc == 0 && request.unbuffered)
+        rc = channel_respond(request.worker, CHANNEL_FLUSH, 0, NULL, 0);
+    if (rc < 0)
         php_handle_aborted_connection(); /* may not return */
     return n;
 }

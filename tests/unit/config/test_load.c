@@ -71,7 +71,7 @@ TEST(no_file_gives_the_defaults)
     EXPECT_INT(c->server.max_header_count, 100);
     EXPECT_INT(c->server.max_request_line, 8 << 10);
     EXPECT_TEXT(c->server.spool_dir, "/var/tmp");
-    EXPECT_INT(c->server.max_spool_size, 1 << 30);
+    EXPECT_INT(c->server.max_spool_size, INT64_C(4) << 30);
     EXPECT_INT(c->server.trusted_proxies.n, 0);
     EXPECT_INT(c->server.drain_timeout_ms, 5000);
     EXPECT(c->server.server_tokens && !c->server.proxy_protocol);
