@@ -363,8 +363,9 @@ void conn_exchange_done(struct conn *c)
 {
     struct exchange *x = c->exchange;
     /* An answer that began before the drain promised to keep the connection. */
-    bool keep = x->keep_alive && (!c->thread->draining || c->thread->idle_limit.deadline_ns != 0);
     bool unread = !x->body_complete;
+    bool keep = x->keep_alive && !unread &&
+                (!c->thread->draining || c->thread->idle_limit.deadline_ns != 0);
 
     access_log_line(x);
     stats_record(x, true);

@@ -741,7 +741,12 @@ static void build_php_head(struct exchange *x, const struct channel_piece *p, in
         put_server(t);
     if (!h.has_date)
         put_date(t);
-    put_framing(x, whole_body(p + 1, behind));
+    int64_t known = whole_body(p + 1, behind);
+    put_framing(x, known);
+    /* The script is done, or the client still waits to be asked, and the body is not here: it will
+     * not be read any more. */
+    if (stream_is_on(x) && (known >= 0 || x->wants_continue))
+        x->keep_alive = false;
     put_connection(x);
     put_str(t, STR("\r\n"));
     x->head_sent = true;

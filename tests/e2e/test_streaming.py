@@ -21,7 +21,7 @@ SCRIPT = "/body-stream.php"
 @pytest.fixture(scope="module")
 def server(launch_module, scripts):
     return launch_module(scripts, workers=3, expect_errors=True, php={"request_buffering": False},
-                         ini={"post_max_size": "600M", "upload_max_filesize": "600M", "session.upload_progress.min_freq": "0",
+                         ini={"post_max_size": "600M", "upload_max_filesize": "600M", "session.upload_progress.enabled": "1", "session.upload_progress.min_freq": "0",
                               "session.upload_progress.freq": "1%", "output_buffering": "0"},
                          server={"max_body_size": "500M", "body_timeout": "2s"})
 
@@ -113,6 +113,7 @@ def test_a_client_that_leaves_is_the_end_of_the_body(server, scripts):
         told = scripts / "sessions" / f"aborted-{how}"
         with server.connect() as c:
             c.send(head(f"{SCRIPT}?do=aborted&key={how}", "Content-Length: 100000") + b"x" * 20_000)
+            wait_until((scripts / "sessions" / f"started-{how}").exists, "the script to start")
             if how == "half":
                 c.finish_sending()
             else:
@@ -202,7 +203,7 @@ def test_queued_requests_wait_without_their_bodies(launch, scripts):
 
 
 def test_a_route_decides(launch, scripts):
-    server = launch(scripts, workers=2, routes=[{"match": {"exact": SCRIPT}, "request_buffering": False}])
+    server = launch(scripts, workers=2, ini={"output_buffering": "0"}, routes=[{"match": {"exact": SCRIPT}, "request_buffering": False}])
     piece = b"p" * 8192
     with server.connect() as c:
         c.send(head(f"{SCRIPT}?do=echo", "Content-Length: 16384") + piece)
@@ -224,7 +225,7 @@ def test_worker_mode(launch, scripts):
             for ($in = fopen('php://input', 'rb'); ($piece = fread($in, 8192)) != '';) { $n += strlen($piece); echo $n, "\\n"; flush(); }
             echo 'end';
         }));""")
-    server = launch(scripts, workers=1, worker={"script": "stream-worker.php", "num": 1}, php={"request_buffering": False})
+    server = launch(scripts, workers=1, worker={"script": str(scripts / "stream-worker.php"), "num": 1}, ini={"output_buffering": "0"}, php={"request_buffering": False})
     for _ in range(2):
         with server.connect() as c:
             c.send(head("/any", "Content-Length: 16384") + b"a" * 8192)

@@ -53,7 +53,8 @@ void body_fini(struct body *b)
 static void (*read_whole_post)(void);
 
 /* For a POST that is no form PHP copies the body into a stream of its own before the script starts.
- * One that is still coming is left for the script, which reads it by php://input as that of a PUT. */
+ * One that is still coming is left for the script, which reads it by php://input as that of a PUT.
+ */
 static void read_post(void)
 {
     const sapi_request_info *info = &SG(request_info);

@@ -18,7 +18,7 @@ case 'events':
     header('X-Accel-Buffering: no');
     header('Content-Type: text/event-stream');
     for ($i = 0, $n = (int) $_GET['n']; $i < $n; $i++) {
-        echo 'data: ', str_pad((string) $i, 60, '.'), "\n\n";
+        echo 'data: ' . str_pad((string) $i, 60, '.') . "\n\n";
     }
     break;
 case 'readfile':

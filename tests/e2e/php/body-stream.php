@@ -29,6 +29,7 @@ case 'late':   // reads when it is told to
     break;
 case 'aborted':
     ignore_user_abort(true);
+    touch(__DIR__ . '/sessions/started-' . $_GET['key']);
     $n = strlen(file_get_contents('php://input'));
     file_put_contents(__DIR__ . '/sessions/aborted-' . $_GET['key'], json_encode([$n, connection_aborted(), connection_status()]));
     break;
