@@ -110,8 +110,8 @@ const struct config_key config_keys[] = {
       .example = "\"/var/spool/sapid\"",
       .text =
           "Folder for unnamed temporary files: request bodies too large for shared memory and "
-          "responses that a slow client has not read yet. A warning at the start says when it is in "
-          "memory (tmpfs)." },
+          "responses that a slow client has not read yet. A warning at the start says when it is "
+          "in memory (tmpfs)." },
     { "server", "max_spool_size", KIND_SIZE, SERVER(max_spool_size), NOT_TRACKED, .min = 1,
       .max = TIB, .fallback = "\"4G\"", .example = "\"10G\"",
       .text = "Most bytes in `spool_dir`, all requests together; never more than half of what is "

@@ -48,9 +48,9 @@ void spool_start(struct gateway *g)
     if (half >= g->spool_limit)
         return;
     log_notice("[server] max_spool_size: %" PRIu64
-             " MiB is more than half of what is free in spool_dir "
-             "%s; at most %" PRIu64 " MiB are used",
-             g->spool_limit >> 20, dir, half >> 20);
+               " MiB is more than half of what is free in spool_dir "
+               "%s; at most %" PRIu64 " MiB are used",
+               g->spool_limit >> 20, dir, half >> 20);
     g->spool_limit = half;
 }
 

@@ -203,7 +203,8 @@ def test_queued_requests_wait_without_their_bodies(launch, scripts):
 
 
 def test_a_route_decides(launch, scripts):
-    server = launch(scripts, workers=2, ini={"output_buffering": "0"}, routes=[{"match": {"exact": SCRIPT}, "request_buffering": False}])
+    server = launch(scripts, workers=2, ini={"output_buffering": "0"},
+                    routes=[{"match": {"exact": SCRIPT}, "request_buffering": False}])
     piece = b"p" * 8192
     with server.connect() as c:
         c.send(head(f"{SCRIPT}?do=echo", "Content-Length: 16384") + piece)
@@ -222,10 +223,15 @@ def test_worker_mode(launch, scripts):
     (scripts / "stream-worker.php").write_text("""<?php
         while (frankenphp_handle_request(function () {
             $n = 0;
-            for ($in = fopen('php://input', 'rb'); ($piece = fread($in, 8192)) != '';) { $n += strlen($piece); echo $n, "\\n"; flush(); }
+            for ($in = fopen('php://input', 'rb'); ($piece = fread($in, 8192)) != '';) {
+                $n += strlen($piece);
+                echo $n, "\\n";
+                flush();
+            }
             echo 'end';
         }));""")
-    server = launch(scripts, workers=1, worker={"script": str(scripts / "stream-worker.php"), "num": 1}, ini={"output_buffering": "0"}, php={"request_buffering": False})
+    server = launch(scripts, workers=1, worker={"script": str(scripts / "stream-worker.php"), "num": 1},
+                    ini={"output_buffering": "0"}, php={"request_buffering": False})
     for _ in range(2):
         with server.connect() as c:
             c.send(head("/any", "Content-Length: 16384") + b"a" * 8192)
