@@ -11,6 +11,7 @@ import pytest
 
 from lib import account
 from lib.process import wait_until
+from lib.redis import Redis
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 SCRIPT = Path(__file__).parent / "sockets/app.php"
@@ -39,12 +40,12 @@ class App:
 @pytest.fixture
 def start(launch, workdir, databases):
     """start(client, policy, boot statements, workers) -> App"""
-    def go(kind, policy, boot=(), num=1, **options):
+    def go(kind, policy, boot=(), num=1, db=None, **options):
         root = workdir / "site"
         root.mkdir()
         shutil.copy(SCRIPT, root / "app.php")
         account.give(root)
-        db = databases[kind]
+        db = db or databases[kind]
         keys = {"script": str(root / "app.php"), "num": num, "isolation": "rollback", "warmup": ["/warm"]}
         if policy:
             keys["snapshot_sockets"] = policy
@@ -193,3 +194,23 @@ def test_what_the_boot_would_lose_is_severed_and_said(start):
     app = start("pdo_mysql", "reset", ["CREATE TEMPORARY TABLE mine(a INT)"])
     assert "2006 MySQL server has gone away" in app.raw("SELECT 1").text
     assert "cannot be reset: the boot has made a temporary table" in app.server.log_text()
+
+
+def test_a_database_that_comes_back_is_found(start, workdir):
+    """While it is away requests are answered and fail by themselves; then workers connect again."""
+    own = workdir / "own"
+    own.mkdir()
+    db = Redis(own)
+    app = start("redis", "reset", BOOT["redis"], db=db)
+    assert session("redis", app.ask(LOOK["redis"])[0]) == expected("redis")
+    db.stop()
+    for _ in range(5):
+        assert app.raw(LOOK["redis"]).status == 200
+    again = Redis(own, port=db.port)
+    try:
+        # The client finds it first, by itself; the worker's next one has the session of the boot, too.
+        wait_until(lambda: "name=boot" in app.raw(LOOK["redis"]).text, "a connection as the boot's", 10, 0.1)
+        for _ in range(5):
+            assert session("redis", app.ask(LOOK["redis"])[0]) == expected("redis")
+    finally:
+        again.stop()

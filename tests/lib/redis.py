@@ -9,8 +9,8 @@ from lib.process import Process, accepts
 class Redis:
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path):
-        self.port = ports.free_port()
+    def __init__(self, folder: Path, port: int | None = None):
+        self.port = port or ports.free_port()
         self.process = Process(["redis-server", "--port", self.port, "--bind", self.host, "--save", "",
                                 "--appendonly", "no", "--dir", folder],
                                folder / "redis.log", account=account.web(), cwd=str(folder))

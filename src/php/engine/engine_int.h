@@ -69,6 +69,7 @@ struct live {
     bool resumed;             /* rolled back at least once */
     uint64_t first_ns;        /* what that took */
     uint64_t disconnected_ns; /* since when a database is missing; 0: none is */
+    uint32_t disconnected;    /* which: a bit for each connection of rollback_sockets.c */
     char role[64];
 };
 extern struct live *live;

@@ -30,6 +30,7 @@
 #include "php/db/db.h"
 
 enum { FDS_MAX = 1024, LINKS_MAX = 16, RETRY_MS = 1000 };
+static_assert(LINKS_MAX <= 32, "a bit each in struct live");
 
 /* How an object connects. Ordinary memory, part of the image. */
 struct recipe {
@@ -382,6 +383,7 @@ void sockets_connect(void)
         if (!usable) {
             log_warn("snapshot_sockets: this worker goes without %s: %s", l->text, why);
             live->disconnected_ns = clock_monotonic_ns();
+            live->disconnected |= UINT32_C(1) << i;
             if (fd >= 0)
                 close(fd);
             fd = dead_socket();
@@ -399,14 +401,14 @@ bool sockets_reset(void)
 {
     char why[DB_WHY_BYTES];
 
-    if (live->disconnected_ns)
-        return clock_monotonic_ns() - live->disconnected_ns < RETRY_MS * NS_PER_MS;
     for (uint32_t i = 0; i < sockets.n; i++) {
         const struct link *l = &sockets.links[i];
-        if (!l->known || db_reset(l->fd, &l->session, why) == 0)
+        if (!l->known || (live->disconnected & UINT32_C(1) << i) ||
+            db_reset(l->fd, &l->session, why) == 0)
             continue;
         log_info("snapshot_sockets: %s cannot be put back and is opened anew: %s", l->text, why);
         return false;
     }
-    return true;
+    return !live->disconnected ||
+           clock_monotonic_ns() - live->disconnected_ns < RETRY_MS * NS_PER_MS;
 }
