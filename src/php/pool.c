@@ -148,6 +148,11 @@ struct engine_worker pool_worker(const struct pool *p, const char *role)
         .n_sendfile_roots = p->conf->sendfile_roots.n,
         .accel_locations = p->settings.accel,
         .n_accel_locations = p->conf->accel_locations.n,
+        .pool = mem_strndup(p->conf->name), /* as long as the process */
+        .manager = p->conf->worker_min == CONFIG_AUTO ? "static"
+                   : p->conf->worker_min == 0         ? "ondemand"
+                                                      : "dynamic",
+        .queue_size = p->conf->queue_size,
         .chroot = p->conf->chroot,
         .loop = p->loop.script ? &p->loop : NULL,
     };
