@@ -243,8 +243,8 @@ TEST(sampled_stacks_are_read_line_by_line)
 {
     struct perf_stacks s = { .n = 0 };
 
-    CHECK(perf_stacks_read(STR("www;{main} /a b.php;f 3\nwww;[engine] 2\nwww;{main} /a b.php;f 1\n"),
-                           &s) == 0);
+    CHECK(perf_stacks_read(
+              STR("www;{main} /a b.php;f 3\nwww;[engine] 2\nwww;{main} /a b.php;f 1\n"), &s) == 0);
     perf_stacks_settle(&s);
     CHECK(s.total == 6 && s.n == 2);
     CHECK(strcmp(s.v[1].frames, "www;{main} /a b.php;f") == 0 && s.v[1].count == 4);
@@ -254,8 +254,9 @@ TEST(sampled_stacks_are_read_line_by_line)
 /* A pool process runs as the application's user: what it wrote may be anything. */
 TEST(sampled_stacks_that_are_none_are_refused)
 {
-    static const char *const wrong[] = { "\n", " ", " 3", "a", "a ", "a -1", "a 1x", "\1\2\3",
-                                         "a 99999999999999999999" };
+    static const char *const wrong[] = { "\n",   " ",      " 3",
+                                         "a",    "a ",     "a -1",
+                                         "a 1x", "\1\2\3", "a 99999999999999999999" };
 
     for (size_t i = 0; i < ARRAY_LENGTH(wrong); i++) {
         struct perf_stacks s = { .n = 0 };
