@@ -46,6 +46,8 @@ VARYING = {"date", "x-pid", "x-descriptors", "x-random", "content-length", "tran
 CLASSIC_LEAKS = {"openssl errors", "posix error", "blocked signals", "libc", "alarm"}
 # PHP seeds its combined LCG from the clock and the process id in every request: one value in a thousand comes twice.
 CLASSIC_REPEATS = {"lcg_value"}
+# Sources that PHP seeds with 32 random bits in every request: by chance alone n requests meet n * n / 2^33 seeds again.
+SEEDED = {"mt_rand", "rand", "array_rand", "shuffle", "str_shuffle", "engine"}
 # Kinds that take long enough to be asked only now and then.
 HEAVY = {"large_memory": 30, "memory_limit": 20, "large_arrays": 20, "autoload_many": 5, "hot_loop": 3, "openssl": 2, "cycles": 8,
          "gc_caches": 8, "bcrypt": 8, "argon": 8, "large_output": 3, "pcre": 4, "fork": 8, "shell": 5, "proc_open": 5, "popen": 5,
@@ -86,7 +88,7 @@ def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=No
     os.chmod(folder / mode, 0o755)
     settings = {"display_errors": "1", "html_errors": "0", "log_errors": "0", "ffi.enable": "1", "memory_limit": "128M",
                 "session.save_path": str(site / "sessions"), "session.gc_probability": "0", "opcache.enable": "1",
-                "opcache.max_accelerated_files": "4000", "apc.enabled": "1", "error_reporting": "32767", **(ini or {})}
+                "opcache.max_accelerated_files": "4000", "opcache.file_update_protection": "0", "apc.enabled": "1", "error_reporting": "32767", **(ini or {})}
     if mode == "classic":
         return Sapid(Site(root=site / "classic/public", workers=workers, ini=settings), folder / mode)
     keys = {"script": str(site / "worker/public/index.php"), "num": workers, **(worker or {})}
@@ -197,8 +199,10 @@ class Result:
             found.append(f"leaks: {dict(self.leaks)}")
         if self.strangers:
             found.append(f"{len(self.strangers)} answers with the secret of another request: {self.strangers[:3]}")
-        if self.repeats:
-            found.append(f"repeated random values: {dict(self.repeats)}")
+        chance = 3 * self.requests ** 2 // 2 ** 33
+        repeats = {source: n for source, n in self.repeats.items() if source not in SEEDED or n > chance}
+        if repeats:
+            found.append(f"repeated random values: {repeats}")
         if self.moved:
             found.append(f"open descriptors at the start of a request, by process: {dict(list(self.moved.items())[:3])}")
         return found + self.growth
