@@ -57,7 +57,11 @@ install_packages() {
         $apt install --no-install-recommends "$@" || {
             $apt update
             $apt install --no-install-recommends "$@"
-        }' install_packages $missing >&2 ||
+        }
+        # Debian switches these on for every PHP of the machine, and they slow all of it.
+        for package; do
+            case $package in php*-xdebug | php*-pcov) phpdismod "${package##*-}" ;; esac
+        done' install_packages $missing >&2 ||
         die "apt-get could not install: $missing"
 }
 

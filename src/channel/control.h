@@ -18,7 +18,8 @@
  *                           gateway has the listeners now; 0: the server stops),
  *                           FELL_BACK (after POOL_ADD: what had fallen back before),
  *                           REOPEN_LOGS (fd: the new error log, when that is a file),
- *                           RESULT (of a COMMAND: worker = its number, status, text = a sentence),
+ *                           RESULT (of a COMMAND: worker = its number, status, text = a sentence;
+ *                           fd: what to answer instead, when there is more to say),
  *                           PING (comes back),
  *                           PROBE (text = path; the newest generation of each pool answers)
  *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED,
@@ -27,10 +28,13 @@
  *                           COMMAND (of the admin socket: worker = a number for the answer, text =
  *                           the command)
  *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP,
- *                           LOOK (status = CONTROL_LOOK_STACKS: with PHP stacks)
+ *                           LOOK (status = CONTROL_LOOK_STACKS: with PHP stacks),
+ *                           PROFILE (fd: where stacks are written; requests = milliseconds,
+ *                           worker = samples a second and worker)
  *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (wants a new generation),
- *                           RECORD (a slow request, a crash or the answer to LOOK, as text in
- *                           parts: status = kind, requests = 1 when more parts follow)
+ *                           RECORD (a slow request, a crash, the answer to LOOK, the end of
+ *                           PROFILE; as text in parts: status = kind, requests = 1 when more
+ *                           parts follow)
  *   pool -> gateway         WORKER_START (fd: gateway's end of the worker's socket), WORKER_DEAD
  *                           (status = wait status, cause)
  *   gateway -> pool         WORKER_KILL, WORKERS_WANTED (requests wait and no worker is idle)
@@ -91,7 +95,8 @@ enum control_type {
     CONTROL_PING,      /* to the gateway and back, through all its threads */
     CONTROL_PROBE,
     CONTROL_PROBED,
-    CONTROL_LAST = CONTROL_PROBED,
+    CONTROL_PROFILE,
+    CONTROL_LAST = CONTROL_PROFILE,
 };
 
 enum control_cause {
@@ -100,7 +105,12 @@ enum control_cause {
     CONTROL_CAUSE_GATEWAY, /* asked for by WORKER_KILL */
     CONTROL_CAUSE_LOCK,    /* it waited for a lock that a dead worker holds */
 };
-enum control_record { CONTROL_RECORD_SLOW, CONTROL_RECORD_CRASH, CONTROL_RECORD_LOOK };
+enum control_record {
+    CONTROL_RECORD_SLOW,
+    CONTROL_RECORD_CRASH,
+    CONTROL_RECORD_LOOK,
+    CONTROL_RECORD_PROFILE
+};
 enum { CONTROL_LOOK_STACKS = 1 };
 /* How a COMMAND ended. */
 enum control_result {

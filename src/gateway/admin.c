@@ -17,6 +17,8 @@
     "Expires: Thu, 01 Jan 1970 00:00:00 GMT\r\n" \
     "Cache-Control: no-cache, no-store, must-revalidate, max-age=0\r\n"
 
+enum { ANSWER_BYTES_MAX = 64 << 20 };
+
 static const struct {
     const char *path;
     enum admin_page page;
@@ -33,6 +35,8 @@ static const struct {
     { "/reload", ADMIN_COMMAND, true, "read the configuration again, start new generations" },
     { "/rollback", ADMIN_COMMAND, true, "back to the release before the last reload" },
     { "/reopen-logs", ADMIN_COMMAND, true, "after a rotation of log files" },
+    { "/profile", ADMIN_COMMAND, true,
+      "PHP stacks of all workers, collapsed: ?ms=3000 for so long, ?rate=1000 a second" },
     { "/stop", ADMIN_COMMAND, true, "finish running requests and end" },
 };
 
@@ -187,13 +191,18 @@ static bool choose_pool(struct admin_wait *w)
     return false;
 }
 
-static void send_command(struct gateway *g, struct admin_wait *w, struct str name)
+/* "reload"; the one command with settings is sent as "profile?ms=100". */
+static void send_command(struct gateway *g, struct admin_wait *w)
 {
     struct control_message m;
+    const char *name = w->thread->path + 1;
+    bool has_query = strcmp(name, "profile") == 0;
+    char *text = has_query ? mem_printf("%s?%.*s", name, STR_ARG(w->query)) : mem_strdup(name);
 
     control_message_init(&m, CONTROL_COMMAND);
     m.worker = w->number = ++g->last_command;
-    control_message_set_text(&m, name);
+    control_message_set_text(&m, str_from(text));
+    mem_free(text);
     list_push_back(&g->commands, &w->link);
     if (control_send(CONTROL_SUPERVISOR_FD, &m, NULL, 0) == 0)
         return;
@@ -210,7 +219,7 @@ void admin_answer(struct exchange *x, const struct route *route)
     case ADMIN_INDEX: answer_index(x); return;
     case ADMIN_PING: answer_text(x, 200, STR("pong")); return;
     case ADMIN_HEALTH: health_check(g, wait_new(x, route)); return;
-    case ADMIN_COMMAND: send_command(g, wait_new(x, route), str_skip(str_from(t->path), 1)); return;
+    case ADMIN_COMMAND: send_command(g, wait_new(x, route)); return;
     case ADMIN_POOL:
     case ADMIN_SERVER:
     case ADMIN_METRICS: break;
@@ -226,7 +235,18 @@ void admin_answer(struct exchange *x, const struct route *route)
 
 /* --- main thread ------------------------------------------------------------------------------ */
 
-void admin_result(struct gateway *g, const struct control_message *m)
+/* From its begin: whoever wrote it left the offset at the end. */
+static void read_answer(int fd, struct buf *b)
+{
+    ssize_t n = 1;
+
+    while (n > 0 && buf_reserve(b, 64 << 10) == 0) {
+        n = pread(fd, buf_space(b), buf_room(b), (off_t)buf_length(b));
+        buf_commit(b, n > 0 ? (size_t)n : 0);
+    }
+}
+
+void admin_result(struct gateway *g, const struct control_message *m, int fd)
 {
     static const int codes[] = { [CONTROL_RESULT_DONE] = 200,
                                  [CONTROL_RESULT_REFUSED] = 409,
@@ -241,8 +261,11 @@ void admin_result(struct gateway *g, const struct control_message *m)
         if (w->number != m->worker)
             continue;
         if (w->x) {
-            buf_init(&b, 0);
-            page_put(&b, "%.*s\n", STR_ARG(control_message_text(m)));
+            buf_init(&b, ANSWER_BYTES_MAX);
+            if (fd >= 0)
+                read_answer(fd, &b);
+            else
+                page_put(&b, "%.*s\n", STR_ARG(control_message_text(m)));
             answer_text(w->x, codes[m->status], buf_view(&b));
             buf_fini(&b);
         }

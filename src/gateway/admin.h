@@ -42,7 +42,8 @@ void admin_answer(struct exchange *x, const struct route *route);
 void admin_forget(struct exchange *x);
 /* Main thread: the socket's listener has come, the supervisor has answered. */
 void admin_listen(struct gateway *g, int fd);
-void admin_result(struct gateway *g, const struct control_message *m);
+/* `fd`: a file with the answer, -1: the message's text is it. Stays the caller's. */
+void admin_result(struct gateway *g, const struct control_message *m, int fd);
 void admin_stop_listening(struct gateway *g);
 void admin_wait_free(struct admin_wait *w);
 

@@ -659,7 +659,7 @@ static void on_message(struct gateway *g, const struct control_message *m, const
         tell_threads(g, start_draining, NULL);
         break;
     case CONTROL_PING: thread_tell(&g->threads[g->n_threads - 1], pong, NULL, 0, 0); break;
-    case CONTROL_RESULT: admin_result(g, m); break;
+    case CONTROL_RESULT: admin_result(g, m, n_fds == 1 ? fds[0] : -1); break;
     case CONTROL_PROBE: probe_begin(g, m); break;
     case CONTROL_REOPEN_LOGS:
         if (n_fds == 1)

@@ -22,7 +22,7 @@
 #include "channel/channel.h"
 #include "php/box.h"
 
-enum { ENGINE_ABI = 4 };
+enum { ENGINE_ABI = 5 };
 
 struct engine_setting {
     const char *name, *value;
@@ -68,6 +68,8 @@ struct engine_worker {
     size_t n_sendfile_roots;
     const struct engine_setting *accel_locations; /* URL prefix = folder, of X-Accel-Redirect */
     size_t n_accel_locations;
+    const char *pool, *manager; /* for fpm_get_status(): its name; "static", "dynamic" ... */
+    uint32_t queue_size;
     struct str chroot; /* the root folder; paths of requests begin with it. Empty: none */
     const struct engine_loop *loop; /* NULL: classic mode */
     struct box *box;                /* NULL: none is kept */

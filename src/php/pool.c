@@ -132,6 +132,7 @@ void pool_leave(struct pool *p, int parent)
     fd_close(&p->supervisor);
     fd_close(&p->gateway);
     fd_close(&p->signals);
+    profile_leave(p);
     redirect_stdin();
 }
 
@@ -148,6 +149,11 @@ struct engine_worker pool_worker(const struct pool *p, const char *role)
         .n_sendfile_roots = p->conf->sendfile_roots.n,
         .accel_locations = p->settings.accel,
         .n_accel_locations = p->conf->accel_locations.n,
+        .pool = mem_strndup(p->conf->name), /* as long as the process */
+        .manager = p->conf->worker_min == CONFIG_AUTO ? "static"
+                   : p->conf->worker_min == 0         ? "ondemand"
+                                                      : "dynamic",
+        .queue_size = p->conf->queue_size,
         .chroot = p->conf->chroot,
         .loop = p->loop.script ? &p->loop : NULL,
     };
@@ -504,7 +510,7 @@ NORETURN static void stop_now(struct pool *p, int status)
 static void on_supervisor(struct pool *p)
 {
     struct control_message m;
-    int fds[FDS_MAX];
+    int fds[FDS_MAX] = { -1 };
     size_t n_fds = 0;
     int rc = control_receive(p->supervisor, &m, fds, FDS_MAX, &n_fds);
 
@@ -532,6 +538,7 @@ static void on_supervisor(struct pool *p)
     case CONTROL_LOOK:
         observe_answer(p, m.status == CONTROL_LOOK_STACKS ? OBSERVE_STACK : 0);
         break;
+    case CONTROL_PROFILE: profile_begin(p, &m, &fds[0]); break;
     default: log_warn("message %u is not for a pool process", m.type);
     }
     for (size_t i = 0; i < n_fds; i++)
@@ -640,7 +647,8 @@ static void run(struct pool *p)
         struct pollfd fds[] = { { p->signals, POLLIN, 0 },
                                 { p->supervisor, POLLIN, 0 },
                                 { p->gateway, POLLIN, 0 },
-                                { images_socket(p), POLLIN, 0 } };
+                                { images_socket(p), POLLIN, 0 },
+                                { profile_timer(p), POLLIN, 0 } };
         deadline_look(p);
         if (lock_probe_look(p)) {
             log_error("a worker died while it held a lock in shared memory (APCu's): nobody gets "
@@ -657,6 +665,8 @@ static void run(struct pool *p)
             on_gateway(p);
         if (fds[3].revents)
             images_event(p);
+        if (fds[4].revents)
+            profile_tick(p);
         if (fds[1].revents)
             on_supervisor(p);
         bool over = p->image && (images_booted(p) || images_boot_failure(p));

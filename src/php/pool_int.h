@@ -82,7 +82,8 @@ struct pool {
     struct image *image; /* NULL: workers are forked from this process */
     const struct php_layout *layout;
     struct pool_size size;
-    uint64_t look_ns; /* when deadline.c looks at the workers again */
+    struct profile *profile; /* of profile.c; NULL: none is being taken */
+    uint64_t look_ns;        /* when deadline.c looks at the workers again */
     struct pool_counters {
         uint64_t slow_requests, timeouts, timeout_kills, crashes, probes, dead_locks, records_lost;
     } count;
@@ -124,6 +125,15 @@ uint64_t observe_rss_bytes(pid_t pid);
 void observe_json(struct pool *p, unsigned what, struct buf *out);
 /* CONTROL_LOOK of the supervisor: answers with it. */
 void observe_answer(struct pool *p, unsigned what);
+
+/* --- profile.c: PHP stacks, thousands a second, for some seconds ------------------------------ */
+/* CONTROL_PROFILE of the supervisor. Takes the descriptor when it begins. */
+void profile_begin(struct pool *p, const struct control_message *m, int *fd);
+/* What to poll for the next sample, -1: nothing. */
+int profile_timer(const struct pool *p);
+void profile_tick(struct pool *p);
+/* In a new worker: gives back what it inherited. */
+void profile_leave(struct pool *p);
 
 /* --- record.c: texts about requests, and the way to the supervisor, which writes them --------- */
 /* `json`: for a JSON string, else for a line of text. Control and non-ASCII bytes are escaped. */

@@ -198,19 +198,25 @@ struct asker {
     uint32_t number;
 };
 
-static void answer(const struct asker *a, enum control_result result, const char *text)
+void admin_reply(struct supervisor *s, pid_t gateway, uint32_t number, enum control_result result,
+                 const char *text, int fd)
 {
     struct control_message m;
 
     control_message_init(&m, CONTROL_RESULT);
-    m.worker = a->number;
+    m.worker = number;
     m.status = result;
     control_message_set_text(&m, str_from(text));
-    LIST_FOR_EACH(it, &a->sup->gateways) {
+    LIST_FOR_EACH(it, &s->gateways) {
         struct gateway_process *g = LIST_ENTRY(it, struct gateway_process, link);
-        if (g->role.pid == a->gateway)
-            role_send(&g->role, &m, NULL, 0);
+        if (g->role.pid == gateway)
+            role_send(&g->role, &m, fd < 0 ? NULL : &fd, fd >= 0);
     }
+}
+
+static void answer(const struct asker *a, enum control_result result, const char *text)
+{
+    admin_reply(a->sup, a->gateway, a->number, result, text, -1);
 }
 
 static void on_reloaded(void *ctx, bool ok, const char *sentence)
@@ -238,6 +244,8 @@ void admin_command(struct role *gateway, const struct control_message *m)
             supervisor_rollback(s, on_reloaded, waiting);
     } else if (s->phase >= SUPERVISOR_DRAINING) {
         answer(&a, CONTROL_RESULT_REFUSED, "the server is stopping");
+    } else if (str_has_prefix(name, STR("profile?"))) {
+        profile_command(gateway, m->worker, str_skip(name, 8));
     } else if (str_eq(name, STR("reopen-logs"))) {
         logs_reopen(s);
         answer(&a, CONTROL_RESULT_DONE, "log files were reopened");

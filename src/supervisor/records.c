@@ -179,6 +179,8 @@ void record_receive(struct generation *g, struct record_parts *parts,
         write_all(files.slow_fd >= 0 ? files.slow_fd : STDERR_FILENO, buf_view(b));
     else if (kind == CONTROL_RECORD_CRASH)
         write_crash(l, g->pool->name, buf_view(b));
+    else if (kind == CONTROL_RECORD_PROFILE)
+        profile_done(g, buf_view(b));
     else if (g->on_look)
         g->on_look(g, buf_view(b));
     buf_consume(b, buf_length(b));

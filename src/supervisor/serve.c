@@ -270,6 +270,7 @@ void supervisor_fini(struct supervisor *s)
     admin_close(&s->admin);
     logs_close();
     if (s->loop) {
+        profile_fini(s);
         watcher_stop(s);
         watchdog_stop(s);
         rollout_cancel(s);

@@ -246,7 +246,7 @@ void link_close(struct link *l);
 /* --- records.c ------------------------------------------------------------------------------- */
 /* What a pool process has sent of a record so far, by kind (control_record). */
 struct record_parts {
-    struct buf text[3];
+    struct buf text[4]; /* by enum control_record */
 };
 void record_parts_fini(struct record_parts *parts);
 /* CONTROL_RECORD: writes it where it belongs once it is complete. */
@@ -277,6 +277,7 @@ struct generation {
     bool attached;                   /* that gateway knows it */
     bool granted;                    /* that gateway granted its first worker */
     bool ending;                     /* was told to drain or stop */
+    bool profiled;                   /* samples stacks for profile.c */
     struct plan *plan;
     struct link ends;
     struct loop_timer timer; /* start limit, later drain limit */
@@ -398,6 +399,15 @@ void admin_close(struct admin *a);
 void admin_give(const struct admin *a, struct role *gateway);
 /* CONTROL_COMMAND of a gateway: does it and answers CONTROL_RESULT. */
 void admin_command(struct role *gateway, const struct control_message *m);
+/* To that gateway, if it still runs. `fd`: a file with the answer; -1: `text` is all. */
+void admin_reply(struct supervisor *s, pid_t gateway, uint32_t number, enum control_result result,
+                 const char *text, int fd);
+
+/* --- profile.c -------------------------------------------------------------------------------- */
+/* The admin command `profile?ms=..&rate=..`; its answer are collapsed PHP stacks. */
+void profile_command(struct role *gateway, uint32_t number, struct str query);
+void profile_done(struct generation *g, struct str outcome);
+void profile_fini(struct supervisor *s);
 
 /* --- logs.c ---------------------------------------------------------------------------------- */
 /* One line for the person who starts the server: on stderr, and in the log when that is a file. */
@@ -445,13 +455,14 @@ struct supervisor {
     struct pool **pools;             /* by index in plan->config->pools */
     struct admin admin;
     uint32_t n_pools;
-    struct list all_pools;   /* and those that a reload took away and that still drain */
-    struct list roles;       /* running processes */
-    struct rollout *rollout; /* under way; NULL: none */
-    struct rollout *queued;  /* asked for meanwhile, not begun */
-    struct watcher *watcher; /* first of a list; NULL: no files are watched */
-    char *program;           /* path that an upgrade executes */
-    struct upgrade *upgrade; /* under way; NULL: none */
+    struct list all_pools;       /* and those that a reload took away and that still drain */
+    struct list roles;           /* running processes */
+    struct rollout *rollout;     /* under way; NULL: none */
+    struct rollout *queued;      /* asked for meanwhile, not begun */
+    struct watcher *watcher;     /* first of a list; NULL: no files are watched */
+    char *program;               /* path that an upgrade executes */
+    struct upgrade *upgrade;     /* under way; NULL: none */
+    struct profiling *profiling; /* likewise */
     bool upgrade_after_rollout;
     struct loop_timer watchdog;
     bool watchdog_waits; /* for the gateway's PONG */

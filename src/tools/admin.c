@@ -133,6 +133,17 @@ static int ask(int fd, const char *method, const char *target, struct buf *answe
     return head.status;
 }
 
+int admin_ask(const char *socket_path, const char *method, const char *target, struct buf *answer)
+{
+    int fd = dial(socket_path, 0);
+
+    if (fd < 0)
+        return fd;
+    int rc = ask(fd, method, target, answer);
+    close(fd);
+    return rc;
+}
+
 /* --- which server ----------------------------------------------------------------------------- */
 
 struct server {

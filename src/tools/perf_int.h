@@ -3,7 +3,7 @@
  * (perf_server.c), what the machine and the server did meanwhile (perf_sample.c), one measured
  * slice of load and the rounds made of them (perf_run.c), the test that tells a change from noise
  * (perf_stats.c), the record of former runs (perf_history.c), A against B (perf_compare.c), and
- * where the time goes (perf_profile.c, perf_flame.c).
+ * where the time goes (perf_profile.c, perf_php.c, perf_flame.c).
  *
  * Vocabulary. A load profile is a number of threads and connections. A slice is one load of one
  * server for some time. A round is a slice of each load profile. A block, when two candidates are
@@ -48,7 +48,9 @@ struct perf_options {
     bool set_baseline;
     char *candidates[2]; /* compare: programs or commits */
     char *output;        /* folder of profile */
-    double frequency;    /* samples a second */
+    double frequency;    /* samples a second, of C stacks */
+    uint32_t php_rate;   /* samples a second and worker, of PHP stacks */
+    bool wants_c, wants_php;
     enum bench_format format;
     bool help;
 };
@@ -217,6 +219,14 @@ MUST_USE int perf_stacks_read_script(FILE *in, struct perf_stacks *s);
 MUST_USE int perf_flame_write(const struct perf_stacks *s, const char *title, const char *path);
 /* Functions that are on the stack in over `percent` of the samples. */
 void perf_stacks_table(const struct perf_stacks *s, double percent, FILE *out);
+
+/* --- perf_php.c: PHP stacks, from the server's own sampler ------------------------------------ */
+/* Adds what the server whose first process is `pid` sampled for `ms` milliseconds; blocks that
+ * long. 0, or -errno with a message. */
+MUST_USE int perf_php_sample(pid_t pid, uint64_t ms, uint64_t rate, struct perf_stacks *stacks,
+                             char **ret_message);
+/* Reads lines "frames count". 0, or -EPROTO at a line that is none. */
+MUST_USE int perf_stacks_read(struct str text, struct perf_stacks *s);
 
 int perf_run_main(struct perf_options *o);
 int perf_track_main(struct perf_options *o);

@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "tools/perf_int.h"
 
-enum { ROUNDS_MAX = 1000, BLOCKS_MIN = 5, BLOCKS_MAX = 1000 };
+enum { ROUNDS_MAX = 1000, BLOCKS_MIN = 5, BLOCKS_MAX = 1000, PHP_RATE_MAX = 10000 };
 
 const char perf_help[] =
     "sapid perf run|track|compare|profile [OPTIONS]: measure a server, and tell change from noise\n"
@@ -46,7 +46,9 @@ const char perf_help[] =
     "  --history DIR     former runs and the baseline (perf/history)\n"
     "profile:\n"
     "  --output DIR      where the stacks and flame graphs go (perf/profile)\n"
-    "  --frequency N     samples a second (499)\n"
+    "  --stacks LIST     of c (needs Linux perf), php; both\n"
+    "  --frequency N     samples a second, of C stacks (499)\n"
+    "  --php-rate N      samples a second and worker, of PHP stacks (2000)\n"
     "report:\n"
     "  --format FORMAT   text, kv (key=value) or json (text)\n"
     "  --help\n"
@@ -74,7 +76,9 @@ enum option {
     VERDICT_LOAD,
     HISTORY,
     OUTPUT,
+    STACKS,
     FREQUENCY,
+    PHP_RATE,
     FORMAT,
     HELP,
 };
@@ -103,7 +107,9 @@ static const struct {
     [VERDICT_LOAD] = { "--verdict-load", "light, medium, heavy or extreme" },
     [HISTORY] = { "--history", "a folder" },
     [OUTPUT] = { "--output", "a folder" },
+    [STACKS] = { "--stacks", "c, php or c,php" },
     [FREQUENCY] = { "--frequency", "a number above 0 and up to 10000" },
+    [PHP_RATE] = { "--php-rate", "a whole number from 1 to 10000" },
     [FORMAT] = { "--format", "text, kv or json" },
     [HELP] = { "--help", NULL },
 };
@@ -133,6 +139,23 @@ static bool set_loads(struct perf_options *o, const char *value)
         if (!load)
             return false;
         o->loads[load - perf_loads] = true;
+    } while (rest.p);
+    return true;
+}
+
+static bool set_stacks(struct perf_options *o, const char *value)
+{
+    struct str rest = str_from(value);
+
+    o->wants_c = o->wants_php = false;
+    do {
+        struct str name = str_cut(&rest, ',');
+        if (str_eq(name, STR("c")))
+            o->wants_c = true;
+        else if (str_eq(name, STR("php")))
+            o->wants_php = true;
+        else
+            return false;
     } while (rest.p);
     return true;
 }
@@ -212,6 +235,8 @@ static bool set_option(struct perf_options *o, enum option option, const char *v
     case VERDICT_LOAD: o->verdict_load = find_load(str_from(value)); return o->verdict_load != NULL;
     case HISTORY: return replace(&o->history, value);
     case OUTPUT: return replace(&o->output, value);
+    case STACKS: return set_stacks(o, value);
+    case PHP_RATE: return set_number(value, 1, PHP_RATE_MAX, &o->php_rate);
     case FREQUENCY: return bench_parse_number(value, 10000, &o->frequency);
     case FORMAT: return set_format(o, value);
     case HELP: o->help = true; return true;
@@ -308,6 +333,9 @@ int perf_options_parse(int argc, char **argv, struct perf_options *o, char **ret
                                 .warmup_ns = NS_PER_S,
                                 .slice_ns = 500 * NS_PER_MS,
                                 .frequency = 499,
+                                .php_rate = 2000,
+                                .wants_c = true,
+                                .wants_php = true,
                                 .format = BENCH_TEXT };
     self[n > 0 ? n : 0] = '\0';
     replace(&o->program, self);

@@ -1,6 +1,7 @@
 /*
  * Where the time goes: `sapid perf profile`. While the server is loaded, Linux perf samples the C
- * stacks of its processes; what comes out are collapsed stacks, a flame graph and a table.
+ * stacks of its processes, then the server itself the PHP stacks of its workers; what comes out of
+ * either are collapsed stacks, a flame graph and a table.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +27,8 @@ static char *why_no_perf(void)
     int fd = open("/proc/sys/kernel/perf_event_paranoid", O_RDONLY | O_CLOEXEC);
 
     if (system("perf --version >/dev/null 2>&1") != 0)
-        return mem_strdup("Linux perf is not installed: apt-get install linux-perf");
+        return mem_strdup("Linux perf is not installed: apt-get install linux-perf; PHP stacks "
+                          "alone go without it: --stacks php");
     if (fd < 0)
         return mem_strdup("the kernel was built without perf events "
                           "(/proc/sys/kernel/perf_event_paranoid is missing)");
@@ -131,39 +133,97 @@ static int record(const struct perf_options *o, const struct perf_server *s, con
     return rc;
 }
 
-static int profile(const struct perf_options *o, const struct perf_server *s, char **ret_message)
+/* Collapsed stacks, flame graph and table of one kind. */
+static int report(const struct perf_options *o, const struct perf_server *s, const char *kind,
+                  const struct perf_stacks *stacks, double rps)
+{
+    char *collapsed = mem_printf("%s/%s.collapsed", o->output, kind);
+    char *graph = mem_printf("%s/%s.svg", o->output, kind);
+    int rc = perf_stacks_write(stacks, collapsed);
+
+    if (rc == 0)
+        rc = perf_flame_write(stacks, s->url, graph);
+    if (rc == 0) {
+        printf("%s: %s at %.0f requests/s, %llu samples; over %d %%:\n",
+               strcmp(kind, "c") == 0 ? "C" : "PHP", s->url, rps, (unsigned long long)stacks->total,
+               NOTABLE_PERCENT);
+        perf_stacks_table(stacks, NOTABLE_PERCENT, stdout);
+        printf("stacks: %s; flame graph: %s\n\n", collapsed, graph);
+    }
+    mem_free(collapsed);
+    mem_free(graph);
+    return rc;
+}
+
+static int profile_c(const struct perf_options *o, const struct perf_server *s, char **ret_message)
 {
     struct perf_stacks stacks = { .n = 0 };
     struct perf_row row;
     char *data = mem_printf("%s/perf.data", o->output);
-    char *collapsed = mem_printf("%s/c.collapsed", o->output);
-    char *graph = mem_printf("%s/c.svg", o->output);
     int rc = record(o, s, data, &row, ret_message);
 
     if (rc == 0)
         rc = read_recording(data, &stacks, ret_message);
     if (rc == 0)
-        rc = perf_stacks_write(&stacks, collapsed);
-    if (rc == 0)
-        rc = perf_flame_write(&stacks, s->url, graph);
-    if (rc == 0) {
-        printf("%s at %.0f requests/s, %llu samples; over %d %%:\n", s->url, row.value[PERF_RPS],
-               (unsigned long long)stacks.total, NOTABLE_PERCENT);
-        perf_stacks_table(&stacks, NOTABLE_PERCENT, stdout);
-        printf("stacks: %s; flame graph: %s\n", collapsed, graph);
-    }
+        rc = report(o, s, "c", &stacks, row.value[PERF_RPS]);
     perf_stacks_fini(&stacks);
     unlink(data);
     mem_free(data);
-    mem_free(collapsed);
-    mem_free(graph);
+    return rc;
+}
+
+/* --- PHP -------------------------------------------------------------------------------------- */
+
+struct php_job {
+    const struct perf_options *o;
+    pid_t server;
+    struct perf_stacks stacks;
+    char *message;
+    int rc;
+};
+
+static void *sample_php(void *arg)
+{
+    struct php_job *job = arg;
+
+    job->rc = perf_php_sample(job->server, job->o->duration_ns / NS_PER_MS, job->o->php_rate,
+                              &job->stacks, &job->message);
+    return NULL;
+}
+
+/* After the C stacks, not beside them: each profile is of the server alone. */
+static int profile_php(const struct perf_options *o, const struct perf_server *s,
+                       char **ret_message)
+{
+    struct php_job job = { .o = o, .server = s->counted };
+    struct perf_row row;
+    pthread_t thread;
+    int rc = perf_slice(s, o->verdict_load, o->warmup_ns ? o->warmup_ns : NS_PER_S, 0, &row);
+
+    if (rc < 0)
+        return rc;
+    rc = -pthread_create(&thread, NULL, sample_php, &job);
+    if (rc < 0)
+        return rc;
+    rc = perf_slice(s, o->verdict_load, o->duration_ns + NS_PER_S / 2, 0, &row);
+    pthread_join(thread, NULL);
+    if (rc == 0) {
+        rc = job.rc;
+        *ret_message = job.message;
+        job.message = NULL;
+    }
+    if (rc == 0)
+        rc = report(o, s, "php", &job.stacks, row.value[PERF_RPS]);
+    perf_stacks_fini(&job.stacks);
+    mem_free(job.message);
     return rc;
 }
 
 int perf_profile_main(struct perf_options *o)
 {
     struct perf_server server = { .pid = 0 };
-    char *message = why_no_perf(), *command = mem_printf("mkdir -p '%s'", o->output);
+    char *message = o->wants_c ? why_no_perf() : NULL;
+    char *command = mem_printf("mkdir -p '%s'", o->output);
     int rc = message ? -ENOTSUP : perf_shell("the output folder", command, NULL, &message);
 
     if (rc == 0 && o->url && !o->pid) {
@@ -172,8 +232,10 @@ int perf_profile_main(struct perf_options *o)
     }
     if (rc == 0)
         rc = perf_server_start(o, o->program, &server, &message);
-    if (rc == 0)
-        rc = profile(o, &server, &message);
+    if (rc == 0 && o->wants_c)
+        rc = profile_c(o, &server, &message);
+    if (rc == 0 && o->wants_php)
+        rc = profile_php(o, &server, &message);
     perf_server_stop(&server);
     if (rc < 0)
         fprintf(stderr, "sapid: %s\n",

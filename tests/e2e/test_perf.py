@@ -142,6 +142,47 @@ def test_profile_writes_stacks_and_a_flame_graph(root, tmp_path):
     assert re.search(r"^ +[0-9.]+% +[0-9.]+%  \S*worker_run", done.stdout, re.M)
 
 
+def php_shares(path):
+    """Of each function: the share of samples with it on the stack."""
+    total, shares = 0, {}
+    for line in path.read_text().splitlines():
+        frames, _, count = line.rpartition(" ")
+        total += int(count)
+        for name in set(frames.split(";")):
+            shares[name] = shares.get(name, 0) + int(count)
+    return total, {name: count / total for name, count in shares.items()}
+
+
+def test_profile_tells_which_php_functions_take_the_time(root, tmp_path):
+    (root / "index.php").write_text("""<?php
+        class Shop {
+            static function work(int $n) { for ($i = 0; $i < $n; $i++) { $x = $i * 3; } }
+            static function most() { self::work(300000); }
+            static function little() { self::work(100000); }
+        }
+        Shop::most(); Shop::little(); echo 'ok';""")
+    done = perf("profile", "--stacks", "php", "--duration", "1s", "--warmup", "100ms", "--verdict-load", "light",
+                "--output", str(tmp_path / "out"), "--serve-arg=--workers", "--serve-arg=2", root=root)
+    total, shares = php_shares(tmp_path / "out" / "php.collapsed")
+    assert total > 500
+    assert shares["www"] == 1
+    script = shares[f"{{main}} {root}/index.php"]  # the rest is start and end of requests
+    assert script > 0.5
+    assert shares["Shop::work"] > 0.9 * script
+    assert 2 < shares["Shop::most"] / shares["Shop::little"] < 4.5
+    assert (tmp_path / "out" / "php.svg").read_text().startswith("<svg")
+    assert re.search(r"^ +[0-9.]+% +[0-9.]+%  Shop::most$", done.stdout, re.M)
+    assert not (tmp_path / "out" / "c.collapsed").exists()
+
+
+def test_profile_of_a_server_without_admin_socket_says_what_is_missing(root, tmp_path):
+    conf = tmp_path / "sapid.toml"
+    conf.write_text('[admin]\nsocket = "off"\n')
+    done = perf("profile", "--stacks", "php", "--duration", "200ms", "--warmup", "50ms", "--config", str(conf),
+                "--output", str(tmp_path / "out"), root=root, status=1)
+    assert "no admin socket" in done.stderr and "--stacks c" in done.stderr
+
+
 def test_profile_without_linux_perf_says_what_to_install(root, tmp_path):
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -149,4 +190,4 @@ def test_profile_without_linux_perf_says_what_to_install(root, tmp_path):
     done = subprocess.run([binary(), "perf", "profile", "--root", str(root), "--output", str(tmp_path)],
                           capture_output=True, text=True, timeout=60, env={**os.environ, "PATH": str(folder)})
     assert done.returncode == 1
-    assert "apt-get install linux-perf" in done.stderr
+    assert "apt-get install linux-perf" in done.stderr and "--stacks php" in done.stderr

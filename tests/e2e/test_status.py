@@ -7,6 +7,7 @@ import stat
 import subprocess
 import threading
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -301,6 +302,29 @@ def test_admin_socket_is_private_and_refuses_other_methods(launch, root):
     assert server.admin("/stop").status == 405 and server.admin("/status", method="POST").status == 405
     assert server.admin("/nothing").status == 404 and server.admin("/status?pool=no").status == 404
     assert "/metrics" in server.admin("/").text
+    server.stop()
+    ended(launch, server)
+
+
+def test_profile_of_what_the_workers_do_now(launch, root):
+    """The sampler runs in the pool process: one worker that computes is seen in nearly every sample."""
+    (root / "spin.php").write_text("<?php function spin() { while (!file_exists(__DIR__ . '/enough')) {} } spin();")
+    server = launch(root, workers=2)
+    with ThreadPoolExecutor(2) as threads:
+        spinning = threads.submit(server.get, "/spin.php")
+        wait_until(lambda: json.loads(server.admin("/status?json").text)["active processes"] == 1, "the script to run")
+        first = threads.submit(server.admin, "/profile?ms=400&rate=500", method="POST")
+        stacks = first.result()
+        assert stacks.status == 200
+        (root / "enough").touch()
+        assert spinning.result().status == 200
+    lines = dict(line.rsplit(" ", 1) for line in stacks.text.splitlines())
+    spun = sum(int(n) for frames, n in lines.items() if frames.split(";")[2:3] == ["spin"])
+    assert spun > 20 and spun >= 0.9 * sum(int(n) for n in lines.values()), lines
+    assert server.admin("/profile?ms=50", method="POST").text == ""  # nobody is at a request
+    for wrong in ["ms=0", "ms=x", "rate=10001", "seconds=1"]:
+        refused = server.admin(f"/profile?{wrong}", method="POST")
+        assert refused.status == 409 and "expected profile?ms=" in refused.text
     server.stop()
     ended(launch, server)
 

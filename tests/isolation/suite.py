@@ -88,7 +88,8 @@ def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=No
     os.chmod(folder / mode, 0o755)
     settings = {"display_errors": "1", "html_errors": "0", "log_errors": "0", "ffi.enable": "1", "memory_limit": "128M",
                 "session.save_path": str(site / "sessions"), "session.gc_probability": "0", "opcache.enable": "1",
-                "opcache.max_accelerated_files": "4000", "opcache.file_update_protection": "0", "apc.enabled": "1", "error_reporting": "32767", **(ini or {})}
+                "opcache.max_accelerated_files": "4000", "opcache.file_update_protection": "0", "apc.enabled": "1",
+                "error_reporting": "32767", **(ini or {})}
     if mode == "classic":
         return Sapid(Site(root=site / "classic/public", workers=workers, ini=settings), folder / mode)
     keys = {"script": str(site / "worker/public/index.php"), "num": workers, **(worker or {})}

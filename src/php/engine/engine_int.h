@@ -201,6 +201,8 @@ PHP_FUNCTION(frankenphp_request_parse_errors);
  * it, workers go back to that state after each request. */
 int rollback_run(const struct engine_worker *w, const struct engine_image *image);
 bool rollback_is_on(void);
+/* Of this worker, whose engine_worker was made before there was one; NULL: none yet. */
+const struct channel *rollback_channel(void);
 /* This process serves requests from an image: the end of one, however it comes, is a rollback. */
 bool rollback_serves(void);
 /* The script asks for a request. True: it gets one of the server's own, to warm it. False: the
@@ -264,6 +266,10 @@ bool sendfile_is_on(void);
 /* HANDED: the gateway has the file; a head of type CHANNEL_FILE and the end must follow. REFUSED:
  * answer *ret_status instead. */
 enum sendfile sendfile_take(sapi_headers_struct *headers, uint16_t *ret_status);
+
+/* status.c: what the functions below tell of the pool */
+void status_worker_start(const struct engine_worker *w);
+PHP_FUNCTION(fpm_get_status);
 
 /* apache.c: mod_php's notes and variables of one request */
 void apache_request_ends(void);

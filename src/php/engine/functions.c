@@ -165,10 +165,14 @@ ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_headers_send, 0, 0, IS_LONG, 0)
 ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, status, IS_LONG, 0, "200")
 ZEND_END_ARG_INFO()
 
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_MASK_EX(arginfo_status, 0, 0, MAY_BE_ARRAY | MAY_BE_FALSE)
+ZEND_END_ARG_INFO()
+
 // clang-format off
 const zend_function_entry engine_functions[] = {
     ZEND_FE(fastcgi_finish_request, arginfo_returns_bool)
     ZEND_FALIAS(frankenphp_finish_request, fastcgi_finish_request, arginfo_returns_bool)
+    ZEND_FE(fpm_get_status, arginfo_status)
     ZEND_FE(headers_send, arginfo_headers_send)
     ZEND_FE(apache_request_headers, arginfo_returns_array)
     ZEND_FALIAS(getallheaders, apache_request_headers, arginfo_returns_array)

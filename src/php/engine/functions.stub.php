@@ -54,6 +54,12 @@ function sapid_headers_send(int $status = 200): int {}
 /** @alias apache_request_headers */
 function sapid_request_headers(): array {}
 
+/**
+ * The pool's status as PHP-FPM gives it, with `procs`; false outside a worker. Counters are those of this
+ * generation; what only the gateway counts is on the status page (docs/status.md).
+ */
+function fpm_get_status(): array|false {}
+
 /** @alias apache_response_headers */
 function sapid_response_headers(): array {}
 

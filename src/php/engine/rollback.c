@@ -59,6 +59,11 @@ bool rollback_is_on(void)
     return rolled.worker != NULL;
 }
 
+const struct channel *rollback_channel(void)
+{
+    return link_ ? link_->channel : NULL;
+}
+
 bool rollback_serves(void)
 {
     return rolled.serves;

@@ -137,6 +137,7 @@ void worker_begin(const struct engine_worker *w)
     log_init(w->role, 2, w->log_least);
     request.root = w->chroot;
     sendfile_worker_start(w);
+    status_worker_start(w);
     set_environment(w);
     compat_child_init();
     take_signals();

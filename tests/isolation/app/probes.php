@@ -61,7 +61,7 @@ function probe(): array
         'pcre' => preg_last_error(),
         'json' => json_last_error(),
         'libxml' => [libxml_use_internal_errors(), count(libxml_get_errors())],
-        'strtok' => strtok(' /'),
+        'strtok' => @strtok(' /'),
         'wrappers' => array_values(preg_grep('/left/', stream_get_wrappers())),
         'filters' => array_values(preg_grep('/left/', stream_get_filters())),
         'stream context' => stream_context_get_options(stream_context_get_default()),
@@ -79,7 +79,7 @@ function probe(): array
         // of the process
         'working directory' => basename(getcwd()),
         'umask' => umask(),
-        'blocked signals' => pcntl_sigprocmask(SIG_BLOCK, [], $blocked) ? $blocked : null,
+        'blocked signals' => pcntl_sigprocmask(SIG_UNBLOCK, [SIGURG], $blocked) ? $blocked : null,
         'libc' => [Boot::$libc->opterr, Boot::$libc->optind],
         'alarm' => pcntl_alarm(0),
     ];

@@ -17,7 +17,7 @@ function random_values(): array
         'random_int' => $many(static fn () => random_int(0, PHP_INT_MAX)),
         'mt_rand' => $many('mt_rand'),
         'rand' => $many('rand'),
-        'lcg_value' => $many('lcg_value'),
+        'lcg_value' => PHP_VERSION_ID < 80400 ? $many('lcg_value') : $many(static fn () => (new \Random\Randomizer())->nextFloat()),
         'uniqid' => uniqid('', true),
         'openssl' => bin2hex(openssl_random_pseudo_bytes(12)),
         'openssl_iv' => bin2hex(substr(openssl_encrypt('x', 'aes-128-gcm', openssl_random_pseudo_bytes(16), 0,

@@ -238,3 +238,29 @@ TEST(wrong_usage_is_refused_with_what_was_expected)
     expect_refused((char *[]){ "run", "x", NULL },
                    "unexpected argument x; `sapid perf --help` lists what is understood");
 }
+
+TEST(sampled_stacks_are_read_line_by_line)
+{
+    struct perf_stacks s = { .n = 0 };
+
+    CHECK(perf_stacks_read(
+              STR("www;{main} /a b.php;f 3\nwww;[engine] 2\nwww;{main} /a b.php;f 1\n"), &s) == 0);
+    perf_stacks_settle(&s);
+    CHECK(s.total == 6 && s.n == 2);
+    CHECK(strcmp(s.v[1].frames, "www;{main} /a b.php;f") == 0 && s.v[1].count == 4);
+    perf_stacks_fini(&s);
+}
+
+/* A pool process runs as the application's user: what it wrote may be anything. */
+TEST(sampled_stacks_that_are_none_are_refused)
+{
+    static const char *const wrong[] = { "\n",   " ",      " 3",
+                                         "a",    "a ",     "a -1",
+                                         "a 1x", "\1\2\3", "a 99999999999999999999" };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(wrong); i++) {
+        struct perf_stacks s = { .n = 0 };
+        CHECKF(perf_stacks_read(str_from(wrong[i]), &s) == -EPROTO, "line %zu", i);
+        perf_stacks_fini(&s);
+    }
+}
