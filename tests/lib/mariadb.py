@@ -53,8 +53,8 @@ class MariaDB:
         return [line.split("\t") for line in done.stdout.splitlines()]
 
     def create(self, name: str, password: str = "secret") -> None:
-        """A database and a user of the same name who owns it."""
-        self.sql(f"CREATE DATABASE `{name}`; CREATE USER '{name}'@'%' IDENTIFIED BY '{password}';"
+        """An empty database and a user of the same name who owns it, in the place of former ones."""
+        self.sql(f"CREATE OR REPLACE DATABASE `{name}`; CREATE OR REPLACE USER '{name}'@'%' IDENTIFIED BY '{password}';"
                  f"GRANT ALL ON `{name}`.* TO '{name}'@'%'; FLUSH PRIVILEGES")
 
     def stop(self) -> None:
