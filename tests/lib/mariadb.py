@@ -54,7 +54,8 @@ class MariaDB:
 
     def create(self, name: str, password: str = "secret") -> None:
         """An empty database and a user of the same name who owns it, in the place of former ones."""
-        self.sql(f"SET foreign_key_checks = 0; CREATE OR REPLACE DATABASE `{name}`; CREATE OR REPLACE USER '{name}'@'%' IDENTIFIED BY '{password}';"
+        self.sql(f"SET foreign_key_checks = 0; CREATE OR REPLACE DATABASE `{name}`;"
+                 f"CREATE OR REPLACE USER '{name}'@'%' IDENTIFIED BY '{password}';"
                  f"GRANT ALL ON `{name}`.* TO '{name}'@'%'; FLUSH PRIVILEGES")
 
     def stop(self) -> None:
