@@ -271,14 +271,14 @@ def drain(server, target: str) -> int:
 
 
 class Watch:
-    """What gateway and workers grow by."""
+    """What the gateway, the workers and all others of the server grow by."""
 
     def __init__(self, server):
         self.server = server
         self.before = self.look()
 
     def look(self):
-        return {pid: rss_kib(pid) for pid in self.server.role_pids("gateway") + self.server.role_pids("pool")}
+        return {pid: rss_kib(pid) for pid in self.server.pids()}
 
     def grown_kib(self) -> int:
         return max([now - self.before.get(pid, now) for pid, now in self.look().items()])
