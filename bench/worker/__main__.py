@@ -1,9 +1,10 @@
-"""Worker mode against classic mode: requests/s, and the CPU time of each role for one request.
+"""Classic mode, worker mode and worker mode with isolation = "rollback": requests/s, and the CPU time of each role for
+one request.
 
     /usr/bin/python3 bench/worker [--seconds 5] [--rounds 3] [--connections 64] [--only NAME]
 
 hello (a script of one line) and the pages of the Symfony application of tests/apps/symfony (Doctrine, Twig, forms,
-sessions; MariaDB of our own). Both modes of one page run one after the other, `rounds` times, and the round with the
+sessions; MariaDB of our own). The modes of one page run one after the other, `rounds` times, and the round with the
 least CPU time counts. CPU time is that of /proc/PID/task/*/schedstat, so it means something beside other work, too;
 requests/s only on a quiet machine.
 """
@@ -83,31 +84,38 @@ def main() -> None:
             (folder / name).mkdir()
             servers.append(Sapid(Site(root=root, log={"access": "off"}, ini=ini, **kw), folder / name))
             return servers[-1]
+        script, loop = str(app.root / "public/index.php"), {"num": o.loops}
+        rollback = {**loop, "isolation": "rollback"}
+        env = {**app.env, "APP_RUNTIME": "Sapid\\Runtime\\SymfonyRuntime", "FRANKENPHP_LOOP_MAX": "0"}
+        # An open database connection is refused at the freeze unless it is kept; every page is warmed.
+        kept = {**rollback, "script": script, "snapshot_sockets": "reset",
+                "warmup": [path for name, path in PAGES.items() if name != "hello"]}
         sites = {
-            "hello": (serve("hc", hello, workers=4), serve("hw", hello, workers=1,
-                      worker={"script": str(hello / "loop.php"), "num": o.loops})),
+            "hello": (serve("hc", hello, workers=4),
+                      serve("hw", hello, workers=1, worker={**loop, "script": str(hello / "loop.php")}),
+                      serve("hr", hello, workers=1, worker={**rollback, "script": str(hello / "loop.php")})),
             "app": (serve("ac", app.root / "public", workers=4, env=app.env),
-                    serve("aw", app.root / "public", workers=1,
-                          env={**app.env, "APP_RUNTIME": "Sapid\\Runtime\\SymfonyRuntime", "FRANKENPHP_LOOP_MAX": "0"},
-                          worker={"script": str(app.root / "public/index.php"), "num": o.loops}))}
+                    serve("aw", app.root / "public", workers=1, env=env, worker={**loop, "script": script}),
+                    serve("ar", app.root / "public", workers=1, env=env, worker=kept))}
         if o.hold:
             for s in servers:
                 print(s.folder.name, f"http://127.0.0.1:{s.port}/", "gateway", roles.gateway(s), "workers", roles.workers(s))
             sys.stdin.read()
             return
-        print("| page | classic req/s | worker req/s | times | classic PHP us | worker PHP us | times | gateway us, classic | worker |")
-        print("|---|---|---|---|---|---|---|---|---|")
+        print("| page | req/s: classic | loop | rollback | PHP us: classic | loop | rollback | classic / loop | "
+              "rollback / loop | rollback / classic | gateway us: classic | loop | rollback |")
+        print("|" + "---|" * 13)
         for name, path in PAGES.items():
             if o.only and name != o.only:
                 continue
-            best = []
-            classic, loop = sites["hello" if name == "hello" else "app"]
-            for server, target in ((classic, path), (loop, "/" if name == "hello" else path)):
-                rounds = [measure(server, target, o.seconds, o.connections, db) for _ in range(o.rounds)]
-                best.append(min(rounds, key=lambda r: r["php"]))
-            c, w = best
-            print(f"| {name} | {c['rps']:.0f} | {w['rps']:.0f} | {w['rps'] / c['rps']:.2f} | {c['php']:.1f} | {w['php']:.1f} | "
-                  f"{c['php'] / w['php']:.2f} | {c['gateway']:.1f} | {w['gateway']:.1f} |", flush=True)
+            servers_of = sites["hello" if name == "hello" else "app"]
+            paths = (path, "/", "/") if name == "hello" else (path,) * 3
+            rounds = [[measure(server, target, o.seconds, o.connections, db)
+                       for server, target in zip(servers_of, paths)] for _ in range(o.rounds)]
+            c, w, r = best = [min((one[i] for one in rounds), key=lambda m: m["php"]) for i in range(3)]
+            print(f"| {name} |" + "".join(f" {m['rps']:.0f} |" for m in best) + "".join(f" {m['php']:.1f} |" for m in best)
+                  + f" {c['php'] / w['php']:.2f} | {r['php'] / w['php']:.2f} | {r['php'] / c['php']:.2f} |"
+                  + "".join(f" {m['gateway']:.1f} |" for m in best), flush=True)
     finally:
         for s in servers:
             s.kill()
