@@ -218,7 +218,7 @@ static int take_group(struct backend *b, uint32_t worker, const struct channel_p
      */
     CHECK(x && x->ticket.seq == ticket.seq);
     int taken = respond_pieces(x, p, n);
-    if (taken == 0 && worker_has_left(b, x, p, n)) {
+    if (taken == 0 && !x->awaits_file && worker_has_left(b, x, p, n)) {
         x->stalled = false;
         respond_pieces_now(x, p, n);
         taken = n;
@@ -372,6 +372,7 @@ void backend_take_file(struct backend *b, struct channel_ticket ticket, uint32_t
         return;
     }
     x->file_fd = fd;
+    x->awaits_file = false;
     if (x->stalled) /* its head came first */
         conn_advance(x->conn);
 }

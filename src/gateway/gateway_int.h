@@ -248,9 +248,10 @@ struct exchange {
     bool head_sent;
     bool body_allowed; /* not HEAD, 1xx, 204, 304 */
     bool chunked;
-    bool complete; /* all of it is in `out` or sent */
-    bool failed;   /* cannot be completed: close when `out` is sent */
-    bool stalled;  /* ring data waits for room in `out` */
+    bool complete;    /* all of it is in `out` or sent */
+    bool failed;      /* cannot be completed: close when `out` is sent */
+    bool stalled;     /* ring data waits for room in `out`, or for a file */
+    bool awaits_file; /* its descriptor comes on another way than its head (CONTROL_FILE) */
     uint32_t stalled_worker;
     int64_t declared;      /* Content-Length given by PHP, -1 none */
     uint64_t body_sent;    /* body bytes taken from the backend */

@@ -921,7 +921,7 @@ int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n
             if (p->flags & CHANNEL_PART) {
                 keep_head_part(x, p);
             } else if (!x->head_sent && x->file_fd < 0 && !t->take_all) {
-                x->stalled = true; /* until backend_take_file */
+                x->stalled = x->awaits_file = true; /* until backend_take_file */
                 goto out;
             } else if (!x->head_sent && x->file_fd < 0) {
                 respond_status(x, 502, STR_NONE);

@@ -103,7 +103,8 @@ def test_check_reports_every_error_with_its_place(app):
     assert shown.stderr.splitlines() == [
         f"sapid: {file}:2:1: unknown key server.lisen; did you mean listen?",
         f'sapid: {file}:3:17: server.max_body_size: expected a size such as "64M" or a number of bytes, found "64Q"',
-        f'sapid: {file}:6:20: php.worker_pool_size: expected "auto" or a whole number from 1 to 1024, found 0']
+        f'sapid: {file}:6:20: php.worker_pool_size: expected "auto", a whole number, or {{ min = ..., max = ... }}, '
+        "the numbers from 1 to 1024, found 0"]
     assert run("serve", "--config", file).returncode == 1
 
 
