@@ -257,7 +257,13 @@ def test_doctor_says_that_all_children_are_busy_or_are_none(launch):
         shown = run("doctor", "--config", config, "--listen", "127.0.0.1:0")
         assert f"warning  FastCGI server unix:{path} takes connections, but no child of it answered" in shown.stdout
         listener.accept()   # the one before
-        threading.Thread(target=lambda: listener.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), daemon=True).start()
+
+        def answer():    # read first: a connection closed with bytes unread takes its answer back
+            with listener.accept()[0] as c:
+                c.recv(65536)
+                c.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
         shown = run("doctor", "--config", config, "--listen", "127.0.0.1:0")
         assert shown.returncode == 1, shown.stdout
         assert f"PROBLEM  what answers at unix:{path} does not speak FastCGI" in shown.stdout
