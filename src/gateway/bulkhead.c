@@ -258,7 +258,7 @@ static bool judge(struct gateway_thread *t, struct lane *lane, struct lane_class
     if (c->state != LANE_SLOW && expected >= SLOW_MS * NS_PER_MS && expected >= SLOW_FACTOR * rest)
         set_state(t, lane, c, LANE_SLOW, gate, expected);
     else if (c->state == LANE_SLOW &&
-             (expected < SLOW_MS * NS_PER_MS / 2 || expected < FAST_FACTOR * rest))
+             (expected < (double)(SLOW_MS * NS_PER_MS) / 2 || expected < FAST_FACTOR * rest))
         set_state(t, lane, c, LANE_FAST, gate, expected);
     return c->state != LANE_FAST;
 }
