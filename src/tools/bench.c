@@ -67,7 +67,8 @@ static void show_progress(const struct run *run)
     fprintf(stderr, "\r\033[K%.1f s", seconds);
     if (o->duration_ns)
         fprintf(stderr, " of %.1f s", (double)o->duration_ns / (double)NS_PER_S);
-    fprintf(stderr, ": %llu requests", (unsigned long long)(ok + errors));
+    uint64_t ended = ok + errors;
+    fprintf(stderr, ": %llu requests", (unsigned long long)ended);
     if (o->requests)
         fprintf(stderr, " of %llu", (unsigned long long)o->requests);
     fprintf(stderr, ", %.0f a second, %llu errors", (double)ok / (seconds > 0.01 ? seconds : 0.01),

@@ -494,8 +494,8 @@ static int add_line(struct bench_options *o, const struct request_line *l, struc
 
 static int add_file(struct bench_options *o, const struct request_line *l, char **ret_message)
 {
-    char *text, *why;
-    size_t n, number = 1;
+    char *text = NULL, *why = NULL;
+    size_t n = 0, number = 1;
     int rc = 0;
 
     if (read_file(l->urls_path, &text, &n, ret_message) < 0)
