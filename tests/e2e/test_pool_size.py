@@ -101,7 +101,7 @@ def test_a_pool_that_grows_and_shrinks_loses_nothing(launch, root):
     assert list(load.answers) == [200] and not load.mixed and not load.broken
 
 
-@pytest.mark.parametrize("setting", [{"worker_max_age": "200ms"}, {"worker_max_requests": 100},
+@pytest.mark.parametrize("setting", [{"worker_max_age": "200ms"}, {"worker_max_requests": 3000},
                                      {"worker_max_memory": "1M"}])
 def test_workers_are_replaced_while_they_serve(launch, root, setting):
     server = start(launch, root, 2, **setting)
