@@ -254,17 +254,6 @@ const char *toml_type_name(enum toml_type type)
 /* ---- strings
  * -------------------------------------------------------------------------------------- */
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
 static size_t utf8_encode(uint32_t code, char *out)
 {
     if (code < 0x80) {
@@ -297,7 +286,7 @@ static int parse_unicode_escape(struct parser *p, char *out, size_t *n)
     uint32_t code = 0;
 
     for (size_t i = 0; i < digits; i++) {
-        int digit = first + i < p->text.n ? hex_digit(p->text.p[first + i]) : -1;
+        int digit = first + i < p->text.n ? hex_value(p->text.p[first + i]) : -1;
         if (digit < 0)
             return fail_at(p, p->at, "\\%c needs %zu hexadecimal digits", digits == 4 ? 'u' : 'U',
                            digits);
@@ -529,13 +518,13 @@ static size_t match_digits(struct str s, int base, char *out, size_t *n)
     size_t i = 0;
 
     while (i < s.n) {
-        int digit = hex_digit(s.p[i]);
+        int digit = hex_value(s.p[i]);
         if (digit >= 0 && digit < base) {
             out[(*n)++] = s.p[i++];
             continue;
         }
         bool between = i > 0 && s.p[i] == '_' && s.p[i - 1] != '_' && i + 1 < s.n &&
-                       hex_digit(s.p[i + 1]) >= 0 && hex_digit(s.p[i + 1]) < base;
+                       hex_value(s.p[i + 1]) >= 0 && hex_value(s.p[i + 1]) < base;
         if (!between)
             break;
         i++;

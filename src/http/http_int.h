@@ -24,15 +24,6 @@ static inline bool is_digit(char c)
 {
     return c >= '0' && c <= '9';
 }
-/* 0..15, or -1. */
-static inline int hex_value(char c)
-{
-    if (is_digit(c))
-        return c - '0';
-    c = ascii_lower(c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* host [":" port] without userinfo: registered name, IPv4 or "[" IPv6 "]". The port, when there are
  * digits, goes to `*ret_port` (0 without). False when it is not that. */
 bool http_parse_authority(struct str s, struct str *ret_host, uint16_t *ret_port);

@@ -10,7 +10,6 @@
  * is asked again later.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/kernel_file.h"
 #include "php/pool_int.h"
 
 enum {
@@ -81,12 +81,7 @@ static char state_of(pid_t pid)
     char path[64], text[512];
 
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return '?';
-    ssize_t n = read(fd, text, sizeof(text) - 1);
-    close(fd);
-    text[n > 0 ? n : 0] = '\0';
+    kernel_file_read(path, text, sizeof(text));
     const char *end = strrchr(text, ')');
     return end && end[1] == ' ' ? end[2] : '?';
 }

@@ -4,7 +4,6 @@
  * `sapid status` and profilers all look through here.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/kernel_file.h"
 #include "base/mem.h"
 #include "php/pool_int.h"
 
@@ -31,13 +31,7 @@ uint64_t observe_rss_bytes(pid_t pid)
     unsigned long pages = 0;
 
     snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t n = read(fd, text, sizeof(text) - 1);
-    close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    if (sscanf(text, "%*u %lu", &pages) != 1)
+    if (!kernel_file_read(path, text, sizeof(text)) || sscanf(text, "%*u %lu", &pages) != 1)
         return 0;
     return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }

@@ -1,23 +1,11 @@
 /* Memory that ran out: what the control group counts, in version 2 and version 1. */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/kernel_file.h"
 #include "php/pool_int.h"
-
-static bool read_file(const char *path, char *text, size_t size)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return false;
-    ssize_t n = read(fd, text, size - 1);
-    close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    return n > 0;
-}
 
 /* Folder of our memory control group: the lines of /proc/self/cgroup are "0::/path" (version 2) and
  * "4:memory:/path". In a container the path may be one of the host: then its root is ours. */
@@ -26,7 +14,7 @@ static bool find_group(char *ret, size_t size, bool *ret_is_v2)
     char text[4096], *line, *rest = text;
     bool has_v1 = false;
 
-    if (!read_file("/proc/self/cgroup", text, sizeof(text)))
+    if (!kernel_file_read("/proc/self/cgroup", text, sizeof(text)))
         return false;
     while ((line = strsep(&rest, "\n")) && *line) {
         char *controllers = strchr(line, ':'),
@@ -47,13 +35,6 @@ static bool find_group(char *ret, size_t size, bool *ret_is_v2)
     return ret[0] != '\0';
 }
 
-static uint64_t number_after(const char *text, const char *key)
-{
-    const char *at = strstr(text, key);
-
-    return at ? strtoull(at + strlen(key), NULL, 10) : 0;
-}
-
 uint64_t oom_count(void)
 {
     char group[2048] = "", path[2200], text[8192];
@@ -62,10 +43,12 @@ uint64_t oom_count(void)
     if (find_group(group, sizeof(group), &is_v2)) {
         snprintf(path, sizeof(path), "%s/%s", group,
                  is_v2 ? "memory.events" : "memory.oom_control");
-        if (read_file(path, text, sizeof(text)) && strstr(text, "oom_kill "))
-            return number_after(text, "oom_kill ");
+        if (kernel_file_read(path, text, sizeof(text)) && strstr(text, "oom_kill "))
+            return kernel_file_number(text, "oom_kill ");
     }
-    return read_file("/proc/vmstat", text, sizeof(text)) ? number_after(text, "\noom_kill ") : 0;
+    return kernel_file_read("/proc/vmstat", text, sizeof(text))
+               ? kernel_file_number(text, "\noom_kill ")
+               : 0;
 }
 
 void oom_put(struct buf *b)
@@ -82,7 +65,7 @@ void oom_put(struct buf *b)
     (void)!buf_printf(b, "\nmemory of the control group %s:\n", group);
     for (size_t i = 0; i < (is_v2 ? ARRAY_LENGTH(v2) : ARRAY_LENGTH(v1)); i++) {
         snprintf(path, sizeof(path), "%s/%s", group, names[i]);
-        if (!read_file(path, text, sizeof(text)))
+        if (!kernel_file_read(path, text, sizeof(text)))
             continue;
         char *rest = text, *line;
         while ((line = strsep(&rest, "\n")))

@@ -12,7 +12,6 @@
  * finish. One at a time, so that a pool is never short of workers because of it.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/kernel_file.h"
 #include "php/pool_int.h"
 
 enum {
@@ -142,15 +142,8 @@ static uint64_t own_bytes(pid_t pid)
     unsigned long resident, shared;
 
     snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t n = read(fd, text, sizeof(text) - 1);
-    close(fd);
-    if (n <= 0)
-        return 0;
-    text[n] = '\0';
-    if (sscanf(text, "%*u %lu %lu", &resident, &shared) != 2 || shared > resident)
+    if (!kernel_file_read(path, text, sizeof(text)) ||
+        sscanf(text, "%*u %lu %lu", &resident, &shared) != 2 || shared > resident)
         return 0;
     return (uint64_t)(resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE);
 }

@@ -8,13 +8,13 @@
  * and the others sleep.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/kernel_file.h"
 #include "supervisor/supervisor_int.h"
 
 enum {
@@ -26,21 +26,6 @@ enum {
     SLOT_BYTES_MIN = 64 << 10,
     RING_BYTES = 256 << 10,
 };
-
-/* First line of a small kernel file; false when it is not there. */
-static bool read_line(const char *path, char *ret, size_t size)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    ssize_t n = read(fd, ret, size - 1);
-    close(fd);
-    if (n <= 0)
-        return false;
-    ret[n] = '\0';
-    ret[strcspn(ret, "\n")] = '\0';
-    return true;
-}
 
 /* cgroup v1: the controller's own group, and its limit. */
 static bool read_v1(const char *controller, const char *file, char *ret, size_t size)
@@ -63,9 +48,9 @@ static bool read_v1(const char *controller, const char *file, char *ret, size_t 
             continue;
         /* in a container the group is the root of what is mounted */
         snprintf(path, sizeof(path), "/sys/fs/cgroup/%s%s/%s", names + 1, dir, file);
-        if (!read_line(path, ret, size)) {
+        if (!kernel_file_line(path, ret, size)) {
             snprintf(path, sizeof(path), "/sys/fs/cgroup/%s/%s", names + 1, file);
-            found = read_line(path, ret, size);
+            found = kernel_file_line(path, ret, size);
         }
     }
     if (f)
@@ -113,7 +98,7 @@ static void apply_memory_limit(const char *dir, struct machine *m)
     char path[640], text[64];
 
     snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.max", dir);
-    if (!read_line(path, text, sizeof(text)) || strcmp(text, "max") == 0)
+    if (!kernel_file_line(path, text, sizeof(text)) || strcmp(text, "max") == 0)
         return;
     uint64_t limit = strtoull(text, NULL, 10);
     if (limit > 0 && limit < m->memory_bytes)
@@ -126,8 +111,8 @@ static void apply_cpu_limit(const char *dir, struct machine *m)
     unsigned long long quota, period;
 
     snprintf(path, sizeof(path), "/sys/fs/cgroup%s/cpu.max", dir);
-    if (!read_line(path, text, sizeof(text)) || sscanf(text, "%llu %llu", &quota, &period) != 2 ||
-        period == 0)
+    if (!kernel_file_line(path, text, sizeof(text)) ||
+        sscanf(text, "%llu %llu", &quota, &period) != 2 || period == 0)
         return;
     unsigned cpus = (unsigned)((quota + period - 1) / period);
     if (cpus >= 1 && cpus < m->cpus)
@@ -230,8 +215,8 @@ void sizing_geometry(const struct config *c, const struct config_pool *p, uint32
 static uint64_t kernel_nofile_max(void)
 {
     char text[32];
-    return read_line("/proc/sys/fs/nr_open", text, sizeof(text)) ? strtoull(text, NULL, 10)
-                                                                 : 1 << 20;
+    return kernel_file_line("/proc/sys/fs/nr_open", text, sizeof(text)) ? strtoull(text, NULL, 10)
+                                                                        : 1 << 20;
 }
 
 void sizing_raise_nofile(uint64_t wanted, struct rlimit *ret_before)

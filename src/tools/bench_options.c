@@ -103,19 +103,12 @@ bool bench_parse_time(const char *text, uint64_t *ret)
     return false;
 }
 
-static int hex_digit(char c)
-{
-    const char *digits = "0123456789abcdef";
-    const char *at = c ? strchr(digits, ascii_lower(c)) : NULL;
-    return at ? (int)(at - digits) : -1;
-}
-
 static bool parse_digest(const char *text, uint8_t ret[SHA256_BYTES])
 {
     if (strlen(text) != (size_t)2 * SHA256_BYTES)
         return false;
     for (size_t i = 0; i < SHA256_BYTES; i++) {
-        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        int high = hex_value(text[2 * i]), low = hex_value(text[2 * i + 1]);
         if (high < 0 || low < 0)
             return false;
         ret[i] = (uint8_t)(high << 4 | low);

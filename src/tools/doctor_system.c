@@ -23,22 +23,11 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/kernel_file.h"
 #include "base/mem.h"
 #include "tools/doctor_int.h"
 
 enum { FILES_BESIDE_CONNECTIONS = 256 };
-
-/* First line of a small file; "" when it cannot be read. */
-static const char *read_line(const char *path, char *out, size_t size)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, out, size - 1);
-
-    fd_close(&fd);
-    out[n > 0 ? n : 0] = '\0';
-    out[strcspn(out, "\n")] = '\0';
-    return out;
-}
 
 /* --- kernel ----------------------------------------------------------------------------------- */
 
@@ -117,17 +106,18 @@ static void doctor_kernel(struct report *r)
                        "no %s (too old a kernel, or a container forbids it): %s", calls[i].call,
                        calls[i].purpose);
     }
-    read_line("/proc/sys/kernel/perf_event_paranoid", line, sizeof(line));
+    kernel_file_line("/proc/sys/kernel/perf_event_paranoid", line, sizeof(line));
     if (line[0] && atoi(line) > 2)
         report_say(r, NOTE, "kernel.perf_event_paranoid is %s: no profiles without root", line);
-    read_line("/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof(line));
+    kernel_file_line("/sys/kernel/mm/transparent_hugepage/enabled", line, sizeof(line));
     if (strstr(line, "[always]")) {
         report_say(r, WARNING, "transparent huge pages are always on: workers share less memory");
         report_remedy(r, "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled");
     } else if (line[0]) {
         report_say(r, OK, "transparent huge pages: %s", line);
     }
-    if (strcmp(read_line("/proc/sys/vm/overcommit_memory", line, sizeof(line)), "2") == 0)
+    kernel_file_line("/proc/sys/vm/overcommit_memory", line, sizeof(line));
+    if (strcmp(line, "2") == 0)
         report_say(r, WARNING, "vm.overcommit_memory is 2: forking large workers may fail");
 }
 
@@ -165,7 +155,7 @@ static void doctor_backlog(struct report *r)
 {
     char line[64];
 
-    read_line("/proc/sys/net/core/somaxconn", line, sizeof(line));
+    kernel_file_line("/proc/sys/net/core/somaxconn", line, sizeof(line));
     if (line[0] && atoi(line) < 1024) {
         report_say(r, WARNING, "net.core.somaxconn is %s: bursts of new connections are refused",
                    line);
@@ -180,11 +170,12 @@ static uint64_t cgroup_least(const char *file)
     char line[512], path[1024], value[64];
     uint64_t least = UINT64_MAX, number;
 
-    if (strncmp(read_line("/proc/self/cgroup", line, sizeof(line)), "0::/", 4) != 0)
+    kernel_file_line("/proc/self/cgroup", line, sizeof(line));
+    if (strncmp(line, "0::/", 4) != 0)
         return UINT64_MAX;
     for (;;) {
         snprintf(path, sizeof(path), "/sys/fs/cgroup%s/%s", line + 3, file);
-        read_line(path, value, sizeof(value));
+        kernel_file_line(path, value, sizeof(value));
         if (str_to_u64(str_from(value), UINT64_MAX, &number) && number < least)
             least = number;
         char *slash = strrchr(line + 3, '/');
@@ -208,7 +199,7 @@ static void doctor_machine(struct report *r)
     int cpus = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
     uint64_t total = memory_total() >> 20, limit = cgroup_least("memory.max");
 
-    read_line("/sys/fs/cgroup/cpu.max", cpu_max, sizeof(cpu_max));
+    kernel_file_line("/sys/fs/cgroup/cpu.max", cpu_max, sizeof(cpu_max));
     report_say(r, OK, "%d CPU%s%s%s", cpus, cpus == 1 ? "" : "s",
                cpu_max[0] && strncmp(cpu_max, "max", 3) != 0 ? ", cgroup quota " : "",
                cpu_max[0] && strncmp(cpu_max, "max", 3) != 0 ? cpu_max : "");

@@ -4,34 +4,16 @@
  * schedstat, and what children that ended left to their parents, in clock ticks.
  */
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/kernel_file.h"
 #include "base/mem.h"
 #include "tools/perf_int.h"
 
 enum { PROC_BYTES = 16 << 10, TREE_MAX = 8192 };
-
-/* A small file of /proc as text; false when it is gone. */
-static bool read_text(const char *path, char text[PROC_BYTES])
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    size_t n = 0;
-
-    if (fd < 0)
-        return false;
-    for (ssize_t got; n < PROC_BYTES - 1; n += (size_t)got) {
-        got = read(fd, text + n, PROC_BYTES - 1 - n);
-        if (got <= 0)
-            break;
-    }
-    text[n] = '\0';
-    close(fd);
-    return n > 0;
-}
 
 static uint64_t tick_ns(void)
 {
@@ -54,7 +36,7 @@ static bool read_process(pid_t pid, struct process *ret)
     int parent;
 
     snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    const char *rest = read_text(path, text) ? strrchr(text, ')') : NULL;
+    const char *rest = kernel_file_read(path, text, sizeof(text)) ? strrchr(text, ')') : NULL;
     if (!rest || sscanf(rest + 1, " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu",
                         &parent, &user, &system, &gone_user, &gone_system) != 5)
         return false;
@@ -98,12 +80,6 @@ static void mark_tree(struct process *all, size_t n, pid_t root)
 
 /* --- one process ------------------------------------------------------------------------------ */
 
-static uint64_t number_after(const char *text, const char *name)
-{
-    const char *at = strstr(text, name);
-    return at ? strtoull(at + strlen(name), NULL, 10) : 0;
-}
-
 /* Adds up CPU time and context switches of the tasks. False: the kernel has no schedstat. */
 static bool add_tasks(pid_t pid, struct perf_sample *s)
 {
@@ -116,14 +92,14 @@ static bool add_tasks(pid_t pid, struct perf_sample *s)
         if (e->d_name[0] == '.')
             continue;
         snprintf(path, sizeof(path), "/proc/%d/task/%s/schedstat", (int)pid, e->d_name);
-        if (read_text(path, text)) {
+        if (kernel_file_read(path, text, sizeof(text))) {
             s->server_cpu_ns += strtoull(text, NULL, 10);
             exact = true;
         }
         snprintf(path, sizeof(path), "/proc/%d/task/%s/status", (int)pid, e->d_name);
-        if (read_text(path, text))
-            s->server_switches += number_after(text, "\nvoluntary_ctxt_switches:") +
-                                  number_after(text, "\nnonvoluntary_ctxt_switches:");
+        if (kernel_file_read(path, text, sizeof(text)))
+            s->server_switches += kernel_file_number(text, "\nvoluntary_ctxt_switches:") +
+                                  kernel_file_number(text, "\nnonvoluntary_ctxt_switches:");
     }
     if (dir)
         closedir(dir);
@@ -138,8 +114,8 @@ static void add_process(const struct process *p, struct perf_sample *s)
         s->server_cpu_ns += p->own_ticks * tick_ns();
     s->server_cpu_ns += p->children_ticks * tick_ns();
     snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)p->pid);
-    if (read_text(path, text))
-        s->server_pss_bytes += number_after(text, "\nPss:") << 10;
+    if (kernel_file_read(path, text, sizeof(text)))
+        s->server_pss_bytes += kernel_file_number(text, "\nPss:") << 10;
 }
 
 /* --- the machine ------------------------------------------------------------------------------ */
@@ -150,7 +126,7 @@ static void read_machine(struct perf_sample *s)
     unsigned long long user, nice, system, idle, iowait, irq, softirq, steal;
     unsigned cpu;
 
-    if (!read_text("/proc/stat", text))
+    if (!kernel_file_read("/proc/stat", text, sizeof(text)))
         return;
     for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
         if (sscanf(line, "cpu%u %llu %llu %llu %llu %llu %llu %llu %llu", &cpu, &user, &nice,

@@ -35,14 +35,6 @@ static struct str value_of(const sapi_header_struct *h, struct str name_and_colo
     return str_trim(str_skip((struct str){ h->header, h->header_len }, name_and_colon.n));
 }
 
-static int hex(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 /* The folder of the longest location that the URL begins with, and what follows, decoded. */
 static struct str locate(struct str url, char *out, size_t size)
 {
@@ -63,9 +55,10 @@ static struct str locate(struct str url, char *out, size_t size)
     if (used + url.n >= size)
         return STR_NONE;
     for (size_t i = 0; i < url.n; i++) {
-        bool escaped = url.p[i] == '%' && i + 2 < url.n && hex(url.p[i + 1]) >= 0 &&
-                       hex(url.p[i + 2]) >= 0;
-        out[n++] = escaped ? (char)(hex(url.p[i + 1]) << 4 | hex(url.p[i + 2])) : url.p[i];
+        bool escaped = url.p[i] == '%' && i + 2 < url.n && hex_value(url.p[i + 1]) >= 0 &&
+                       hex_value(url.p[i + 2]) >= 0;
+        out[n++] = escaped ? (char)(hex_value(url.p[i + 1]) << 4 | hex_value(url.p[i + 2]))
+                           : url.p[i];
         i += escaped ? 2 : 0;
     }
     out[n] = '\0';
