@@ -14,7 +14,7 @@
 #include "base/fd.h"
 #include "php/stack.h"
 
-enum { PAGE = 4096, PAGES = 64, REGIONS = 8 };
+enum { PAGE = 4096, PAGES = 64, REGIONS = 8, LOOKS = 5 };
 
 struct page_cache {
     int fd;
@@ -158,8 +158,12 @@ bool worker_memory_stack(struct worker_memory *m, const struct php_layout *l, un
     if (m->fd < 0)
         return false;
     cache.fd = m->fd;
-    memset(cache.at, 0, sizeof(cache.at));
-    php_stack_read(l, &memory, depth, ret);
+    for (int look = 0; look < LOOKS; look++) {
+        memset(cache.at, 0, sizeof(cache.at));
+        php_stack_read(l, &memory, depth, ret);
+        if (ret->n_frames && !ret->is_broken)
+            break; /* else it changed while it was read: it has other frames a moment later */
+    }
     return !(ret->is_broken && ret->n_frames == 0);
 }
 
