@@ -68,6 +68,19 @@ MUST_USE int bench_options_parse(int argc, char **argv, struct bench_options *o,
                                  char **ret_message);
 void bench_options_fini(struct bench_options *o);
 extern const char bench_help[];
+/* An option of bench or perf: its name, and what its value must be; NULL: it takes none. */
+struct bench_option {
+    const char *name, *expects;
+};
+/* The option at argv[*at], "--name value" or "--name=value"; *at moves on to a value of its own.
+ * Returns its index in `table`, or -EINVAL with a message. */
+MUST_USE int bench_option_take(int argc, char **argv, int *at, const struct bench_option *table,
+                               size_t n_table, const char *command, const char **ret_value,
+                               char **ret_message);
+/* Its value is not what was expected: the message. */
+char *bench_option_wrong(const struct bench_option *option, const char *value);
+/* "text", "kv" or "json". */
+bool bench_parse_format(const char *text, enum bench_format *ret);
 /* A number above 0 and up to `max`, in decimal; nothing else may stand there. */
 bool bench_parse_number(const char *text, double max, double *ret);
 /* "1.5s", "500ms", "2m", "1h"; a bare number is seconds. */

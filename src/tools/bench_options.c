@@ -190,9 +190,7 @@ enum option {
     HELP,
 };
 
-static const struct {
-    const char *name, *expects; /* expects NULL: takes no value */
-} known[] = {
+static const struct bench_option known[] = {
     [URL] = { "--url", "a URL" },
     [URLS] = { "--urls", "a file" },
     [UNIX] = { "--unix", "the path of a socket" },
@@ -221,19 +219,6 @@ static const struct {
 static bool set_count(const char *value, uint64_t max, uint64_t *ret)
 {
     return str_to_u64(str_from(value), max, ret) && *ret > 0;
-}
-
-static bool set_format(struct bench_options *o, const char *value)
-{
-    static const char *const names[] = {
-        [BENCH_TEXT] = "text", [BENCH_KEY_VALUE] = "kv", [BENCH_JSON] = "json"
-    };
-    for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
-        if (strcmp(value, names[i]) == 0) {
-            o->format = (enum bench_format)i;
-            return true;
-        }
-    return false;
 }
 
 /* Options of the request and the answer. False when the value is not what `known` says. */
@@ -300,7 +285,7 @@ static bool set_option(struct bench_options *o, struct request_line *l, enum opt
     case WARMUP: return bench_parse_time(value, &o->warmup_ns);
     case TIMEOUT: return bench_parse_time(value, &o->timeout_ns) && o->timeout_ns > 0;
     case NO_KEEPALIVE: o->no_keepalive = true; break;
-    case FORMAT: return set_format(o, value);
+    case FORMAT: return bench_parse_format(value, &o->format);
     case HTML: replace(&o->html_path, value); break;
     case HELP: o->help = true; break;
     default: return set_request_option(o, l, option, value);
@@ -308,12 +293,54 @@ static bool set_option(struct bench_options *o, struct request_line *l, enum opt
     return ok;
 }
 
+bool bench_parse_format(const char *text, enum bench_format *ret)
+{
+    static const char *const names[] = {
+        [BENCH_TEXT] = "text", [BENCH_KEY_VALUE] = "kv", [BENCH_JSON] = "json"
+    };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
+        if (strcmp(text, names[i]) == 0) {
+            *ret = (enum bench_format)i;
+            return true;
+        }
+    return false;
+}
+
+int bench_option_take(int argc, char **argv, int *at, const struct bench_option *table,
+                      size_t n_table, const char *command, const char **ret_value,
+                      char **ret_message)
+{
+    const char *arg = argv[*at];
+    size_t n = strcspn(arg, "=");
+
+    for (size_t i = 0; i < n_table; i++) {
+        if (strlen(table[i].name) != n || strncmp(arg, table[i].name, n) != 0)
+            continue;
+        const char *value = arg[n] ? arg + n + 1 : NULL;
+        if (table[i].expects && !value && *at + 1 < argc)
+            value = argv[++*at];
+        *ret_value = value;
+        if ((table[i].expects != NULL) == (value != NULL))
+            return (int)i;
+        *ret_message = value ? mem_printf("%s takes no value, found \"%s\"", table[i].name, value)
+                             : mem_printf("%s needs a value: %s", table[i].name, table[i].expects);
+        return -EINVAL;
+    }
+    *ret_message = mem_printf("unknown option %s; `sapid %s --help` lists them", arg, command);
+    return -EINVAL;
+}
+
+char *bench_option_wrong(const struct bench_option *option, const char *value)
+{
+    return mem_printf("%s: expected %s, found \"%s\"", option->name, option->expects, value);
+}
+
 /* Takes the argument at argv[*at], and its value. */
 static int take_argument(int argc, char **argv, int *at, struct bench_options *o,
                          struct request_line *l, char **ret_message)
 {
-    const char *arg = argv[*at];
-    size_t n = strcspn(arg, "=");
+    const char *arg = argv[*at], *value;
 
     if (arg[0] != '-') {
         if (l->url) {
@@ -324,29 +351,19 @@ static int take_argument(int argc, char **argv, int *at, struct bench_options *o
         replace(&l->url, arg);
         return 0;
     }
-    for (size_t i = 0; i < ARRAY_LENGTH(known); i++) {
-        if (strlen(known[i].name) != n || strncmp(arg, known[i].name, n) != 0)
-            continue;
-        const char *value = arg[n] ? arg + n + 1 : NULL;
-        if (known[i].expects && !value && *at + 1 < argc)
-            value = argv[++*at];
-        if (known[i].expects && !value)
-            *ret_message = mem_printf("%s needs a value: %s", known[i].name, known[i].expects);
-        else if (!known[i].expects && value)
-            *ret_message = mem_printf("%s takes no value, found \"%s\"", known[i].name, value);
-        else if ((enum option)i == BODY_FILE) {
-            mem_free(l->body);
-            l->body = NULL;
-            l->has_body = true;
-            return read_file(value, &l->body, &l->body_bytes, ret_message);
-        } else if (set_option(o, l, (enum option)i, value))
-            return 0;
-        else
-            *ret_message =
-                mem_printf("%s: expected %s, found \"%s\"", known[i].name, known[i].expects, value);
-        return -EINVAL;
+    int option =
+        bench_option_take(argc, argv, at, known, ARRAY_LENGTH(known), "bench", &value, ret_message);
+    if (option < 0)
+        return option;
+    if (option == BODY_FILE) {
+        mem_free(l->body);
+        l->body = NULL;
+        l->has_body = true;
+        return read_file(value, &l->body, &l->body_bytes, ret_message);
     }
-    *ret_message = mem_printf("unknown option %s; `sapid bench --help` lists them", arg);
+    if (set_option(o, l, (enum option)option, value))
+        return 0;
+    *ret_message = bench_option_wrong(&known[option], value);
     return -EINVAL;
 }
 

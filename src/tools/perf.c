@@ -2,9 +2,41 @@
  * `sapid perf run|track|compare|profile`: the loop of baseline, profile, change, verify. This file:
  * the command. perf_int.h has the vocabulary and says who does what.
  */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
 #include "base/mem.h"
 #include "tools/perf_int.h"
 #include "tools/tools.h"
+
+int perf_make_folder(const char *path, char **ret_message)
+{
+    char *partial = mem_strdup(path);
+    int rc = 0;
+
+    for (char *p = partial + 1; rc == 0; p++)
+        if (*p == '/' || *p == '\0') {
+            char end = *p;
+            *p = '\0';
+            if (mkdir(partial, 0777) < 0 && errno != EEXIST) {
+                rc = -errno;
+                *ret_message = mem_printf("%s: %s", partial, strerror(errno));
+            }
+            *p = end;
+            if (!end)
+                break;
+        }
+    mem_free(partial);
+    return rc;
+}
+
+void perf_say_failure(int rc, const char *message)
+{
+    if (!message)
+        message = rc == -EINTR ? "interrupted" : strerror(-rc);
+    fprintf(stderr, "sapid: %s\n", message);
+}
 
 int perf_main(int argc, char **argv)
 {

@@ -171,10 +171,7 @@ int perf_compare_main(struct perf_options *o)
     if (rc == 0)
         perf_comparison_print(o, &c, stdout);
     else
-        fprintf(stderr, "sapid: %s\n",
-                message        ? message
-                : rc == -EINTR ? "interrupted"
-                               : strerror(-rc));
+        perf_say_failure(rc, message);
     mem_free(programs[0]);
     mem_free(programs[1]);
     mem_free(message);

@@ -323,27 +323,6 @@ static int keep_baseline(const struct perf_options *o, char **ret_message)
     return rc;
 }
 
-static int make_folder(const char *path, char **ret_message)
-{
-    char *partial = mem_strdup(path);
-    int rc = 0;
-
-    for (char *p = partial + 1; rc == 0; p++)
-        if (*p == '/' || *p == '\0') {
-            char end = *p;
-            *p = '\0';
-            if (mkdir(partial, 0777) < 0 && errno != EEXIST) {
-                rc = -errno;
-                *ret_message = mem_printf("%s: %s", partial, strerror(errno));
-            }
-            *p = end;
-            if (!end)
-                break;
-        }
-    mem_free(partial);
-    return rc;
-}
-
 /* Against the baseline, when there is one: `ret_judged`. */
 static int judge(const struct perf_options *o, struct perf_comparison *c, bool *ret_judged,
                  char **ret_message)
@@ -371,7 +350,7 @@ static int track(struct perf_options *o, struct perf_figures *f, struct perf_com
     struct perf_server server = { .pid = 0 };
     struct perf_history before = { .n = 0 };
     char *path = NULL;
-    int rc = make_folder(o->history, ret_message);
+    int rc = perf_make_folder(o->history, ret_message);
 
     if (rc == 0)
         rc = perf_history_read(o->history, &before, ret_message);
@@ -408,10 +387,7 @@ int perf_track_main(struct perf_options *o)
     int rc = track(o, &figures, &c, &judged, &message);
 
     if (rc < 0)
-        fprintf(stderr, "sapid: %s\n",
-                message        ? message
-                : rc == -EINTR ? "interrupted"
-                               : strerror(-rc));
+        perf_say_failure(rc, message);
     bool well = rc == 0 && figures.errors == 0;
     perf_figures_fini(&figures);
     mem_free(message);

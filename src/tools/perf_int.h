@@ -93,7 +93,12 @@ struct perf_sample {
     uint64_t busy_ns[PERF_CPUS_MAX], iowait_ns; /* of the machine; busy with stolen time */
     unsigned cpus;
 };
+/* Without server_pss_bytes, for which the kernel walks page tables. */
 void perf_sample_take(pid_t server, struct perf_sample *ret);
+/* That of the tree, into the sample. */
+void perf_sample_pss(pid_t server, struct perf_sample *s);
+/* `root` and all processes beneath it, "12,14,15" (mem_free). */
+char *perf_tree_list(pid_t root);
 
 /* --- one slice -------------------------------------------------------------------------------- */
 
@@ -227,6 +232,12 @@ MUST_USE int perf_php_sample(pid_t pid, uint64_t ms, uint64_t rate, struct perf_
                              char **ret_message);
 /* Reads lines "frames count". 0, or -EPROTO at a line that is none. */
 MUST_USE int perf_stacks_read(struct str text, struct perf_stacks *s);
+
+/* The folder and those above it, where they are not there. 0 or -errno with a message. */
+MUST_USE int perf_make_folder(const char *path, char **ret_message);
+/* Why a command ended, on standard error: `message`, or what `rc` (-errno) means when it is NULL.
+ */
+void perf_say_failure(int rc, const char *message);
 
 int perf_run_main(struct perf_options *o);
 int perf_track_main(struct perf_options *o);

@@ -83,9 +83,7 @@ enum option {
     HELP,
 };
 
-static const struct {
-    const char *name, *expects; /* expects NULL: takes no value */
-} known[] = {
+static const struct bench_option known[] = {
     [ROOT] = { "--root", "a folder" },
     [CONFIG] = { "--config", "a file" },
     [PATH] = { "--path", "a path such as /index.php?a=1" },
@@ -183,20 +181,6 @@ static void add_serve_arg(struct perf_options *o, const char *value)
     o->serve_args[o->n_serve_args++] = mem_strdup(value);
 }
 
-static bool set_format(struct perf_options *o, const char *value)
-{
-    static const char *const names[] = {
-        [BENCH_TEXT] = "text", [BENCH_KEY_VALUE] = "kv", [BENCH_JSON] = "json"
-    };
-
-    for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
-        if (strcmp(value, names[i]) == 0) {
-            o->format = (enum bench_format)i;
-            return true;
-        }
-    return false;
-}
-
 /* Of the server. False when the value is not what `known` says. */
 static bool set_server_option(struct perf_options *o, enum option option, const char *value)
 {
@@ -238,7 +222,7 @@ static bool set_option(struct perf_options *o, enum option option, const char *v
     case STACKS: return set_stacks(o, value);
     case PHP_RATE: return set_number(value, 1, PHP_RATE_MAX, &o->php_rate);
     case FREQUENCY: return bench_parse_number(value, 10000, &o->frequency);
-    case FORMAT: return set_format(o, value);
+    case FORMAT: return bench_parse_format(value, &o->format);
     case HELP: o->help = true; return true;
     default: return set_server_option(o, option, value);
     }
@@ -246,8 +230,7 @@ static bool set_option(struct perf_options *o, enum option option, const char *v
 
 static int take_argument(int argc, char **argv, int *at, struct perf_options *o, char **ret_message)
 {
-    const char *arg = argv[*at];
-    size_t n = strcspn(arg, "=");
+    const char *arg = argv[*at], *value;
 
     if (arg[0] != '-') {
         char **free_place = !o->candidates[0] ? &o->candidates[0] : &o->candidates[1];
@@ -260,24 +243,13 @@ static int take_argument(int argc, char **argv, int *at, struct perf_options *o,
         replace(free_place, arg);
         return 0;
     }
-    for (size_t i = 0; i < ARRAY_LENGTH(known); i++) {
-        if (strlen(known[i].name) != n || strncmp(arg, known[i].name, n) != 0)
-            continue;
-        const char *value = arg[n] ? arg + n + 1 : NULL;
-        if (known[i].expects && !value && *at + 1 < argc)
-            value = argv[++*at];
-        if (known[i].expects && !value)
-            *ret_message = mem_printf("%s needs a value: %s", known[i].name, known[i].expects);
-        else if (!known[i].expects && value)
-            *ret_message = mem_printf("%s takes no value, found \"%s\"", known[i].name, value);
-        else if (set_option(o, (enum option)i, value))
-            return 0;
-        else
-            *ret_message =
-                mem_printf("%s: expected %s, found \"%s\"", known[i].name, known[i].expects, value);
-        return -EINVAL;
-    }
-    *ret_message = mem_printf("unknown option %s; `sapid perf --help` lists them", arg);
+    int option =
+        bench_option_take(argc, argv, at, known, ARRAY_LENGTH(known), "perf", &value, ret_message);
+    if (option < 0)
+        return option;
+    if (set_option(o, (enum option)option, value))
+        return 0;
+    *ret_message = bench_option_wrong(&known[option], value);
     return -EINVAL;
 }
 

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/fd.h"
+#include "base/kernel_file.h"
 #include "base/mem.h"
 #include "tools/perf_int.h"
 
@@ -24,17 +24,14 @@ enum { NOTABLE_PERCENT = 5, PARANOID_MAX = 2 };
 static char *why_no_perf(void)
 {
     char text[16] = "";
-    int fd = open("/proc/sys/kernel/perf_event_paranoid", O_RDONLY | O_CLOEXEC);
 
     if (system("perf --version >/dev/null 2>&1") != 0)
         return mem_strdup("Linux perf is not installed: apt-get install linux-perf; PHP stacks "
                           "alone go without it: --stacks php");
-    if (fd < 0)
+    if (!kernel_file_read("/proc/sys/kernel/perf_event_paranoid", text, sizeof(text)))
         return mem_strdup("the kernel was built without perf events "
                           "(/proc/sys/kernel/perf_event_paranoid is missing)");
-    ssize_t n = read(fd, text, sizeof(text) - 1);
-    close(fd);
-    long paranoid = n > 0 ? strtol(text, NULL, 10) : 0;
+    long paranoid = strtol(text, NULL, 10);
     if (paranoid > PARANOID_MAX && geteuid() != 0)
         return mem_printf("kernel.perf_event_paranoid is %ld: only root may sample; as root: "
                           "sysctl kernel.perf_event_paranoid=%d",
@@ -44,34 +41,10 @@ static char *why_no_perf(void)
 
 /* --- recording -------------------------------------------------------------------------------- */
 
-/* All processes beneath `root`, comma separated. */
-static char *tree_list(pid_t root)
-{
-    char *list = mem_printf("%d", (int)root);
-    char path[96], text[4096];
-
-    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)root, (int)root);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
-    fd_close(&fd);
-    text[n > 0 ? n : 0] = '\0';
-    for (struct str rest = str_from(text); rest.n;) {
-        struct str child = str_cut(&rest, ' ');
-        uint64_t pid;
-        if (!str_to_u64(child, INT32_MAX, &pid))
-            continue;
-        char *below = tree_list((pid_t)pid), *all = mem_printf("%s,%s", list, below);
-        mem_free(below);
-        mem_free(list);
-        list = all;
-    }
-    return list;
-}
-
 /* Stacks are unwound from copies of the stack (DWARF): Debian's libphp has no frame pointers. */
 static pid_t start_recording(const struct perf_options *o, pid_t server, const char *data)
 {
-    char frequency[32], seconds[32], *pids = tree_list(server);
+    char frequency[32], seconds[32], *pids = perf_tree_list(server);
     pid_t pid;
 
     snprintf(frequency, sizeof(frequency), "%.0f", o->frequency);
@@ -223,8 +196,7 @@ int perf_profile_main(struct perf_options *o)
 {
     struct perf_server server = { .pid = 0 };
     char *message = o->wants_c ? why_no_perf() : NULL;
-    char *command = mem_printf("mkdir -p '%s'", o->output);
-    int rc = message ? -ENOTSUP : perf_shell("the output folder", command, NULL, &message);
+    int rc = message ? -ENOTSUP : perf_make_folder(o->output, &message);
 
     if (rc == 0 && o->url && !o->pid) {
         message = mem_strdup("--url needs --pid here: which process is to be profiled");
@@ -238,11 +210,7 @@ int perf_profile_main(struct perf_options *o)
         rc = profile_php(o, &server, &message);
     perf_server_stop(&server);
     if (rc < 0)
-        fprintf(stderr, "sapid: %s\n",
-                message        ? message
-                : rc == -EINTR ? "interrupted"
-                               : strerror(-rc));
+        perf_say_failure(rc, message);
     mem_free(message);
-    mem_free(command);
     return rc < 0 ? 1 : 0;
 }

@@ -123,6 +123,7 @@ int perf_slice(const struct perf_server *s, const struct perf_load *load, uint64
         perf_sample_take(s->counted, &before);
         rc = rc < 0 ? rc : bench_load(&o, r);
         perf_sample_take(s->counted, &after);
+        perf_sample_pss(s->counted, &after);
         bench_options_fini(&o);
     }
     if (rc == 0 && r->interrupted)
@@ -296,10 +297,7 @@ int perf_run_main(struct perf_options *o)
     if (rc == 0)
         perf_figures_print(o, &figures, stdout);
     else
-        fprintf(stderr, "sapid: %s\n",
-                message        ? message
-                : rc == -EINTR ? "interrupted"
-                               : strerror(-rc));
+        perf_say_failure(rc, message);
     bool well = rc == 0 && figures.errors == 0;
     perf_figures_fini(&figures);
     mem_free(message);

@@ -78,6 +78,32 @@ static void mark_tree(struct process *all, size_t n, pid_t root)
     }
 }
 
+/* `root` and what is beneath it, in memory to be freed. */
+static size_t read_tree(pid_t root, struct process **ret)
+{
+    size_t n = read_processes(ret), kept = 0;
+
+    mark_tree(*ret, n, root);
+    for (size_t i = 0; i < n; i++)
+        if ((*ret)[i].in_tree)
+            (*ret)[kept++] = (*ret)[i];
+    return kept;
+}
+
+char *perf_tree_list(pid_t root)
+{
+    struct process *all;
+    char *list = mem_strdup("");
+
+    for (size_t n = read_tree(root, &all), i = 0; i < n; i++) {
+        char *longer = mem_printf("%s%s%d", list, i ? "," : "", (int)all[i].pid);
+        mem_free(list);
+        list = longer;
+    }
+    mem_free(all);
+    return list;
+}
+
 /* --- one process ------------------------------------------------------------------------------ */
 
 /* Adds up CPU time and context switches of the tasks. False: the kernel has no schedstat. */
@@ -108,14 +134,9 @@ static bool add_tasks(pid_t pid, struct perf_sample *s)
 
 static void add_process(const struct process *p, struct perf_sample *s)
 {
-    char path[64], text[PROC_BYTES];
-
     if (!add_tasks(p->pid, s))
         s->server_cpu_ns += p->own_ticks * tick_ns();
     s->server_cpu_ns += p->children_ticks * tick_ns();
-    snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)p->pid);
-    if (kernel_file_read(path, text, sizeof(text)))
-        s->server_pss_bytes += kernel_file_number(text, "\nPss:") << 10;
 }
 
 /* --- the machine ------------------------------------------------------------------------------ */
@@ -146,14 +167,26 @@ void perf_sample_take(pid_t server, struct perf_sample *ret)
 
     memset(ret, 0, sizeof(*ret));
     if (server > 0) {
-        size_t n = read_processes(&all);
-        mark_tree(all, n, server);
-        for (size_t i = 0; i < n; i++)
-            if (all[i].in_tree)
-                add_process(&all[i], ret);
+        for (size_t n = read_tree(server, &all), i = 0; i < n; i++)
+            add_process(&all[i], ret);
         mem_free(all);
     }
     read_machine(ret);
     ret->client_cpu_ns = clock_cpu_ns();
     ret->at_ns = clock_monotonic_ns();
+}
+
+void perf_sample_pss(pid_t server, struct perf_sample *s)
+{
+    char path[64], text[PROC_BYTES];
+    struct process *all;
+
+    if (server <= 0)
+        return;
+    for (size_t n = read_tree(server, &all), i = 0; i < n; i++) {
+        snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)all[i].pid);
+        if (kernel_file_read(path, text, sizeof(text)))
+            s->server_pss_bytes += kernel_file_number(text, "\nPss:") << 10;
+    }
+    mem_free(all);
 }
