@@ -62,6 +62,20 @@ static void put_label(struct buf *b, const struct gateway *g, uint32_t place)
     page_put(b, "\"");
 }
 
+/* One counter of each place: the uint64_t at that offset. */
+static void put_places(struct buf *b, const struct gateway *g, const struct stats *s, uint32_t n,
+                       const char *name, const char *help, size_t offset)
+{
+    family(b, name, "counter", help);
+    for (uint32_t i = 0; i < n; i++) {
+        if (!s->places[i])
+            continue;
+        page_put(b, "%s_total", name);
+        put_label(b, g, i);
+        page_put(b, "} %" PRIu64 "\n", *(const uint64_t *)((const char *)s->places[i] + offset));
+    }
+}
+
 static void put_requests(struct buf *b, const struct gateway *g, const struct stats *s, uint32_t n)
 {
     family(b, "sapid_requests", "counter", "Requests answered, by place and status");
@@ -71,27 +85,12 @@ static void put_requests(struct buf *b, const struct gateway *g, const struct st
             put_label(b, g, i);
             page_put(b, ",status=\"%uxx\"} %" PRIu64 "\n", k, s->places[i]->status[k]);
         }
-    family(b, "sapid_aborted_requests", "counter", "Requests without a complete answer");
-    for (uint32_t i = 0; i < n; i++)
-        if (s->places[i]) {
-            page_put(b, "sapid_aborted_requests_total");
-            put_label(b, g, i);
-            page_put(b, "} %" PRIu64 "\n", s->places[i]->aborted);
-        }
-    family(b, "sapid_received_bytes", "counter", "Request heads and bodies");
-    for (uint32_t i = 0; i < n; i++)
-        if (s->places[i]) {
-            page_put(b, "sapid_received_bytes_total");
-            put_label(b, g, i);
-            page_put(b, "} %" PRIu64 "\n", s->places[i]->bytes_in);
-        }
-    family(b, "sapid_sent_bytes", "counter", "Answers, heads and bodies");
-    for (uint32_t i = 0; i < n; i++)
-        if (s->places[i]) {
-            page_put(b, "sapid_sent_bytes_total");
-            put_label(b, g, i);
-            page_put(b, "} %" PRIu64 "\n", s->places[i]->bytes_out);
-        }
+    put_places(b, g, s, n, "sapid_aborted_requests", "Requests without a complete answer",
+               offsetof(struct place_stats, aborted));
+    put_places(b, g, s, n, "sapid_received_bytes", "Request heads and bodies",
+               offsetof(struct place_stats, bytes_in));
+    put_places(b, g, s, n, "sapid_sent_bytes", "Answers, heads and bodies",
+               offsetof(struct place_stats, bytes_out));
 }
 
 static void put_latency(struct buf *b, const struct gateway *g, const struct stats *s, uint32_t n)
