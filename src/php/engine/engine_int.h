@@ -79,6 +79,15 @@ extern const char *engine_software;
 
 /* request.c: taking a request, its texts and its body */
 MUST_USE int request_take(struct channel_worker *w);
+/* Makes a request of the server's own the present one: a GET of "/path?query" or
+ * "https://host/path", without cookies and body, answered to nobody. The texts stay the caller's.
+ */
+struct pretended {
+    const char *script, *script_name, *document_root;
+    struct str url;
+    const char *request_id;
+};
+void request_pretend(const struct pretended *p);
 /* The response ends now, if it has not yet. Later output is dropped. */
 void request_end(void);
 void request_finish(void);
@@ -188,7 +197,7 @@ MUST_USE bool loop_boot(const struct engine_worker *w);
 void loop_describe_failure(char *text, size_t size);
 /* What it printed. */
 struct str loop_boot_output(void);
-/* Makes a request of the server's own the present one: for "/path?query" or "https://host/path". */
+/* request_pretend() for the worker script. */
 void loop_pretend_request(struct str url, const char *request_id);
 /* The present request is answered and put away, in whatever state the script has left it. */
 void loop_end_unwound(void);

@@ -490,60 +490,16 @@ PHP_FUNCTION(frankenphp_request_parse_errors)
 
 /* --- the script, again and again -------------------------------------------------------------- */
 
-/* "https://host/path?query" -> host, as text of its own; the path stays. */
-static struct str cut_host(struct str *url, bool *ret_https)
-{
-    static char text[256];
-    ptrdiff_t at = str_find(*url, ':');
-
-    *ret_https = str_has_prefix(*url, STR("https://"));
-    if (url->n == 0 || url->p[0] == '/' || at < 0)
-        return STR_NONE;
-    struct str rest = str_skip(*url, (size_t)at + 3);
-    ptrdiff_t slash = str_find(rest, '/');
-    struct str host = slash < 0 ? rest : str_take(rest, (size_t)slash);
-    *url = slash < 0 ? STR("/") : str_skip(rest, (size_t)slash);
-    snprintf(text, sizeof(text), "%.*s", STR_ARG(host));
-    return str_from(text);
-}
-
 void loop_pretend_request(struct str url, const char *request_id)
 {
     const struct engine_loop *l = loop.worker->loop;
-    struct channel_request *r = &request.view;
-    bool https;
-    struct str host = cut_host(&url, &https), query = url;
+    const struct pretended p = { .script = l->script,
+                                 .script_name = l->script_name,
+                                 .document_root = l->document_root,
+                                 .url = url,
+                                 .request_id = request_id };
 
-    CHECK(!request.active);
-    (void)str_cut(&query, '?');
-    *r = (struct channel_request){
-        .method = STR("GET"),
-        .target = url,
-        .protocol = STR("HTTP/1.1"),
-        .script_name = str_from(l->script_name),
-        .script_filename = str_from(l->script),
-        .query = query.p ? query : STR(""),
-        .path_info = STR(""),
-        .document_root = str_from(l->document_root),
-        .host = host.n ? host : STR(""),
-        .server_name = host.n ? host : STR(""),
-        .remote_addr = host.n ? STR("127.0.0.1") : STR(""),
-        .server_addr = host.n ? STR("127.0.0.1") : STR(""),
-        .server_port = https ? 443 : 80,
-        .request_id = str_from(request_id),
-        .content_length = -1,
-        .body_kind = CHANNEL_BODY_NONE,
-        .received_ns = clock_realtime_ns(),
-    };
-    request.worker = NULL;
-    request.serial++;
-    request.n_headers = 0;
-    request.content_type = request.authorization = request.cookie = STR_NONE;
-    request.head_sent = request.ended = request.script_missing = false;
-    request.https = https;
-    request.php_self = r->script_name;
-    body_init(&request.body, r, -1);
-    request.active = true;
+    request_pretend(&p);
 }
 
 /* False: the engine is in doubt. */

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 struct request request = { .body = { .fd = -1 } };
@@ -152,6 +153,61 @@ int request_take(struct channel_worker *w)
     blackbox_request_begins();
     deadline_request_start();
     return 0;
+}
+
+/* "https://host/path?query" -> host, as text of its own; the path stays. */
+static struct str cut_host(struct str *url, bool *ret_https)
+{
+    static char text[256];
+    ptrdiff_t at = str_find(*url, ':');
+
+    *ret_https = str_has_prefix(*url, STR("https://"));
+    if (url->n == 0 || url->p[0] == '/' || at < 0)
+        return STR_NONE;
+    struct str rest = str_skip(*url, (size_t)at + 3);
+    ptrdiff_t slash = str_find(rest, '/');
+    struct str host = slash < 0 ? rest : str_take(rest, (size_t)slash);
+    *url = slash < 0 ? STR("/") : str_skip(rest, (size_t)slash);
+    snprintf(text, sizeof(text), "%.*s", STR_ARG(host));
+    return str_from(text);
+}
+
+void request_pretend(const struct pretended *p)
+{
+    struct channel_request *r = &request.view;
+    bool https;
+    struct str url = p->url, host = cut_host(&url, &https), query = url;
+
+    CHECK(!request.active);
+    (void)str_cut(&query, '?');
+    *r = (struct channel_request){
+        .method = STR("GET"),
+        .target = url,
+        .protocol = STR("HTTP/1.1"),
+        .script_name = str_from(p->script_name),
+        .script_filename = str_from(p->script),
+        .query = query.p ? query : STR(""),
+        .path_info = STR(""),
+        .document_root = str_from(p->document_root),
+        .host = host.n ? host : STR(""),
+        .server_name = host.n ? host : STR(""),
+        .remote_addr = host.n ? STR("127.0.0.1") : STR(""),
+        .server_addr = host.n ? STR("127.0.0.1") : STR(""),
+        .server_port = https ? 443 : 80,
+        .request_id = str_from(p->request_id),
+        .content_length = -1,
+        .body_kind = CHANNEL_BODY_NONE,
+        .received_ns = clock_realtime_ns(),
+    };
+    request.worker = NULL;
+    request.serial++;
+    request.n_headers = 0;
+    request.content_type = request.authorization = request.cookie = STR_NONE;
+    request.head_sent = request.ended = request.script_missing = false;
+    request.https = https;
+    request.php_self = r->script_name;
+    body_init(&request.body, r, -1);
+    request.active = true;
 }
 
 void request_end(void)
