@@ -164,6 +164,8 @@ enum channel_piece_type {
     CHANNEL_END,  /* response complete; no bytes. The slot is still the worker's until it is done */
     CHANNEL_FILE, /* final head of an answer whose body is a file: its descriptor was sent on the
                      worker's socket before (CONTROL_FILE). In parts like HEAD; END follows */
+    CHANNEL_PASS_ON, /* in place of an answer: this worker is the wrong one for the request, which
+                        nothing has read yet; no bytes. First and last piece: END does not follow */
 };
 /* Piece flags: a HEAD that did not fit comes in parts, all but the last PART. */
 enum { CHANNEL_PART = 1 };
@@ -194,10 +196,10 @@ int channel_peek(struct channel *ch, uint32_t thread, uint32_t worker, struct ch
 /* Consumes the first `pieces` whole pieces, then `bytes` of the payload of the following one. */
 void channel_consume(struct channel *ch, uint32_t thread, uint32_t worker, int pieces,
                      size_t bytes);
-/* The thread is done with the ticket: after CHANNEL_END was consumed, or at any time (client gone,
- * time limit): pieces that still come are dropped, and those peeked but not consumed are gone.
- * Takes a queued request back. The slot returns to the thread as soon as its worker has finished
- * with it or was recovered. */
+/* The thread is done with the ticket: after CHANNEL_END or PASS_ON was consumed, or at any time
+ * (client gone, time limit): pieces that still come are dropped, and those peeked but not consumed
+ * are gone. Takes a queued request back. The slot returns to the thread as soon as its worker has
+ * finished with it or was recovered. */
 void channel_release(struct channel *ch, uint32_t thread, struct channel_ticket t);
 
 /* The pool process said: worker `index` of `incarnation` is dead (reaped). For every thread, in
@@ -236,8 +238,8 @@ uint32_t channel_worker_thread(const struct channel_worker *w);
  * blocks while the ring is full. Bytes become visible to the gateway at FLUSH, END, or when half
  * the ring is filled; body pieces not yet visible grow by what follows. -ESHUTDOWN: the gateway is
  * gone; -ECANCELED: client gone, also while blocked. Both: what follows of this response is
- * dropped, each call returning the same, but END, which is always written and returns 0 or
- * -ESHUTDOWN. After END: -ECANCELED. Signals do not interrupt it. */
+ * dropped, each call returning the same, but END and PASS_ON, which are always written and return 0
+ * or -ESHUTDOWN. After those: -ECANCELED. Signals do not interrupt it. */
 MUST_USE int channel_respond(struct channel_worker *w, enum channel_piece_type type,
                              uint16_t status, const struct iovec *iov, int n_iov);
 /* True once the client has gone (channel_abort). One relaxed load. */
@@ -248,7 +250,8 @@ uint64_t channel_worker_started_ns(const struct channel_worker *w);
 void channel_worker_note(struct channel_worker *w, uint64_t cpu_ns, uint64_t memory_bytes);
 /* A worker whose memory goes back after each request: what that has cost so far. */
 void channel_worker_note_rollbacks(struct channel_worker *w, const struct channel_rollbacks *r);
-/* After CHANNEL_END and the end of the request's work: the worker is free for the next one. */
+/* After CHANNEL_END (or CHANNEL_PASS_ON) and the end of the request's work: the worker is free for
+ * the next one. */
 void channel_worker_done(struct channel_worker *w);
 /* From a signal handler or between requests: finish and let channel_worker_next return -ESHUTDOWN.
  */

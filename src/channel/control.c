@@ -68,6 +68,47 @@ int control_receive(int sock, struct control_message *ret, int *ret_fds, size_t 
     return 1;
 }
 
+/* --- IMAGE_WANTED ----------------------------------------------------------------------------- */
+static bool take_string(struct str *rest, struct str *ret)
+{
+    ptrdiff_t end = str_find(*rest, '\0');
+
+    if (end < 0)
+        return false;
+    *ret = str_take(*rest, (size_t)end);
+    *rest = str_skip(*rest, (size_t)end + 1);
+    return true;
+}
+
+bool control_image_pack(struct control_message *m, const struct control_image *image)
+{
+    const struct str texts[] = { image->script, image->script_name, image->host,
+                                 image->https ? STR("https") : STR("http") };
+    uint32_t at = 0;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        if (texts[i].n >= CONTROL_TEXT_MAX - at || str_find(texts[i], '\0') >= 0)
+            return false;
+        if (texts[i].n)
+            memcpy(m->text + at, texts[i].p, texts[i].n);
+        at += (uint32_t)texts[i].n;
+        m->text[at++] = '\0';
+    }
+    m->text_bytes = at;
+    return true;
+}
+
+bool control_image_unpack(const struct control_message *m, struct control_image *ret)
+{
+    struct str rest = control_message_text(m), scheme;
+
+    if (!take_string(&rest, &ret->script) || !take_string(&rest, &ret->script_name) ||
+        !take_string(&rest, &ret->host) || !take_string(&rest, &scheme) || rest.n)
+        return false;
+    ret->https = str_eq(scheme, STR("https"));
+    return ret->https || str_eq(scheme, STR("http"));
+}
+
 /* --- boot ------------------------------------------------------------------------------------- */
 /* Records "key=value" NUL. Values are C strings but the configuration's text, which may hold
  * anything: its length stands in a record of its own before it. */
@@ -85,6 +126,11 @@ static int put_bytes(struct buf *b, const char *key, const char *value, size_t n
     return r < 0 ? r : buf_append(b, "", 1);
 }
 
+static int put_string(struct buf *b, const char *key, const char *value)
+{
+    return value ? put_bytes(b, key, value, strlen(value)) : 0;
+}
+
 int control_boot_pack(const struct control_boot *boot, int *ret_fd)
 {
     struct buf b;
@@ -97,14 +143,16 @@ int control_boot_pack(const struct control_boot *boot, int *ret_fd)
         (r = put_number(&b, "config_text_bytes", (int64_t)boot->config_text_bytes)) < 0 ||
         (r = put_bytes(&b, "config_text", boot->config_text, boot->config_text_bytes)) < 0)
         goto out;
-    if (boot->base_dir &&
-        (r = put_bytes(&b, "base_dir", boot->base_dir, strlen(boot->base_dir))) < 0)
+    if ((r = put_string(&b, "base_dir", boot->base_dir)) < 0 ||
+        (r = put_string(&b, "config_name", boot->config_name)) < 0 ||
+        (r = put_string(&b, "document_root", boot->document_root)) < 0)
         goto out;
-    if (boot->config_name &&
-        (r = put_bytes(&b, "config_name", boot->config_name, strlen(boot->config_name))) < 0)
-        goto out;
-    if (boot->document_root &&
-        (r = put_bytes(&b, "document_root", boot->document_root, strlen(boot->document_root))) < 0)
+    if (boot->image_script &&
+        ((r = put_string(&b, "image_script", boot->image_script)) < 0 ||
+         (r = put_string(&b, "image_script_name", boot->image_script_name)) < 0 ||
+         (r = put_string(&b, "image_host", boot->image_host)) < 0 ||
+         (r = put_number(&b, "image_https", boot->image_https)) < 0 ||
+         (r = put_number(&b, "image_of_generation", boot->image_of_generation)) < 0))
         goto out;
     for (char **o = boot->overrides; o && *o; o++)
         if ((r = put_bytes(&b, "override", *o, strlen(*o))) < 0)
@@ -117,6 +165,25 @@ int control_boot_pack(const struct control_boot *boot, int *ret_fd)
 out:
     buf_fini(&b);
     return r;
+}
+
+static bool is_image_record(struct control_boot *b, struct str key, struct str value)
+{
+    uint64_t n;
+
+    if (str_eq(key, STR("image_script")) && !b->image_script)
+        b->image_script = mem_strndup(value);
+    else if (str_eq(key, STR("image_script_name")) && !b->image_script_name)
+        b->image_script_name = mem_strndup(value);
+    else if (str_eq(key, STR("image_host")) && !b->image_host)
+        b->image_host = mem_strndup(value);
+    else if (str_eq(key, STR("image_https")) && str_to_u64(value, 1, &n))
+        b->image_https = n;
+    else if (str_eq(key, STR("image_of_generation")) && str_to_u64(value, UINT32_MAX, &n))
+        b->image_of_generation = (uint32_t)n;
+    else
+        return false;
+    return true;
 }
 
 static void add_override(struct control_boot *b, size_t *n, struct str value)
@@ -151,7 +218,7 @@ static bool take_record(struct control_boot *b, struct str key, struct str value
     else if (str_eq(key, STR("override")))
         add_override(b, n_overrides, value);
     else
-        return false;
+        return is_image_record(b, key, value);
     return true;
 }
 
@@ -174,7 +241,8 @@ static bool parse_boot(struct control_boot *b, struct str rest)
             return false;
         rest = str_skip(rest, (size_t)end + 1);
     }
-    return b->config_text != NULL;
+    return b->config_text && !b->image_script == !b->image_script_name &&
+           !b->image_script == !b->image_host;
 }
 
 int control_boot_unpack(int fd, struct control_boot *ret)
@@ -204,6 +272,9 @@ void control_boot_fini(struct control_boot *b)
     mem_free(b->config_name);
     mem_free(b->config_text);
     mem_free(b->document_root);
+    mem_free(b->image_script);
+    mem_free(b->image_script_name);
+    mem_free(b->image_host);
     for (char **o = b->overrides; o && *o; o++)
         mem_free(*o);
     mem_free(b->overrides);

@@ -14,6 +14,7 @@
  *                           the boot memfd of that generation: its configuration and document root;
  *                           text = document root; of a pool with use_fpm only
  *                           the memfd), POOL_ACTIVATE, POOL_REMOVE, LISTEN,
+ *                           POOL_LEAVE (no new requests; POOL_DRAINED follows),
  *                           DRAIN (status: ms that idle connections may stay, when another
  *                           gateway has the listeners now; 0: the server stops),
  *                           FELL_BACK (after POOL_ADD: what had fallen back before),
@@ -26,7 +27,10 @@
  *                           PING, PROBED (generation as in PROBE; HTTP status, or 0 and why),
  *                           FELL_BACK, DRAINED,
  *                           COMMAND (of the admin socket: worker = a number for the answer, text =
- *                           the command)
+ *                           the command),
+ *                           IMAGE_WANTED (as a worker said it; pool, generation: the classic
+ *                           one's), before it IMAGE_USED for each image of that pool (pool,
+ *                           generation: the image's; status: ms since its last request)
  *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP,
  *                           LOOK (status = CONTROL_LOOK_STACKS: with PHP stacks),
  *                           PROFILE (fd: where stacks are written; requests = milliseconds,
@@ -34,7 +38,8 @@
  *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (wants a new generation),
  *                           RECORD (a slow request, a crash, the answer to LOOK, the end of
  *                           PROFILE; as text in parts: status = kind, requests = 1 when more
- *                           parts follow)
+ *                           parts follow), IMAGE_REFUSED (text: why the script of this image pool
+ *                           cannot be frozen; the process ends)
  *   pool -> gateway         WORKER_START (fd: gateway's end of the worker's socket), WORKER_DEAD
  *                           (status = wait status, cause)
  *   gateway -> pool         WORKER_KILL, WORKERS_WANTED (requests wait and no worker is idle)
@@ -43,12 +48,14 @@
  *                           for its memory; requests = how many it may serve, 0: any number)
  *   frozen process -> pool  READY (text: about the image), FAILED (text), WORKER_START (the answer:
  *                           pid, or status = -errno)
- *   worker -> gateway       BODY_WANTED, FILE (fd: body of its answer; on the worker's own socket)
+ *   worker -> gateway       BODY_WANTED, FILE (fd: body of its answer; on the worker's own socket),
+ *                           IMAGE_WANTED (text: control_image: its script wants to be frozen)
  *   gateway -> worker       BODY (fd; likewise)
  */
 #ifndef SAPID_CHANNEL_CONTROL_H
 #define SAPID_CHANNEL_CONTROL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -96,7 +103,11 @@ enum control_type {
     CONTROL_PROBE,
     CONTROL_PROBED,
     CONTROL_PROFILE,
-    CONTROL_LAST = CONTROL_PROFILE,
+    CONTROL_POOL_LEAVE,
+    CONTROL_IMAGE_WANTED,
+    CONTROL_IMAGE_USED,
+    CONTROL_IMAGE_REFUSED,
+    CONTROL_LAST = CONTROL_IMAGE_REFUSED,
 };
 
 enum control_cause {
@@ -146,6 +157,18 @@ MUST_USE int control_send(int sock, const struct control_message *m, const int *
 MUST_USE int control_receive(int sock, struct control_message *ret, int *ret_fds, size_t max_fds,
                              size_t *ret_n_fds);
 
+/* The text of IMAGE_WANTED: four strings, each ended by NUL. The views point into the text. */
+struct control_image {
+    struct str script;      /* SCRIPT_FILENAME, absolute */
+    struct str script_name; /* SCRIPT_NAME */
+    struct str host;        /* of the request that asked: the boot request's Host */
+    bool https;             /* its scheme */
+};
+/* False: it does not fit a message, or a string holds NUL. */
+MUST_USE bool control_image_pack(struct control_message *m, const struct control_image *image);
+/* False: not such a text. What the strings say is not checked. */
+MUST_USE bool control_image_unpack(const struct control_message *m, struct control_image *ret);
+
 /* The boot text: "key=value" records separated by NUL, what an exec'd role needs to know. */
 struct control_boot {
     uint32_t pool; /* @pool: index */
@@ -157,6 +180,11 @@ struct control_boot {
     size_t config_text_bytes;
     char **overrides;    /* command line, "server.listen=..." form, NULL-terminated */
     char *document_root; /* resolved for this generation */
+    /* Of an image pool, else NULL: what it freezes, and the generation of its classic pool whose
+     * requests it may take. See docs/snapshot-images.md. */
+    char *image_script, *image_script_name, *image_host;
+    bool image_https;
+    uint32_t image_of_generation;
 };
 MUST_USE int control_boot_pack(const struct control_boot *b, int *ret_fd);
 MUST_USE int control_boot_unpack(int fd, struct control_boot *ret);

@@ -22,8 +22,9 @@ struct slot_use {
     uint32_t seq;
     uint16_t worker; /* whose pieces we take, once the first came; NO_WORKER before */
     uint8_t use;
-    bool ended;    /* its END was read from the ring: nothing may follow */
-    bool finished; /* its END was consumed */
+    bool begun;    /* a piece of it was read from the ring */
+    bool ended;    /* its END or PASS_ON was: nothing may follow */
+    bool finished; /* and consumed */
     bool orphaned; /* its worker is dead: nobody will mark it DONE */
 };
 enum { NO_WORKER = 0xffff };
@@ -581,7 +582,7 @@ static int ring_parse(struct channel *ch, struct gate *g, uint32_t worker, struc
         return -EPROTO;
     while (rd->parsed != tail && rd->n < CACHED_PIECES) {
         struct record rec = record_read(ch, g->thread, worker, rd->parsed);
-        if (rec.type < CHANNEL_HEAD || rec.type > CHANNEL_FILE ||
+        if (rec.type < CHANNEL_HEAD || rec.type > CHANNEL_PASS_ON ||
             rec.bytes > ch->geometry.ring_bytes - sizeof(rec) ||
             record_span(rec.bytes) > tail - rd->parsed)
             return -EPROTO;
@@ -596,8 +597,12 @@ static int ring_parse(struct channel *ch, struct gate *g, uint32_t worker, struc
                                                  .status = rec.status,
                                                  .type = rec.type,
                                                  .flags = rec.flags };
-            if (rec.type == CHANNEL_END)
-                use_of(ch, g, t)->ended = true;
+            struct slot_use *u = use_of(ch, g, t);
+            /* What was answered in part cannot be another worker's any more. */
+            if (rec.type == CHANNEL_PASS_ON && u->begun)
+                return -EPROTO;
+            u->begun = true;
+            u->ended = rec.type == CHANNEL_END || rec.type == CHANNEL_PASS_ON;
         } else {
             count_up(&thread_at(ch, g->thread)->dropped);
             if (rd->n)
@@ -660,7 +665,7 @@ void channel_consume(struct channel *ch, uint32_t thread, uint32_t worker, int p
         struct piece *p = &rd->piece[i];
         rd->head += p->span;
         struct slot_use *u = use_of(ch, g, (struct channel_ticket){ p->slot, p->seq });
-        if (p->type == CHANNEL_END && u)
+        if ((p->type == CHANNEL_END || p->type == CHANNEL_PASS_ON) && u)
             u->finished = g->answered = true;
     }
     rd->n -= (uint32_t)pieces;

@@ -578,6 +578,12 @@ static void record_grow(struct channel_worker *w, struct ring_writer *ring, stru
 }
 static_assert(offsetof(struct record, bytes) == 0, "record_grow writes the length alone");
 
+/* Nothing follows it. */
+static bool is_last(enum channel_piece_type type)
+{
+    return type == CHANNEL_END || type == CHANNEL_PASS_ON;
+}
+
 static int write_piece(struct channel_worker *w, struct ring_writer *ring,
                        enum channel_piece_type type, uint16_t status, struct source *from)
 {
@@ -597,7 +603,7 @@ static int write_piece(struct channel_worker *w, struct ring_writer *ring,
         if (from->left < n)
             n = (uint32_t)from->left;
         if (ring_room(w, ring) < record_span(n)) {
-            int r = wait_for_space(w, ring, record_span(n), type == CHANNEL_END);
+            int r = wait_for_space(w, ring, record_span(n), is_last(type));
             if (r < 0)
                 return r;
         }
@@ -615,11 +621,11 @@ int channel_respond(struct channel_worker *w, enum channel_piece_type type, uint
 
     CHECK_MAGIC(w, WORKER_MAGIC);
     CHECK(w->slot != NO_SLOT);
-    CHECK(type >= CHANNEL_HEAD && type <= CHANNEL_FILE);
+    CHECK(type >= CHANNEL_HEAD && type <= CHANNEL_PASS_ON);
     struct ring_writer *ring = &w->rings[w->thread];
     for (int i = 0; i < n_iov; i++)
         from.left += iov[i].iov_len;
-    CHECK(from.left == 0 || (type != CHANNEL_END && type != CHANNEL_FLUSH));
+    CHECK(from.left == 0 || (!is_last(type) && type != CHANNEL_FLUSH));
 
     if (w->ended)
         return -ECANCELED;
@@ -627,12 +633,12 @@ int channel_respond(struct channel_worker *w, enum channel_piece_type type, uint
         w->dropping = -ESHUTDOWN;
     if (!w->dropping && channel_worker_aborted(w))
         w->dropping = -ECANCELED;
-    if (w->dropping == -ESHUTDOWN || (w->dropping && type != CHANNEL_END))
+    if (w->dropping == -ESHUTDOWN || (w->dropping && !is_last(type)))
         return w->dropping;
     int r = write_piece(w, ring, type, status, &from);
     if (r < 0)
         return w->dropping = r;
-    if (type == CHANNEL_END) {
+    if (is_last(type)) {
         w->ended = true;
         publish(w, ring, true);
     } else if (type == CHANNEL_FLUSH) {

@@ -522,6 +522,7 @@ static void finish(struct loader *l)
         check_page(l, &l->c->pools[i], "ping_path", l->c->pools[i].ping_path);
     }
     config_add_loops(l);
+    config_add_images(l);
 }
 
 int config_load(struct str file, struct str text, const char *const *overrides, struct str base_dir,
@@ -539,7 +540,7 @@ int config_load(struct str file, struct str text, const char *const *overrides, 
     l.c->origins = loader_alloc(&l, config_n_keys * sizeof(*l.c->origins));
     if (l.out_of_memory)
         return -ENOMEM;
-    l.c->n_pools = 1;
+    l.c->n_pools = l.c->n_seats = 1;
     l.c->pools[0] =
         (struct config_pool){ .name = STR("www"), .table = STR("php"), .origins = l.c->origins };
     l.pool = &l.c->pools[0];

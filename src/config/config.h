@@ -123,6 +123,9 @@ struct config_origin;
 enum {
     CONFIG_POOLS_MAX = 32,
     CONFIG_ALL_POOLS_MAX = 2 * CONFIG_POOLS_MAX, /* with those of worker scripts */
+    CONFIG_IMAGES_MAX = 32,                      /* of one pool */
+    CONFIG_ALL_IMAGES_MAX = 256,                 /* of all pools */
+    CONFIG_SEATS_MAX = CONFIG_ALL_POOLS_MAX + CONFIG_ALL_IMAGES_MAX,
 };
 struct config_pool {
     struct str name;
@@ -173,9 +176,27 @@ struct config_pool {
     /* A loop runs `worker_script`, which boots once and then takes one request after another. It is
      * a pool of its own, appended by config_load for each pool with a worker script; what it shares
      * with that one is copied. */
-    enum { CONFIG_POOL_CLASSIC, CONFIG_POOL_LOOP } kind;
+    enum { CONFIG_POOL_CLASSIC, CONFIG_POOL_LOOP, CONFIG_POOL_IMAGE } kind;
     uint32_t loop;    /* classic: index of the pool that runs its worker script, 0: it has none */
     uint32_t loop_of; /* loop: index of the classic one */
+    /* Seats for images of entry scripts (docs/snapshot-images.md): pools that have no process until
+     * the supervisor gives them a script. They stand behind the others, see config.n_seats. */
+    uint32_t max_images;
+    uint32_t first_image; /* classic: index of the first one, if max_images */
+    uint32_t image_of;    /* image: index of the classic one */
+    /* "include:FILE", "function:NAME"; "" = where the script calls snapshot_state() */
+    struct str snapshot_at;
+    struct config_strings snapshot_scripts; /* SCRIPT_NAMEs without the first '/' */
+    struct str snapshot_url; /* path and query, or a whole URL; "" = that of the script */
+    struct config_pairs snapshot_guards;
+    struct config_strings snapshot_rerun;  /* functions */
+    uint64_t snapshot_max_age_ms;          /* 0 = never */
+    struct config_strings snapshot_warmup; /* paths or URLs; an image's worker_warmup */
+    enum config_sockets {
+        CONFIG_SOCKETS_REFUSE,
+        CONFIG_SOCKETS_SEVER,
+        CONFIG_SOCKETS_RESET
+    } snapshot_sockets; /* an image's worker_sockets */
     /* [worker], [pool.NAME.worker] */
     struct str worker_script;          /* absolute; "" = none */
     int32_t worker_num;                /* CONFIG_AUTO */
@@ -190,7 +211,7 @@ struct config_pool {
     enum { CONFIG_ISOLATION_NONE, CONFIG_ISOLATION_ROLLBACK } worker_isolation;
     struct config_strings worker_warmup; /* paths; ["/"] */
     bool worker_snapshot_verify, worker_snapshot_pagemap;
-    enum { CONFIG_SOCKETS_REFUSE, CONFIG_SOCKETS_SEVER, CONFIG_SOCKETS_RESET } worker_sockets;
+    enum config_sockets worker_sockets;
 };
 
 struct config_log {
@@ -236,7 +257,9 @@ struct config {
     struct str file; /* name for messages */
     struct config_server server;
     struct config_pool *pools;
-    uint32_t n_pools; /* at least 1 */
+    uint32_t n_pools; /* at least 1: those that people know of */
+    uint32_t n_seats; /* n_pools, and the images' seats behind them, to which only those look who
+                         deal with images */
     struct config_fastcgi fastcgi;
     struct config_log log;
     struct config_admin admin;

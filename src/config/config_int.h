@@ -103,6 +103,9 @@ void config_set_from(struct loader *l, const struct config_key *key, const struc
                      enum config_origin_kind origin);
 /* loops.c: the pools of worker scripts, behind all others. */
 void config_add_loops(struct loader *l);
+/* images.c: checks the keys of snapshots by script, and adds the seats of images behind all others.
+ */
+void config_add_images(struct loader *l);
 /* The defaults of all keys; behind the first pool, of those of `l->pool`. */
 void config_set_defaults(struct loader *l);
 /* `table` is what the file calls it, `section` the table whose keys it has. */

@@ -325,6 +325,53 @@ const struct config_key config_keys[] = {
               "the same machine, name that proxy in `server.trusted_proxies`, or everybody counts "
               "as local." },
 
+    { "php", "max_images", KIND_COUNT32, POOL(max_images), NOT_TRACKED, .max = CONFIG_IMAGES_MAX,
+      .fallback = "4", .example = "8",
+      .text = "How many entry scripts may have an image at the same time: scripts that call "
+              "`snapshot_state()`, and those of `snapshot_scripts`. An image is a set of processes "
+              "beside the pool's own, made when it is asked for; the one that was used least "
+              "recently makes room. 0: no script gets one. See "
+              "[snapshot-images.md](snapshot-images.md)." },
+    { "php", "snapshot_scripts", KIND_STRINGS, POOL(snapshot_scripts), NOT_TRACKED,
+      .fallback = "[]", .fallback_text = "the front controller, if `snapshot_at` is set",
+      .example = "[\"index.php\", \"api/index.php\"]",
+      .text = "Scripts, relative to `document_root`, that get an image without asking: their first "
+              "request has the server make it." },
+    { "php", "snapshot_at", KIND_STRING, POOL(snapshot_at), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "where the script calls `snapshot_state()`",
+      .example = "\"include:wp-includes/pluggable-deprecated.php\"",
+      .text = "Where the scripts of `snapshot_scripts` are frozen, without a change to them: "
+              "`\"include:FILE\"`, when that file has been included, or `\"function:NAME\"` "
+              "(also `\"function:Class::method\"`), when that function has returned." },
+    { "php", "snapshot_url", KIND_STRING, POOL(snapshot_url), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "the script's own, at the host of the request that asked first",
+      .example = "\"https://www.example.com/\"",
+      .text =
+          "What the request with which an image boots asks for: a path, or an http or https "
+          "URL, whose host is then `HTTP_HOST`. It is a GET without cookies and without body." },
+    { "php", "snapshot_guards", KIND_PAIRS, POOL(snapshot_guards), NOT_TRACKED, .fallback = "{}",
+      .example = "{ \"_SERVER.REQUEST_URI\" = \"set\", \"_COOKIE.*\" = \"absent\" }",
+      .text =
+          "What a request must look like to get an image. Whatever of the request the boot read is "
+          "compared with the value that the boot saw (`\"same\"`); these take its place: "
+          "`\"any\"`, `\"set\"`, `\"absent\"`, `\"same\"` or `\"regex:...\"`. Other requests "
+          "run in classic mode." },
+    { "php", "snapshot_rerun", KIND_STRINGS, POOL(snapshot_rerun), NOT_TRACKED, .fallback = "[]",
+      .example = "[\"wp_fix_server_vars\"]",
+      .text = "Functions that are called, without arguments, in each request that goes on from an "
+              "image, before anything else: those that make globals of the request." },
+    { "php", "snapshot_warmup", KIND_STRINGS, POOL(snapshot_warmup), NOT_TRACKED, .fallback = "[]",
+      .example = "[\"/\", \"/shop/?page=2\"]",
+      .text = "Paths that the process which becomes an image asks its script for before the boot "
+              "that is frozen: they fill caches, such as those of regular expressions." },
+    { "php", "snapshot_max_age", KIND_TIME, POOL(snapshot_max_age_ms), NOT_TRACKED, .max = 30 * DAY,
+      .fallback = "0", .example = "\"1h\"",
+      .text = "Age at which an image is made anew; the old one serves until then. 0: never." },
+    { "php", "snapshot_sockets", KIND_FORMAT, POOL(snapshot_sockets), NOT_TRACKED,
+      .choices = socket_policies, .fallback = "\"refuse\"", .example = "\"sever\"",
+      .text = "What becomes of connections that the boot has left open: as `snapshot_sockets` of "
+              "`[worker]`." },
+
     { "worker", "script", KIND_PATH, POOL(worker_script), NOT_TRACKED, .fallback = "\"\"",
       .fallback_text = "no worker mode", .example = "\"public/index.php\"",
       .text = "The worker script. On the command line: `--worker`." },

@@ -330,7 +330,7 @@ static int read_link_config(struct pool_link *link, int boot_fd)
     r = config_load(str_from(b->config_name), (struct str){ b->config_text, b->config_text_bytes },
                     (const char *const *)b->overrides, str_from(b->base_dir), &link->config,
                     &errors);
-    if (r == 0 && link->pool >= link->config->n_pools)
+    if (r == 0 && link->pool >= link->config->n_seats)
         r = -EPROTO;
     return r;
 }

@@ -44,8 +44,8 @@ enum {
     CONN_MAGIC = 0x434f4e4e,
     EXCHANGE_MAGIC = 0x45584348,
     BACKEND_MAGIC = 0x4241434b,
-    POOLS_MAX = CONFIG_ALL_POOLS_MAX,
-    PLACES_MAX = 256, /* where requests are counted: stats.h */
+    POOLS_MAX = CONFIG_SEATS_MAX, /* with those of images */
+    PLACES_MAX = 256,             /* where requests are counted: stats.h */
     LISTENERS_MAX = CONTROL_LISTENERS_MAX,
     IN_BUFFER_BYTES = 8192, /* first input buffer of an active connection, pooled per thread */
     OUT_MEMORY_MAX = 256 *

@@ -929,6 +929,7 @@ int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n
                 respond_handed_file(x, p);
             }
             break;
+        case CHANNEL_PASS_ON: /* of a worker that may not: backend.c */
         case CHANNEL_END: gather_end(x, &g); break;
         case CHANNEL_FLUSH: break;
         }

@@ -711,7 +711,7 @@ static int load_config(struct pool *p, char *message, size_t size)
                  errors.n ? config_error_line(p->config, &errors.v[0]) : strerror(-rc));
         return rc;
     }
-    if (p->boot.pool >= p->config->n_pools) {
+    if (p->boot.pool >= p->config->n_seats) {
         snprintf(message, size, "pool %u is not in the configuration", p->boot.pool);
         return -EINVAL;
     }

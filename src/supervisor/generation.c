@@ -441,9 +441,9 @@ static struct generation *new_generation(struct pool *p, struct plan *plan, uint
                                          struct gateway_process *gateway)
 {
     struct generation *g = mem_zalloc(sizeof(*g));
-    char name[48];
+    char name[64];
 
-    CHECK(plan && index < plan->config->n_pools);
+    CHECK(plan && index < plan->config->n_seats);
     g->magic = GENERATION_MAGIC;
     g->pool = p;
     g->number = ++p->last_number;
@@ -488,7 +488,7 @@ static bool launch(struct generation *g, char *why, size_t size)
 /* A generation like the last one that served. */
 static void begin(struct pool *p)
 {
-    char why[128], name[48];
+    char why[128], name[64];
 
     CHECK(!p->pending && p->good && p->sup->gateway);
     uint32_t index = plan_pool_index(p->good, str_from(p->name));
@@ -502,7 +502,7 @@ static void begin(struct pool *p)
 
 void pool_prepare(struct pool *p, struct plan *plan, uint32_t index, struct gateway_process *g)
 {
-    char why[128], name[48];
+    char why[128], name[64];
 
     CHECK(!p->next);
     p->next = new_generation(p, plan, index, g);

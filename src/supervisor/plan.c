@@ -128,6 +128,16 @@ static int decide_chroot(const struct config_pool *c, struct pool_plan *pool, ch
     return r;
 }
 
+/* An image is of the same files and the same user as its pool. */
+static void copy_pool(const struct pool_plan *of, const struct config_pool *c, const struct plan *p,
+                      struct pool_plan *ret)
+{
+    *ret = *of;
+    ret->document_root = mem_strdup(of->document_root);
+    ret->detected = NULL;
+    sizing_geometry(p->config, c, of->workers, p->threads, &ret->geometry);
+}
+
 static int decide(struct plan *p, const struct config_cli *cli, char *message, size_t size)
 {
     const struct config *c = p->config;
@@ -135,7 +145,7 @@ static int decide(struct plan *p, const struct config_cli *cli, char *message, s
 
     machine_look(&machine);
     p->threads = sizing_threads(&c->server, &machine);
-    p->pools = mem_zalloc(c->n_pools * sizeof(*p->pools));
+    p->pools = mem_zalloc(c->n_seats * sizeof(*p->pools));
     for (uint32_t i = 0; i < c->n_pools; i++) {
         struct pool_plan *pool = &p->pools[i];
         if (plan_resolve_root(&c->pools[i], pool, message, size) < 0 ||
@@ -155,6 +165,8 @@ static int decide(struct plan *p, const struct config_cli *cli, char *message, s
         }
         sizing_geometry(c, &c->pools[i], pool->workers, p->threads, &pool->geometry);
     }
+    for (uint32_t i = c->n_pools; i < c->n_seats; i++)
+        copy_pool(&p->pools[c->pools[i].image_of], &c->pools[i], p, &p->pools[i]);
     copy_overrides(p, cli);
     return decide_gateway_user(p, message, size);
 }
@@ -200,7 +212,7 @@ void plan_unref(struct plan *p)
     if (--p->refs > 0)
         return;
     if (p->pools)
-        for (uint32_t i = 0; i < p->config->n_pools; i++)
+        for (uint32_t i = 0; i < p->config->n_seats; i++)
             pool_plan_fini(&p->pools[i]);
     mem_free(p->pools);
     mem_free(p->fallbacks);
@@ -236,16 +248,16 @@ uint32_t plan_pool_index(const struct plan *p, struct str name)
 {
     uint32_t i = 0;
 
-    while (i < p->config->n_pools && !str_eq(p->config->pools[i].name, name))
+    while (i < p->config->n_seats && !str_eq(p->config->pools[i].name, name))
         i++;
     return i;
 }
 
 static bool same_pool_names(const struct plan *a, const struct plan *b)
 {
-    if (a->config->n_pools != b->config->n_pools)
+    if (a->config->n_pools != b->config->n_pools || a->config->n_seats != b->config->n_seats)
         return false;
-    for (uint32_t i = 0; i < a->config->n_pools; i++)
+    for (uint32_t i = 0; i < a->config->n_seats; i++)
         if (!str_eq(a->config->pools[i].name, b->config->pools[i].name))
             return false;
     return true;

@@ -106,7 +106,7 @@ struct plan {
     char *base_dir;   /* of relative paths in the text */
     char **overrides; /* of the command line, and the number of threads in place of "auto" */
     struct config *config;
-    struct pool_plan *pools; /* config->n_pools */
+    struct pool_plan *pools; /* config->n_seats */
     struct user gateway_user;
     uint32_t threads;
     struct plan_fallback {
@@ -126,7 +126,7 @@ MUST_USE int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation)
 const char *plan_gateway_difference(const struct plan *a, const struct plan *b);
 /* Whether pool `index` of `b`, which `a` has in the same place, is another one than there. */
 bool plan_pool_differs(const struct plan *a, const struct plan *b, uint32_t index);
-/* Index of the pool of that name, or config->n_pools. */
+/* Index of the pool or seat of that name, or config->n_seats. */
 uint32_t plan_pool_index(const struct plan *p, struct str name);
 
 /* The root of a pool as it is now, into `ret`: detected if nobody named it, symbolic links
@@ -184,7 +184,7 @@ struct role {
     int control;      /* our end, -1 after the peer closed it */
     struct loop_watch watch;
     struct loop_timer kill_timer;
-    char name[48]; /* "gateway", "pool www g3" */
+    char name[64]; /* "gateway", "pool www g3" */
     void (*on_message)(struct role *r, const struct control_message *m);
     void (*on_exit)(struct role *r, int wait_status);
 };
@@ -291,7 +291,7 @@ struct generation {
 struct pool {
     struct supervisor *sup;
     struct list link; /* supervisor's all_pools */
-    char name[32];
+    char name[48];
     struct list generations;
     struct generation *active;  /* NULL while a dead one is being replaced */
     struct generation *pending; /* STARTING or READY: replaces a dead or worn-out active one */

@@ -124,7 +124,7 @@ static void gateway_drink(struct run *r, struct input *in)
                     whole < n && part & 0x80 ? p[whole].bytes / 2 : 0);
     for (int i = 0; i < whole; i++) {
         struct channel_ticket t = p[i].ticket;
-        if (p[i].type == CHANNEL_END && r->out[t.slot]) {
+        if ((p[i].type == CHANNEL_END || p[i].type == CHANNEL_PASS_ON) && r->out[t.slot]) {
             channel_release(r->ch, thread, t);
             r->out[t.slot] = false;
         }
@@ -221,9 +221,22 @@ static void worker_answer(struct run *r, struct input *in)
     r->busy[k] = false;
 }
 
+static void worker_pass_on(struct run *r, struct input *in)
+{
+    uint32_t k = (uint32_t)take(in, 1) % WORKERS;
+
+    if (!r->busy[k] || r->writes_left[k] < 2)
+        return;
+    r->writes_left[k] -= 2;
+    CHECK(channel_respond(r->worker[k], CHANNEL_PASS_ON, 0, NULL, 0) == 0);
+    CHECK(channel_respond(r->worker[k], CHANNEL_END, 0, NULL, 0) == -ECANCELED);
+    channel_worker_done(r->worker[k]);
+    r->busy[k] = false;
+}
+
 static void (*const operations[])(struct run *, struct input *) = {
     spoil,         hostile_record,  gateway_push, gateway_drink, gateway_leave,
-    gateway_sleep, gateway_recover, worker_take,  worker_answer,
+    gateway_sleep, gateway_recover, worker_take,  worker_answer, worker_pass_on,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

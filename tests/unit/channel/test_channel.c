@@ -1130,6 +1130,65 @@ TEST(one_pass_returns_a_worker_once)
     EXPECT_INT(channel_next_dirty(b.ch, 0), -1);
 }
 
+/* --- not mine --------------------------------------------------------------------------------- */
+
+TEST(a_request_is_passed_on_and_both_are_free_again)
+{
+    struct bench b = bench_new(1, 1, 1, 4096);
+    struct channel_worker *w = worker_new(&b, 0, 0);
+    struct channel_request r;
+    struct channel_piece p[8];
+
+    for (int i = 0; i < 3; i++) {
+        struct channel_ticket t = push(&b, 0, "/");
+        EXPECT_INT(channel_worker_next(w, 0, &r), 0);
+        EXPECT_INT(respond(w, CHANNEL_PASS_ON, ""), 0);
+        EXPECT_INT(respond(w, CHANNEL_END, ""), -ECANCELED);
+        channel_worker_done(w);
+        EXPECT_INT(channel_next_dirty(b.ch, 0), 0);
+        EXPECT_INT(channel_next_dirty(b.ch, 0), -1);
+        EXPECT_INT(channel_peek(b.ch, 0, 0, p, 8), 1);
+        EXPECT_INT(p[0].type, CHANNEL_PASS_ON);
+        EXPECT_INT(p[0].ticket.seq, t.seq);
+        channel_consume(b.ch, 0, 0, 1, 0);
+        channel_release(b.ch, 0, t);
+    }
+}
+
+TEST(an_answer_that_has_begun_is_not_passed_on)
+{
+    struct bench b = bench_new(1, 1, 2, 4096);
+    struct channel_worker *w = worker_new(&b, 0, 0);
+    struct channel_request r;
+    struct channel_piece p[8];
+
+    (void)push(&b, 0, "/");
+    EXPECT_INT(channel_worker_next(w, 0, &r), 0);
+    EXPECT_INT(respond(w, CHANNEL_HEAD, "A: b\r\n"), 0);
+    EXPECT_INT(respond(w, CHANNEL_PASS_ON, ""), 0); /* its own side does not look */
+    EXPECT_INT(channel_peek(b.ch, 0, 0, p, 8), -EPROTO);
+}
+
+TEST(what_follows_a_passed_on_request_is_dropped)
+{
+    struct bench b = bench_new(1, 1, 2, 4096);
+    struct channel_worker *w = worker_new(&b, 0, 0);
+    struct channel_ticket t = push(&b, 0, "/");
+    struct record more = { .type = CHANNEL_BODY, .slot = t.slot, .seq = t.seq };
+    struct ring_control *rc = ring_at(b.ch, 0, 0);
+    struct channel_request r;
+    struct channel_piece p[8];
+
+    EXPECT_INT(channel_worker_next(w, 0, &r), 0);
+    EXPECT_INT(respond(w, CHANNEL_PASS_ON, ""), 0);
+    memcpy(ring_bytes_at(b.ch, 0, 0) + atomic_load(&rc->tail), &more, sizeof(more));
+    atomic_fetch_add(&rc->tail, sizeof(more));
+    EXPECT_INT(channel_peek(b.ch, 0, 0, p, 8), 1);
+    channel_consume(b.ch, 0, 0, 1, 0);
+    channel_release(b.ch, 0, t);
+    EXPECT_INT(channel_peek(b.ch, 0, 0, p, 8), 0);
+}
+
 /* --- hostile memory --------------------------------------------------------------------------- */
 static uint64_t dice(uint64_t *state)
 {

@@ -166,6 +166,62 @@ TEST(the_boot_text_round_trip)
     close(fd);
 }
 
+TEST(the_boot_text_of_an_image)
+{
+    struct control_boot b = { .parent_pid = 1,
+                              .image_script = (char *)"/srv/www/index.php",
+                              .image_script_name = (char *)"/index.php",
+                              .image_host = (char *)"",
+                              .image_https = true,
+                              .image_of_generation = 9 };
+    struct control_boot got;
+    int fd;
+
+    EXPECT_INT(control_boot_pack(&b, &fd), 0);
+    EXPECT_INT(control_boot_unpack(fd, &got), 0);
+    EXPECT_TEXT(str_from(got.image_script), "/srv/www/index.php");
+    EXPECT_TEXT(str_from(got.image_script_name), "/index.php");
+    EXPECT_TEXT(str_from(got.image_host), "");
+    EXPECT(got.image_https);
+    EXPECT_INT(got.image_of_generation, 9);
+    control_boot_fini(&got);
+    close(fd);
+}
+
+TEST(a_wanted_image_round_trip)
+{
+    struct control_image image = { STR("/srv/www/a b.php"), STR("/a b.php"), STR("example.com:81"),
+                                   true };
+    static char much[CONTROL_TEXT_MAX];
+    struct control_message m;
+    struct control_image got;
+
+    control_message_init(&m, CONTROL_IMAGE_WANTED);
+    EXPECT(control_image_pack(&m, &image));
+    EXPECT(control_image_unpack(&m, &got));
+    EXPECT_STR(got.script, image.script);
+    EXPECT_STR(got.script_name, image.script_name);
+    EXPECT_STR(got.host, image.host);
+    EXPECT(got.https);
+
+    memset(much, 'x', sizeof(much));
+    image.script = (struct str){ much, CONTROL_TEXT_MAX - 34 };
+    EXPECT(!control_image_pack(&m, &image));
+    image.script = STR("/a\0b");
+    EXPECT(!control_image_pack(&m, &image));
+
+    control_message_set_text(&m, STR("/a\0/a\0h\0http\0"));
+    EXPECT(control_image_unpack(&m, &got) && !got.https);
+    control_message_set_text(&m, STR("/a\0/a\0h\0ftp\0"));
+    EXPECT(!control_image_unpack(&m, &got));
+    control_message_set_text(&m, STR("/a\0/a\0h\0http"));
+    EXPECT(!control_image_unpack(&m, &got));
+    control_message_set_text(&m, STR("/a\0/a\0h\0http\0x\0"));
+    EXPECT(!control_image_unpack(&m, &got));
+    control_message_set_text(&m, STR(""));
+    EXPECT(!control_image_unpack(&m, &got));
+}
+
 static int unpack(struct str text)
 {
     struct control_boot b;
@@ -190,6 +246,7 @@ TEST(a_spoilt_boot_text_is_refused)
     EXPECT_INT(unpack(STR("config_text=\0other=1\0")), -EPROTO);
     EXPECT_INT(unpack(STR("config_text=\0noequals\0")), -EPROTO);
     EXPECT_INT(unpack(STR("config_text=\0config_text=\0")), -EPROTO);
+    EXPECT_INT(unpack(STR("config_text=\0image_script=/a\0")), -EPROTO); /* and its name? */
     EXPECT_INT(unpack(STR("config_text_bytes=5\0config_text=abc\0")), -EPROTO);
     EXPECT_INT(unpack(STR("config_text_bytes=2\0config_text=abc\0")), -EPROTO);
 }
