@@ -62,6 +62,10 @@ class SymfonyApp:
             raise RuntimeError(f"bin/console {' '.join(args)} failed with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
+    def take_runner(self) -> None:
+        """sapid/runtime, as Composer would have installed it."""
+        shutil.copytree(composer.PACKAGE, self.root / "vendor/sapid/runtime")
+
     def fill(self, db, products: int, database: str = "symfony") -> None:
         db.sql("INSERT INTO category (id, name) VALUES (1, 'Books'), (2, 'Tools & Toys'), (3, 'Käse')", database)
         rows = ", ".join(f"('Product {i}', {i}.50, 'Description of {i} <b>&</b>', '2026-01-{i % 28 + 1:02} 12:00:00', {i % 3 + 1})"

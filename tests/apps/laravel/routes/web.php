@@ -1,5 +1,6 @@
 <?php
 
+use App\Http\Controllers\NotesController;
 use App\Http\Controllers\ShopController;
 use App\Http\Controllers\StateController;
 use Illuminate\Support\Facades\Route;
@@ -15,6 +16,12 @@ Route::controller(ShopController::class)->group(function () {
     Route::get('/login', 'loginForm')->name('login');
     Route::post('/login', 'login');
     Route::get('/me', 'me')->middleware('auth');
+});
+Route::controller(NotesController::class)->group(function () {
+    Route::get('/notes', 'show')->middleware('auth');
+    Route::post('/notes', 'add')->middleware('auth');
+    Route::post('/logout', 'logout');
+    Route::get('/careless', 'careless');
 });
 Route::controller(StateController::class)->group(function () {
     Route::get('/counter', 'counter');

@@ -34,6 +34,16 @@ class WebController extends AbstractController
             'memory' => memory_get_usage()]);
     }
 
+    /** What an application that is fit for one request at a time may do: under worker mode everybody's, else one's own. */
+    #[Route('/careless', methods: 'GET')]
+    public function careless(Request $request): Response
+    {
+        static $visitors = [];
+        $visitors[] = $request->headers->get('X-Person');
+
+        return new JsonResponse($visitors);
+    }
+
     #[Route('/boom', methods: 'GET')]
     public function boom(): Response
     {
