@@ -82,8 +82,11 @@ struct engine_worker {
  * frozen, and from then on forks the workers of its pool. See engine/rollback.c. */
 struct engine_image {
     int pool;                  /* socket to the pool process, see control.h */
-    const char *const *warmup; /* paths */
+    const char *url;           /* of the boot's own request; NULL: the script's, without a host */
+    const char *const *warmup; /* paths or URLs */
     size_t n_warmup;
+    const char *const *rerun; /* functions that are called first in each request */
+    size_t n_rerun;
     enum { ENGINE_SOCKETS_REFUSE, ENGINE_SOCKETS_SEVER, ENGINE_SOCKETS_RESET } sockets;
     char *said; /* shared with the pool process: what a boot that failed had printed */
     size_t said_bytes;

@@ -190,9 +190,12 @@ bool loop_boots(void);
 bool loop_is_idle_in_boot(void);
 void loop_keep_output(struct str text);
 void loop_after_fork(void);
-/* Runs the worker script once, for a process that is to be frozen; false: the engine is in doubt.
- */
-MUST_USE bool loop_boot(const struct engine_worker *w);
+/* Runs the worker script once, for a process that is to be frozen, with a request of the server's
+ * own for that URL; false: the engine is in doubt. */
+MUST_USE bool loop_boot(const struct engine_worker *w, struct str url, const char *request_id);
+/* The script, whose boot is over, is frozen in the middle. Returns in workers, again and again, each
+ * time with a request for which the script goes on. */
+void loop_freeze(void);
 /* Why it ended before its first request; for people. */
 void loop_describe_failure(char *text, size_t size);
 /* What it printed. */
@@ -223,6 +226,32 @@ void rollback_after_handler(void);
 /* The script has ended (exit, a fatal error) in a worker that serves. */
 NORETURN void rollback_after_script(void);
 NORETURN void rollback_leave(int status);
+
+/* The image is made here; returns in workers, behind each rollback. */
+void rollback_freeze(void);
+/* The image cannot be made: `reason` is told, and the process ends. */
+NORETURN void rollback_refuse(const char *reason);
+/* Of the process that is to be frozen, and its workers. */
+const struct engine_image *rollback_image(void);
+/* There are warm-up requests still to be made. */
+bool rollback_wants_warmup(void);
+
+/* seed.c: restore_state() and snapshot_state() */
+void seed_install(void); /* in MINIT */
+/* The script is being run to be frozen, and could be at any moment. */
+bool seed_boots(void);
+/* It is frozen here, `what` being a sentence's begin: "snapshot_state() was called". Returns in
+ * workers, with a request for which the script goes on, or does not return there but where
+ * restore_state() was called. */
+void seed_freeze(const char *what);
+/* The script has called snapshot_state(). */
+bool seed_was_found(void);
+/* A script of classic mode is frozen, or is to be, not a worker script. */
+bool seed_is_on(void);
+/* Runs it from the first line to the last, as in classic mode, to warm the process. */
+MUST_USE bool seed_pass(const struct engine_worker *w, struct str url);
+PHP_FUNCTION(restore_state);
+PHP_FUNCTION(snapshot_state);
 
 /* rollback_end.c: the end of a request without php_request_shutdown's teardown of memory */
 void ending_record(void); /* what belongs to the image */

@@ -155,6 +155,9 @@ ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_handle_request, 0, 1, _IS_BOOL, 
 ZEND_ARG_TYPE_INFO(0, callback, IS_CALLABLE, 0)
 ZEND_END_ARG_INFO()
 
+ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_snapshot_state, 0, 0, IS_VOID, 0)
+ZEND_END_ARG_INFO()
+
 ZEND_BEGIN_ARG_WITH_RETURN_TYPE_INFO_EX(arginfo_log, 0, 1, IS_VOID, 0)
 ZEND_ARG_TYPE_INFO(0, message, IS_STRING, 0)
 ZEND_ARG_TYPE_INFO_WITH_DEFAULT_VALUE(0, level, IS_LONG, 0, "0")
@@ -192,6 +195,10 @@ const zend_function_entry engine_functions[] = {
     ZEND_FE(frankenphp_handle_request, arginfo_handle_request)
     ZEND_FALIAS(sapid_handle_request, frankenphp_handle_request, arginfo_handle_request)
     ZEND_FE(frankenphp_request_parse_errors, arginfo_returns_array)
+    ZEND_FE(restore_state, arginfo_returns_bool)
+    ZEND_FALIAS(sapid_restore_state, restore_state, arginfo_returns_bool)
+    ZEND_FE(snapshot_state, arginfo_snapshot_state)
+    ZEND_FALIAS(sapid_snapshot_state, snapshot_state, arginfo_snapshot_state)
     ZEND_FE_END
 };
 // clang-format on
@@ -206,6 +213,7 @@ static PHP_MINIT_FUNCTION(sapid)
 {
     (void)type;
     REGISTER_INI_ENTRIES();
+    seed_install();
     REGISTER_LONG_CONSTANT("FRANKENPHP_LOG_LEVEL_DEBUG", LEVEL_DEBUG, CONST_PERSISTENT);
     REGISTER_LONG_CONSTANT("FRANKENPHP_LOG_LEVEL_INFO", LEVEL_INFO, CONST_PERSISTENT);
     REGISTER_LONG_CONSTANT("FRANKENPHP_LOG_LEVEL_WARN", LEVEL_WARN, CONST_PERSISTENT);

@@ -46,6 +46,9 @@ static struct {
     zend_string *warnings[16]; /* of parsing the present request: message */
     int warning_types[16];
     uint32_t n_warnings;
+    bool continues;              /* requests begin behind snapshot_state() */
+    sapi_headers_struct headers; /* that were set before it, and header_register_callback()'s */
+    zval header_callback;
 } loop;
 
 static struct {
@@ -263,8 +266,26 @@ static void keep_warning(int type, zend_string *file, const uint32_t line, zend_
     report_error(type, file, line, message);
 }
 
+/* The script has not begun anew for this request but goes on in the middle (seed.c): its output
+ * buffers and the headers it has set stay. */
+static void continue_request_parts(void)
+{
+    PG(header_is_being_sent) = 0;
+    PG(connection_status) = PHP_CONNECTION_NORMAL;
+    PG(during_request_startup) = 1;
+    sapi_activate();
+    SG(sapi_headers) = loop.headers;
+    ZVAL_COPY_VALUE(&SG(callback_func), &loop.header_callback);
+    renew_superglobals();
+    PG(during_request_startup) = 0;
+}
+
 static void start_request_parts(void)
 {
+    if (loop.continues) {
+        continue_request_parts();
+        return;
+    }
     php_output_end_all(); /* what the script buffered between requests */
     php_output_deactivate();
     free_temporary_streams();
@@ -475,6 +496,24 @@ PHP_FUNCTION(frankenphp_handle_request)
     RETURN_TRUE;
 }
 
+void loop_freeze(void)
+{
+    CHECK(request.active && loop.boots);
+    timeout_request_end();
+    shut_module("filter");
+    finish_taken();
+    loop.boots = false;
+    show_booted(true);
+    loop.continues = true;
+    loop.headers = SG(sapi_headers);
+    ZVAL_COPY_VALUE(&loop.header_callback, &SG(callback_func));
+    rollback_freeze();
+    if (!wait_for_request())
+        rollback_leave(loop.exit_status);
+    if (!start_request())
+        zend_bailout();
+}
+
 PHP_FUNCTION(frankenphp_request_parse_errors)
 {
     ZEND_PARSE_PARAMETERS_NONE();
@@ -503,7 +542,7 @@ void loop_pretend_request(struct str url, const char *request_id)
 }
 
 /* False: the engine is in doubt. */
-static bool run_script(void)
+static bool run_script(struct str url, const char *request_id)
 {
     bool healthy;
 
@@ -511,7 +550,7 @@ static bool run_script(void)
     show_booted(false);
     loop.shut = loop.in_request = false;
     boot_output.n = 0;
-    loop_pretend_request(str_from(loop.worker->loop->script_name), "boot");
+    loop_pretend_request(url, request_id);
     loop.boots = true;
     healthy = script_run(loop.worker->loop->script);
     loop.boots = false;
@@ -547,9 +586,10 @@ void loop_describe_failure(char *text, size_t size)
     if (said.n > OUTPUT_LOGGED_MAX)
         said = str_skip(said, said.n - OUTPUT_LOGGED_MAX);
     snprintf(text, size,
-             "worker script %s ended before it called frankenphp_handle_request() (exit status %d)"
-             "%s%.*s",
-             script, EG(exit_status), said.n ? "; its last output: " : "", STR_ARG(said));
+             "worker script %s ended before it called frankenphp_handle_request()%s (exit status "
+             "%d)%s%.*s",
+             script, rollback_is_on() ? " or snapshot_state()" : "", EG(exit_status),
+             said.n ? "; its last output: " : "", STR_ARG(said));
 }
 
 static void log_failure(uint64_t pause_ms)
@@ -620,7 +660,7 @@ int loop_run(const struct engine_worker *w)
     loop.worker = w;
     loop.exit_status = ENGINE_EXIT_OK;
     while (!loop.over) {
-        if (!run_script())
+        if (!run_script(str_from(w->loop->script_name), "boot"))
             return ENGINE_EXIT_UNHEALTHY;
         if (loop.over)
             break;
@@ -640,10 +680,10 @@ int loop_run(const struct engine_worker *w)
     return loop.exit_status;
 }
 
-bool loop_boot(const struct engine_worker *w)
+bool loop_boot(const struct engine_worker *w, struct str url, const char *request_id)
 {
     loop.worker = w;
-    return run_script();
+    return run_script(url, request_id);
 }
 
 int loop_answer_failures(const struct engine_worker *w)

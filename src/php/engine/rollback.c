@@ -41,6 +41,7 @@ static struct {
     const struct engine_image *image;
     int pool_pid;
     size_t warmed; /* warm-up requests begun, over all rounds */
+    bool passed;   /* they were runs of a whole script (seed.c) */
     bool serves;   /* from the image on */
     bool used;     /* a request was taken since: the memory has to go back */
     uint64_t began_ns, warmup_ns;
@@ -357,6 +358,40 @@ static void report_warmup(void)
         log_info("warm-up GET %s: status %u", url, request.status);
 }
 
+/* Of the next warm-up request. */
+static struct str next_url(void)
+{
+    struct str url = str_from(rolled.image->warmup[rolled.warmed++ % rolled.image->n_warmup]);
+    char absolute[4096];
+
+    if (url.n && url.p[0] == '/' &&
+        snprintf(absolute, sizeof(absolute), "http://localhost%.*s", STR_ARG(url)) <
+            (int)sizeof(absolute))
+        url = str_from(mem_strdup(absolute));
+    return url;
+}
+
+bool rollback_wants_warmup(void)
+{
+    return rolled.image->n_warmup && !rolled.passed;
+}
+
+/* Warm-up of a script without a loop: whole runs of it. */
+static void pass(void)
+{
+    size_t n = WARMUP_ROUNDS * rolled.image->n_warmup;
+
+    rolled.passed = true;
+    rolled.warmup_ns = clock_monotonic_ns();
+    rolled.warmed = 0;
+    while (rolled.warmed < n) {
+        if (!seed_pass(rolled.worker, next_url()))
+            fail("the engine is in doubt after a warm-up request");
+        report_warmup();
+    }
+    rolled.warmup_ns = clock_monotonic_ns() - rolled.warmup_ns;
+}
+
 static bool warm_up(void)
 {
     const struct engine_image *image = rolled.image;
@@ -369,14 +404,24 @@ static bool warm_up(void)
         rolled.warmup_ns = clock_monotonic_ns() - rolled.warmup_ns;
         return false;
     }
-    struct str url = str_from(image->warmup[rolled.warmed++ % image->n_warmup]);
-    char absolute[4096];
-    if (url.n && url.p[0] == '/' &&
-        snprintf(absolute, sizeof(absolute), "http://localhost%.*s", STR_ARG(url)) <
-            (int)sizeof(absolute))
-        url = str_from(mem_strdup(absolute));
-    loop_pretend_request(url, "warm-up");
+    loop_pretend_request(next_url(), "warm-up");
     return true;
+}
+
+void rollback_freeze(void)
+{
+    freeze();
+    resume();
+}
+
+void rollback_refuse(const char *reason)
+{
+    fail(reason);
+}
+
+const struct engine_image *rollback_image(void)
+{
+    return rolled.image;
 }
 
 bool rollback_boundary(void)
@@ -390,8 +435,7 @@ bool rollback_boundary(void)
     }
     if (warm_up())
         return true;
-    freeze();
-    resume();
+    rollback_freeze();
     return false;
 }
 
@@ -458,6 +502,11 @@ static void keep_realpaths(void)
         e->on_modify(e, forever, e->mh_arg1, e->mh_arg2, e->mh_arg3, ZEND_INI_STAGE_STARTUP);
 }
 
+static struct str boot_url(void)
+{
+    return str_from(rolled.image->url ? rolled.image->url : rolled.worker->loop->script_name);
+}
+
 int rollback_run(const struct engine_worker *w, const struct engine_image *image)
 {
     char text[2048];
@@ -469,8 +518,12 @@ int rollback_run(const struct engine_worker *w, const struct engine_image *image
     spare_collections();
     for (;;) {
         size_t before = rolled.warmed;
-        if (!loop_boot(w))
+        if (!loop_boot(w, boot_url(), "boot"))
             fail("the engine is in doubt after the end of the worker script");
+        if (seed_was_found() && rollback_wants_warmup()) {
+            pass();
+            continue;
+        }
         if (rolled.warmed == before)
             break;
         log_warn("warm-up GET %s ended the worker script; it is booted again without that request",

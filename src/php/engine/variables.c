@@ -87,7 +87,7 @@ static void add_request(const struct channel_request *r)
     add(STR("SERVER_NAME"), r->server_name);
     add(STR("REDIRECT_STATUS"), STR("200"));
     add(STR("FCGI_ROLE"), STR("RESPONDER"));
-    if (loop_is_on())
+    if (loop_is_on() && !seed_is_on())
         add_of_frankenphp(r);
     if (loop_boots()) /* as under FrankenPHP: the script's own $_SERVER has it, a request's has not
                        */

@@ -1,0 +1,449 @@
+/*
+ * restore_state() and snapshot_state(): a script says itself where it can be frozen.
+ *
+ *   if (!restore_state()) { boot(); snapshot_state(); }
+ *   handle();
+ *
+ * In a process that is to be frozen, the script runs for a request of the server's own until
+ * snapshot_state(); there the memory becomes the image (rollback.c). In its workers that call
+ * returns with a request of somebody; when the script has ended, the memory goes back and it
+ * returns again. Where restore_state() was called before, the script goes on behind that call,
+ * whose value is now true, instead: its frame runs on in a new call of the engine's executor, and
+ * what lies between the two on the stack is dead. The rollback discards it.
+ *
+ * In other processes both do next to nothing: the script runs from its first line to its last. In a
+ * classic worker the gateway is told that this script would like to have an image.
+ */
+#include "php/engine/engine_int.h"
+
+#include "base/mem.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#include "ext/session/php_session.h"
+#include "zend_generators.h"
+#pragma GCC diagnostic pop
+
+#pragma weak ps_globals
+
+enum { EXCERPT_BYTES = 80 }; /* of what a boot printed */
+
+static zend_class_entry *exception_class; /* Sapid\SnapshotException */
+
+/* The frame that has called restore_state(): where requests go on. */
+static struct {
+    bool called;
+    zend_execute_data *frame; /* NULL: no PHP function called it */
+    const zend_op *opline;    /* the call */
+    const zend_function *func;
+    zval *temporaries; /* of the frame, as they were */
+    uint32_t n_temporaries;
+    uint32_t line;
+    const char *file;
+} restore;
+
+static bool passes; /* a warm-up request: the script runs as in classic mode */
+static bool found;  /* the script has called snapshot_state() */
+
+/* --- places where a script cannot be frozen --------------------------------------------------- */
+
+static bool is_destructor(const zend_function *f)
+{
+    return f->common.scope && f->common.scope->destructor == f;
+}
+
+static bool in_destructor(void)
+{
+    for (const zend_execute_data *x = EG(current_execute_data); x; x = x->prev_execute_data)
+        if (x->func && is_destructor(x->func))
+            return true;
+    return false;
+}
+
+static bool session_is_active(void)
+{
+    return &ps_globals && (PS(session_status) == php_session_active || PS(in_save_handler));
+}
+
+/* What stands against this place, whatever the process; NULL: nothing. */
+static const char *wrong_place(void)
+{
+    if (EG(active_fiber))
+        return "inside a Fiber; call it outside";
+    if (EG(flags) & EG_FLAGS_IN_SHUTDOWN)
+        return "when the script has ended (in a shutdown function or a destructor); call it while "
+               "the script runs";
+    if (in_destructor())
+        return "inside a destructor; call it in ordinary code";
+    if (php_output_get_active_handler() && (php_output_get_status() & PHP_OUTPUT_LOCKED))
+        return "inside an output callback; call it outside";
+    if (session_is_active())
+        return "while a session is active, which belongs to one visitor: call it before "
+               "session_start() (and switch session.auto_start off)";
+    return NULL;
+}
+
+/* --- the way back to restore_state() ---------------------------------------------------------- */
+
+static zval *first_temporary(zend_execute_data *frame)
+{
+    return ZEND_CALL_VAR_NUM(frame, frame->func->op_array.last_var);
+}
+
+static void note_restore(zend_execute_data *frame)
+{
+    restore.called = true;
+    restore.frame = NULL;
+    restore.file = zend_get_executed_filename();
+    restore.line = zend_get_executed_lineno();
+    if (!frame || !frame->func || !ZEND_USER_CODE(frame->func->type))
+        return;
+    const zend_op_array *a = &frame->func->op_array;
+    restore.frame = frame;
+    restore.func = frame->func;
+    restore.opline = frame->opline;
+    restore.n_temporaries = a->T;
+    mem_free(restore.temporaries);
+    restore.temporaries = mem_zalloc((restore.n_temporaries + 1) * sizeof(zval));
+    memcpy(restore.temporaries, first_temporary(frame), restore.n_temporaries * sizeof(zval));
+}
+
+/* Values that an expression or a loop of the frame holds at that instruction. */
+static bool is_live(const zend_live_range *r, uint32_t op)
+{
+    return op >= r->start && op < r->end;
+}
+
+/* What is live at the one instruction must be live at the other: a foreach that has begun between
+ * the two calls would be gone, one around restore_state() would have lost its array. */
+static bool same_live_values(const zend_op_array *a, uint32_t then, uint32_t now)
+{
+    for (int i = 0; i < a->last_live_range; i++)
+        if (is_live(&a->live_range[i], then) != is_live(&a->live_range[i], now))
+            return false;
+    return true;
+}
+
+static bool is_frame_alive(void)
+{
+    for (zend_execute_data *x = EG(current_execute_data); x; x = x->prev_execute_data)
+        if (x == restore.frame)
+            return x->func == restore.func;
+    return false;
+}
+
+/* auto_prepend_file and auto_append_file run beside the script, not in it. */
+static bool is_extra_file(const char *name, const zend_op_array *a)
+{
+    zend_string *given, *path;
+    bool same;
+
+    if (!name || !*name || !a->filename)
+        return false;
+    given = zend_string_init(name, strlen(name), 0);
+    path = zend_resolve_path(given);
+    same = zend_string_equals(path ? path : given, a->filename);
+    zend_string_release(given);
+    if (path)
+        zend_string_release(path);
+    return same;
+}
+
+/* The frame and those that it returns to run in one call of the executor, down to the script
+ * itself: nothing of C stands between them that would be missed. */
+static const char *why_unreachable(void)
+{
+    const zend_execute_data *x = restore.frame;
+
+    for (; x; x = x->prev_execute_data) {
+        uint32_t info = ZEND_CALL_INFO(x);
+        if (info & ZEND_CALL_GENERATOR)
+            return "inside a generator; call it outside";
+        if (!x->func || !ZEND_USER_CODE(x->func->type))
+            return "in a function that PHP itself has called (a callback, an autoloader, a "
+                   "method such as __get); call it in code that the script runs directly";
+        if (info & ZEND_CALL_TOP)
+            break;
+    }
+    if (!x || x->prev_execute_data)
+        return "in a function that PHP itself has called (a callback, an autoloader, a method such "
+               "as __get); call it in code that the script runs directly";
+    if (is_extra_file(PG(auto_prepend_file), &x->func->op_array) ||
+        is_extra_file(PG(auto_append_file), &x->func->op_array))
+        return "in auto_prepend_file or auto_append_file; call it in the script";
+    return NULL;
+}
+
+/* False: requests cannot go on behind restore_state(); `text` says why. */
+static bool check_restore(char *text, size_t size)
+{
+    const char *why;
+
+    if (!restore.called)
+        return true;
+    if (!restore.frame)
+        why = "by a function of PHP (call_user_func ...); call it directly";
+    else if (!is_frame_alive())
+        why = "in a function that has returned since; call it, and snapshot_state(), where that "
+              "function is called, or beneath it";
+    else if (restore.frame->call)
+        why = "as part of the arguments of another call; call it in a statement of its own: "
+              "if (!restore_state()) ...";
+    else if (!same_live_values(&restore.func->op_array,
+                               (uint32_t)(restore.opline - restore.func->op_array.opcodes),
+                               (uint32_t)(restore.frame->opline - restore.func->op_array.opcodes)))
+        why = "with other loops or half-evaluated expressions around it than snapshot_state() "
+              "(foreach, switch, @, a string that is put together); call both at the same level";
+    else
+        why = why_unreachable();
+    if (!why)
+        return true;
+    snprintf(text, size, "restore_state() was called at %s:%u %s", restore.file, restore.line, why);
+    return false;
+}
+
+/* The variables of an included file are those of the code that included it: the engine moves them
+ * from the one's frame to the other's and back at its end, which does not come here. */
+static void give_variables_back(void)
+{
+    zend_execute_data *x = EG(current_execute_data);
+
+    if (!(ZEND_CALL_INFO(restore.frame) & ZEND_CALL_HAS_SYMBOL_TABLE))
+        return;
+    for (bool given = false;; x = x->prev_execute_data) {
+        bool shares = x->func && ZEND_USER_CODE(x->func->type) &&
+                      (ZEND_CALL_INFO(x) & ZEND_CALL_HAS_SYMBOL_TABLE) &&
+                      x->symbol_table == restore.frame->symbol_table;
+        if (shares && given && x->func->op_array.last_var)
+            zend_attach_symbol_table(x);
+        if (x == restore.frame)
+            return;
+        if (shares && x->func->op_array.last_var)
+            zend_detach_symbol_table(x);
+        given |= shares;
+    }
+}
+
+/* As zend_execute_scripts() behind the main script. */
+static void end_main_script(void)
+{
+    zend_file_handle append;
+
+    zend_exception_restore();
+    if (EG(exception)) {
+        if (Z_TYPE(EG(user_exception_handler)) != IS_UNDEF)
+            zend_user_exception_handler();
+        if (EG(exception) && zend_exception_error(EG(exception), E_ERROR) != SUCCESS)
+            return;
+    }
+    if (!PG(auto_append_file) || !*PG(auto_append_file))
+        return;
+    zend_stream_init_filename(&append, PG(auto_append_file));
+    zend_execute_scripts(ZEND_REQUIRE, NULL, 1, &append);
+}
+
+/* Goes on behind restore_state(), to the end of the request. */
+NORETURN static void jump(void)
+{
+    zend_execute_data *frame = restore.frame;
+    const zend_op_array *a = &restore.func->op_array;
+    uint32_t op = (uint32_t)(restore.opline - a->opcodes);
+    zval *temporaries = first_temporary(frame);
+
+    give_variables_back();
+    /* Those that are not listed as live need no freeing: numbers, and what is not used again. */
+    for (uint32_t t = 0; t < restore.n_temporaries; t++) {
+        uint32_t var = (uint32_t)((char *)(temporaries + t) - (char *)frame);
+        bool is_live_there = false;
+        for (int i = 0; i < a->last_live_range; i++)
+            is_live_there |= is_live(&a->live_range[i], op) &&
+                             (a->live_range[i].var & ~ZEND_LIVE_MASK) == var;
+        if (!is_live_there)
+            temporaries[t] = restore.temporaries[t];
+    }
+    if (restore.opline->result_type != IS_UNUSED)
+        ZVAL_TRUE(ZEND_CALL_VAR(frame, restore.opline->result.var));
+    frame->opline = restore.opline + 1;
+    EG(current_execute_data) = frame;
+    if (EG(exception))
+        zend_rethrow_exception(frame);
+    zend_execute_ex(frame);
+    end_main_script();
+    rollback_after_script();
+}
+
+/* --- the freeze ------------------------------------------------------------------------------- */
+
+static void excerpt(char *text, size_t size, const char *p, size_t n)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < n && i < EXCERPT_BYTES && at + 2 < size; i++)
+        text[at++] = p[i] >= ' ' && p[i] < 0x7f ? p[i] : '.';
+    text[at] = '\0';
+}
+
+/* False: the boot has said something to its client, who is nobody. */
+static bool check_output(char *text, size_t size)
+{
+    char shown[EXCERPT_BYTES + 8];
+    struct str said = loop_boot_output();
+
+    if (said.n) {
+        excerpt(shown, sizeof(shown), said.p, said.n);
+        snprintf(text, size, "the boot has printed \"%s\" (%zu bytes); print after the freeze",
+                 shown, said.n);
+        return false;
+    }
+    if (SG(headers_sent)) {
+        const char *file = php_output_get_start_filename();
+        snprintf(text, size,
+                 "the boot has sent its headers (at %s:%d); header() is kept and sent "
+                 "with each answer, flush() and headers_send() are not possible before "
+                 "the freeze",
+                 file ? file : "?", php_output_get_start_lineno());
+        return false;
+    }
+    php_output_handler **level = zend_stack_base(&OG(handlers));
+    for (int i = 0; i < zend_stack_count(&OG(handlers)); i++) {
+        if (!level[i]->buffer.used)
+            continue;
+        excerpt(shown, sizeof(shown), level[i]->buffer.data, level[i]->buffer.used);
+        snprintf(text, size,
+                 "the boot has printed \"%s\" (%zu bytes, in output buffer %d: %s); print after "
+                 "the freeze",
+                 shown, level[i]->buffer.used, i + 1, ZSTR_VAL(level[i]->name));
+        return false;
+    }
+    return true;
+}
+
+static bool check_rerun(const struct engine_image *image, char *text, size_t size)
+{
+    for (size_t i = 0; i < image->n_rerun; i++) {
+        zval name;
+        ZVAL_STRING(&name, image->rerun[i]);
+        bool known = zend_is_callable(&name, 0, NULL);
+        zval_ptr_dtor(&name);
+        if (known)
+            continue;
+        snprintf(text, size,
+                 "snapshot_rerun names the function %s(), which the boot has not declared",
+                 image->rerun[i]);
+        return false;
+    }
+    return true;
+}
+
+static void rerun(const struct engine_image *image)
+{
+    for (size_t i = 0; i < image->n_rerun && !EG(exception); i++) {
+        zval name, result;
+        ZVAL_STRING(&name, image->rerun[i]);
+        ZVAL_UNDEF(&result);
+        (void)call_user_function(NULL, NULL, &name, &result, 0, NULL);
+        zval_ptr_dtor(&result);
+        zval_ptr_dtor(&name);
+    }
+}
+
+static void refuse(const char *why)
+{
+    char text[2048];
+    const char *file = zend_get_executed_filename();
+
+    snprintf(text, sizeof(text), "the script cannot be frozen at %s:%u: %s", file ? file : "?",
+             zend_get_executed_lineno(), why);
+    rollback_refuse(text);
+}
+
+void seed_freeze(const char *what)
+{
+    const struct engine_image *image = rollback_image();
+    const char *why = wrong_place();
+    char text[1024];
+
+    CHECK(seed_boots());
+    if (why) {
+        snprintf(text, sizeof(text), "%s %s", what, why);
+        refuse(text);
+    }
+    gc_collect_cycles(); /* destructors of garbage may print */
+    if (!check_output(text, sizeof(text)) || !check_restore(text, sizeof(text)) ||
+        !check_rerun(image, text, sizeof(text)))
+        refuse(text);
+    loop_freeze();
+    rerun(image);
+    if (restore.called)
+        jump();
+}
+
+bool seed_boots(void)
+{
+    return rollback_is_on() && !rollback_serves() && loop_is_idle_in_boot() && !passes &&
+           !worker_is_copy();
+}
+
+/* --- warm-up ---------------------------------------------------------------------------------- */
+
+bool seed_was_found(void)
+{
+    return found;
+}
+
+bool seed_is_on(void)
+{
+    return found;
+}
+
+/* The script, from its first line to its last, for a request that nobody waits for. */
+bool seed_pass(const struct engine_worker *w, struct str url)
+{
+    passes = true;
+    bool healthy = loop_boot(w, url, "warm-up");
+    passes = false;
+    return healthy;
+}
+
+/* --- the functions ---------------------------------------------------------------------------- */
+
+PHP_FUNCTION(restore_state)
+{
+    ZEND_PARSE_PARAMETERS_NONE();
+    if (rollback_serves() && !worker_is_copy())
+        RETURN_TRUE;
+    if (seed_boots())
+        note_restore(EX(prev_execute_data));
+    RETURN_FALSE;
+}
+
+PHP_FUNCTION(snapshot_state)
+{
+    const char *why;
+
+    ZEND_PARSE_PARAMETERS_NONE();
+    found = true;
+    if (rollback_serves() || worker_is_copy())
+        return;
+    if (!seed_boots()) {
+        why = wrong_place();
+        if (why)
+            zend_throw_exception_ex(exception_class, 0, "snapshot_state() was called %s", why);
+        return;
+    }
+    if (rollback_wants_warmup()) { /* only now is it known that the script has no loop */
+        zend_throw_unwind_exit();
+        return;
+    }
+    seed_freeze("snapshot_state() was called");
+}
+
+void seed_install(void)
+{
+    zend_class_entry ce;
+
+    INIT_NS_CLASS_ENTRY(ce, "Sapid", "SnapshotException", NULL);
+    exception_class = zend_register_internal_class_ex(&ce, spl_ce_RuntimeException);
+}

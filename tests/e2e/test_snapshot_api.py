@@ -1,0 +1,222 @@
+"""restore_state() and snapshot_state(): a script that says itself where it is frozen answers as if it had run from its first line.
+
+Each script stands twice in the document root: seed.php is the worker script of a pool with rollback, classic.php runs as ever.
+"""
+import json
+
+import pytest
+
+from lib import account, roles
+from lib.process import wait_until
+
+pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
+
+
+class Pair:
+    """One application in both modes."""
+
+    def __init__(self, server):
+        self.server = server
+
+    def classic(self, target="", *args, **options):
+        return self.server.get("/classic.php" + target, *args, **options)
+
+    def seed(self, target="", *args, **options):
+        return self.server.get("/seed.php" + target, *args, **options)
+
+    def same(self, target="", *args, times=3, **options):
+        """The answer, which is the same in both modes, again and again."""
+        expected = self.classic(target, *args, **options)
+        for _ in range(times):
+            r = self.seed(target, *args, **options)
+            assert (r.status, r.text.replace("seed.php", "classic.php")) == (expected.status, expected.text)
+        return expected
+
+    def reason(self):
+        """Why the script could not be frozen."""
+        assert self.server.get("/seed.php").status == 500
+        return next(line for line in self.server.log_text().splitlines() if "cannot be frozen" in line)
+
+
+@pytest.fixture
+def app(launch):
+    def start(code, files=None, *, worker=None, refused=False, ini=None, **options):
+        root = launch.new_root()
+        for name, text in {"seed.php": code, "classic.php": code, **(files or {})}.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        (root / "data").mkdir()
+        account.give(root)
+        keys = {"script": str(root / "seed.php"), "num": 1, "isolation": "rollback", "warmup": [], "snapshot_verify": True}
+        pair = Pair(launch(root, workers=1, worker={**keys, **(worker or {})}, expect_errors=refused,
+                           ini={"session.save_path": str(root / "data"), "session.use_strict_mode": "0", **(ini or {})}, **options))
+        pair.root = root
+        return pair
+    return start
+
+
+# --- where requests go on -------------------------------------------------------------------------
+
+CALLS = {
+    "top": ["<?php if (!restore_state()) { $n = boot(); snapshot_state(); } echo $n++, $_GET['a']; function boot() { return 7; }"],
+    "alone": ["<?php $n = 7; snapshot_state(); echo $n++, $_GET['a'];"],
+    "alias": ["<?php if (!sapid_restore_state()) { $n = 7; sapid_snapshot_state(); } echo $n++, $_GET['a'];"],
+    "namespace": ["<?php namespace A\\B; if (!restore_state()) { $n = 7; snapshot_state(); } echo $n++, $_GET['a'];"],
+    "function": ["<?php function main($n) { if (!restore_state()) { $n += 5; snapshot_state(); } return $n++ . $_GET['a']; } echo main(2);"],
+    "method": ["<?php class A { public $n = 2; function run() { if (!restore_state()) { $this->n += 5; snapshot_state(); }"
+               " return $this->n++ . $_GET['a']; } static function main() { return (new self)->run(); } } echo A::main();"],
+    "closure": ["<?php $n = 2; $f = function () use (&$n) { if (!restore_state()) { $n += 5; snapshot_state(); } return $n++ . $_GET['a']; };"
+                " echo $f();"],
+    "include": ["<?php $m = 3; echo include 'part.php'; echo $m, $n;",
+                {"part.php": "<?php if (!restore_state()) { $n = 7; snapshot_state(); } $m++; return $n++ . $_GET['a'];"}],
+    "deep": ["<?php function f($x) { $y = [$x]; if ($x) return f($x - 1); snapshot_state(); } class A { function __destruct() { echo 'D'; } }"
+             " if (!restore_state()) { $n = 7; f(20); } echo $n++, $_GET['a'];"],
+    "frozen in include": ["<?php $a = 1; $b = 2; if (!restore_state()) { include 'one.php'; }"
+                          " echo $a, $b, $c, $d, $e, $_GET['a']; $a++; $GLOBALS['b']++; echo $GLOBALS['a'], $b;",
+                          {"one.php": "<?php $b = 3; $c = 4; $e = 8; include 'two.php';",
+                           "two.php": "<?php $d = $a + $b; $e++; snapshot_state();"}],
+    "frozen in eval": ["<?php function f($a) { if (!restore_state()) { eval('$b = $a + 1; snapshot_state();'); } return $b . $a; }"
+                       " echo f(4), $_GET['a'];"],
+    "alone in callback": ["<?php $n = 7; array_map(function ($x) use (&$n) { $n += $x; snapshot_state(); echo $x; }, [1, 2, 3]); echo $n, $_GET['a'];"],
+    "alone in generator": ["<?php function g() { yield 1; snapshot_state(); yield $_GET['a']; } foreach (g() as $x) $s[] = $x; echo implode($s);"],
+    "alone in foreach": ["<?php foreach ([1, 2, 3] as $x) { $s[] = $x; if ($x == 2) snapshot_state(); } echo json_encode($s), $_GET['a'];"],
+    "both in foreach": ["<?php foreach ([4, 5] as $k => $x) { if (!restore_state()) { $n = $x; snapshot_state(); } break; } echo $n++, $k, $_GET['a'];"],
+    "finally": ["<?php try { if (!restore_state()) { $n = 7; snapshot_state(); } if ($_GET['a'] == 1) throw new Exception('x'); }"
+                " catch (Exception $e) { echo 'caught'; } finally { echo 'finally', $n; }"],
+    "numbers": ["<?php function f(int $a) { $s = 0; $x = 0.5; for ($i = 0; $i < $a; $i++) { $s += $i * 2; $x *= 1.5; }"
+                " if (!restore_state()) { snapshot_state(); } for ($j = 0; $j < $a; $j++) { $s += $j + $i; $x /= 1.25; } return $s . ':' . $x; }"
+                " echo f(20), $_GET['a'];"],
+    "ternary": ["<?php restore_state() || (($n = 7) && snapshot_state() === null); echo $n++, $_GET['a'];"],
+    "result": ["<?php $r = restore_state(); if (!$r) { $n = 7; snapshot_state(); } echo $n++, $_GET['a'];"],
+    "unused": ["<?php restore_state(); $n ??= 7; if ($n++ == 7) { snapshot_state(); } echo 7, $_GET['a'];"],
+    "arguments": ["<?php function f(...$a) { if (!restore_state()) { $n = count(func_get_args()); snapshot_state(); } return $n . implode($a); }"
+                  " echo f(1, 'x', 2.5, 4), $_GET['a'];"],
+    "static": ["<?php function f() { static $n = 3; $n++; if (!restore_state()) { snapshot_state(); } return ++$n; } echo f(), f(), $_GET['a'];"],
+    "variables": ["<?php function f() { extract(['p' => 1, 'q' => 2]); if (!restore_state()) { $v = 'p'; $$v = 5; $x = 'w'; $$x = 6; snapshot_state(); }"
+                  " return json_encode(get_defined_vars()); } echo f(), $_GET['a'];"],
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_place_of_the_call(app, name):
+    a = app(*CALLS[name])
+    for n in (1, 2):
+        a.same(f"?a={n}")
+
+
+def test_what_stands_between_the_calls_is_left(app):
+    """Here classic mode differs: it comes back from snapshot_state()."""
+    a = app("<?php if (!restore_state()) { $n = 7; array_map(function ($x) use (&$n) { $n++; snapshot_state(); }, [1, 2, 3]); echo 'no'; }"
+            " echo $n, $_GET['a'];")
+    assert a.classic("?a=1").text == "no101"
+    assert [a.seed(f"?a={n}").text for n in (1, 2)] == ["81", "82"]
+
+
+@pytest.mark.parametrize("jit", ["tracing", "function"])
+@pytest.mark.parametrize("name", ["top", "function", "method", "include", "frozen in include", "deep", "numbers", "both in foreach"])
+def test_place_of_the_call_with_jit(app, name, jit):
+    a = app(*CALLS[name], ini={"opcache.jit": jit, "opcache.jit_buffer_size": "16M", "opcache.jit_hot_func": "2", "opcache.jit_hot_loop": "2"},
+            worker={"warmup": ["/"]})
+    for n in (1, 2):
+        a.same(f"?a={n}", times=20)
+
+
+# --- what is restored -----------------------------------------------------------------------------
+
+STATE = """<?php
+class Counter { static $n = 0; public $m = 0; function __destruct() { echo "destroyed {$this->m} "; } }
+function count_up() { static $n = 0; return ++$n; }
+if (!restore_state()) {
+    spl_autoload_register(function ($c) { eval("class $c { const LOADED = __LINE__; }"); });
+    set_error_handler(function ($no, $text) { $GLOBALS['errors'][] = $text; return true; });
+    set_exception_handler(function ($e) { echo 'handled ', $e->getMessage(); });
+    define('BOOTED', 'yes'); eval('function declared() { return "f"; } class Early {} const EARLY = 5;');
+    include 'state_part.php';
+    Counter::$n = 10; count_up(); count_up(); new Lazy; $object = new Counter; $object->m = 3; $list = [1, [2]]; $alias = &$list[1];
+    ini_set('precision', '5'); date_default_timezone_set('Asia/Tokyo'); putenv('SEEDED=1'); setlocale(LC_ALL, 'C'); mb_internal_encoding('ASCII');
+    chdir('data'); umask(027); mt_srand(5); libxml_use_internal_errors(true);
+    snapshot_state();
+}
+$out = [Counter::$n++, count_up(), $object->m++, BOOTED, declared(), EARLY, class_exists('Early', false), class_exists('Lazy', false),
+    PART, part(), array_map('basename', get_included_files()), $list, count(spl_autoload_functions()), 1 / 3, date_default_timezone_get(),
+    getenv('SEEDED'), basename(getcwd()), umask(), libxml_use_internal_errors(), mb_internal_encoding(), $_GET, $_COOKIE, $_POST, $_SERVER['QUERY_STRING'],
+    isset($GLOBALS['errors']), defined('LATE'), class_exists('Late', false), function_exists('late'), error_get_last()];
+$alias[] = 9; $list[] = 8; $unknown = $nothing; new Later; putenv('SEEDED=2'); chdir('/'); umask(0); ini_set('precision', '9');
+set_error_handler(null); date_default_timezone_set('UTC'); eval('function late() {} class Late {} const LATE = 1;'); include 'state_late.php';
+$out[] = $errors; $out[] = class_exists('Later', false);
+echo json_encode($out), ' ';
+if (isset($_GET['throw'])) { throw new Exception('thrown'); }
+"""
+
+
+def test_what_the_boot_made_is_there_and_what_a_request_made_is_not(app):
+    a = app(STATE, {"state_part.php": "<?php const PART = 1; function part() { return __FUNCTION__; }", "state_late.php": "<?php "})
+    for target in ("?a=1", "?a[]=2&b=3", "?throw=1", ""):
+        r = a.same(target, headers={"Cookie": "c=" + target.strip("?")})
+        assert json.loads(r.text[:r.text.rindex("]") + 1])[:4] == [10, 3, 3, "yes"] and "destroyed 4" in r.text
+
+
+def test_a_request_is_its_own(app):
+    """Superglobals, body, environment, time, arguments: nothing of the boot's request or of the one before."""
+    code = """<?php $_SERVER['X'] = 1; $_GET['boot'] = $_POST['boot'] = 1; $seen = $_SERVER['REQUEST_URI']; if (!restore_state()) { snapshot_state(); }
+        $s = $_SERVER; unset($s['REQUEST_TIME'], $s['REQUEST_TIME_FLOAT'], $s['REMOTE_PORT'], $s['REQUEST_ID'], $s['HTTP_X_REQUEST_ID']); ksort($s);
+        unset($s['X'], $_GET['boot'], $_POST['boot']);
+        echo json_encode([$s, $_GET, $_POST, $_COOKIE, $_REQUEST, $_FILES ? $_FILES['f']['size'] : 0, strlen(file_get_contents('php://input')),
+            getenv('HTTP_X_A'), abs($_SERVER['REQUEST_TIME'] - time()) < 2, $_SERVER['argv'] ?? null, $argv ?? null, filter_input(INPUT_GET, 'a'),
+            getallheaders()]);"""
+    a = app(code, ini={"register_argc_argv": "1"})
+    a.same("?a=1+2&b=3", {"X-A": "5", "Cookie": "q=1"})
+    a.same("?c=1", {"Content-Type": "application/x-www-form-urlencoded"}, "POST", b"x=1&y[]=2")
+    a.same("/info?c=1", {"Content-Type": "application/json"}, "POST", b"{}" * 5000)
+    a.same("", {"Content-Type": "multipart/form-data; boundary=b"}, "POST",
+           b'--b\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n' + b"x" * 300 + b"\r\n--b--\r\n")
+    a.same("", method="PUT", body=b"12345")
+    a.same("")
+
+
+def test_headers_of_the_boot_are_sent_with_each_answer(app):
+    a = app("<?php if (!restore_state()) { header('X-Boot: 1'); header('X-Two: a'); header('X-Two: b', false); http_response_code(203);"
+            " setcookie('c', 'v'); header('Content-Type: text/x-own'); header_register_callback(fn () => header('X-Late: 1')); snapshot_state(); }"
+            " if (isset($_GET['gone'])) header_remove('X-Two'); header('X-Request: ' . count(headers_list())); echo 'body';")
+    for target in ("", "?gone=1", ""):
+        expected = a.classic(target)
+        assert expected.status == 203 and expected.header("x-boot") == expected.header("x-late") == "1"
+        for _ in range(3):
+            r = a.seed(target)
+            names = {n.lower() for n, _ in expected.fields} - {"date"}
+            assert r.status == 203 and {n.lower() for n, _ in r.fields} - {"date"} == names
+            assert [r.headers(n) for n in sorted(names)] == [expected.headers(n) for n in sorted(names)]
+
+
+def test_output_buffers_of_the_boot_run_in_each_request(app):
+    a = app("<?php ob_start(fn ($b) => strtoupper($b)); if (!restore_state()) { ob_start(); ob_start(fn ($b) => '[' . $b . ']'); snapshot_state(); }"
+            " echo 'a', ob_get_level(); ob_end_flush(); echo 'b'; if (isset($_GET['exit'])) exit('bye'); echo json_encode(ob_list_handlers());")
+    for ini in ("", "?exit=1"):
+        a.same(ini)
+
+
+# --- ends of a request ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("how", ["exit", "status", "die", "throw", "fatal", "undefined", "memory", "parse", "deep exit", "shutdown exit", "fiber", "finish"])
+@pytest.mark.parametrize("where", ["top", "function", "alone"])
+def test_ends(app, how, where):
+    rest = """if (isset($_GET['how'])) switch ($_GET['how']) { case 'exit': exit; case 'status': exit(3); case 'die': die('dead'); case 'throw': throw new DomainException('x');
+        case 'fatal': trigger_error('mine', E_USER_ERROR); case 'undefined': nothing(); case 'memory': $a = str_repeat('x', 200 << 20); case 'parse': eval('?!');
+        case 'deep exit': array_map(fn ($x) => exit('deep'), [1]); case 'shutdown exit': register_shutdown_function(fn () => exit('last')); exit('first');
+        case 'fiber': (new Fiber(function () { echo 'in'; exit('side'); }))->start(); case 'finish': fastcgi_finish_request(); echo 'unheard'; exit; } echo 'end';"""
+    boot = "ini_set('log_errors', '0'); register_shutdown_function(function () { echo ' shutdown ', error_get_last()['type'] ?? '-'; });" \
+           " $o = new class { function __destruct() { echo ' destroyed'; } };"
+    code = {"top": f"<?php if (!restore_state()) {{ {boot} snapshot_state(); }} {rest}",
+            "function": f"<?php function f() {{ if (!restore_state()) {{ {boot} snapshot_state(); }} {rest} }} f(); echo 'behind';",
+            "alone": f"<?php {boot} snapshot_state(); {rest}"}[where]
+    a = app(code, refused=True, ini={"display_errors": "1", "html_errors": "0", "memory_limit": "64M"})
+    before = a.same().text
+    target = "?how=" + how.replace(" ", "%20")
+    for _ in range(2):
+        expected, r = a.classic(target), a.seed(target)
+        if how == "memory":                                      # the message has the limit, the image's size included
+            assert r.status == expected.status and "Allowed memory size" in r.text
+        else:
+            assert (r.status, r.text.replace("seed.php", "classic.php")) == (expected.status, expected.text)
+        assert a.same(times=1).text == before
+    assert "forked anew" not in a.server.log_text()
