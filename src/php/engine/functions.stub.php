@@ -83,3 +83,33 @@ function sapid_handle_request(callable $callback): bool {}
  * large a body), each with `type` and `message`. The script's own error handler does not see these.
  */
 function frankenphp_request_parse_errors(): array {}
+
+/**
+ * Where requests go on once the script is frozen:
+ *
+ *     if (!restore_state()) { boot(); snapshot_state(); }
+ *     handle();
+ *
+ * False in the boot that is frozen, in classic mode and in worker mode. In a process made from the image every
+ * request begins as if this call had returned true; what stood between it and snapshot_state() on the stack is
+ * gone. Call it in code that the script runs directly, at the same level of loops as snapshot_state().
+ * See docs/snapshot-api.md.
+ */
+function restore_state(): bool {}
+
+/** @alias restore_state */
+function sapid_restore_state(): bool {}
+
+/**
+ * Here the script can be frozen: it is run up to this call once, for a request of the server's own without cookies
+ * and body, and every request then begins behind it (or behind restore_state(), if that was called before) with
+ * everything the boot made: classes, functions, constants, variables, handlers, settings. In a user's own request it
+ * returns at once, and the server is asked for an image.
+ *
+ * Throws Sapid\SnapshotException where a script can never be frozen: in a Fiber, a destructor, an output callback, a
+ * shutdown function, while a session is active. See docs/snapshot-api.md.
+ */
+function snapshot_state(): void {}
+
+/** @alias snapshot_state */
+function sapid_snapshot_state(): void {}
