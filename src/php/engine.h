@@ -78,12 +78,23 @@ struct engine_worker {
     const char *boot_failure;
 };
 
+/* Files that an image was made of, in memory shared with the pool process. */
+struct engine_files {
+    uint32_t every_s; /* how often to look at them; 0: never */
+    uint32_t bytes, dropped;
+    char text[]; /* absolute paths, each ended by NUL */
+};
+enum { ENGINE_FILES_BYTES = 1 << 20 };
+
 /* Isolation by rollback: the process that boots the worker script, makes the warm-up requests, is
  * frozen, and from then on forks the workers of its pool. See engine/rollback.c. */
 struct engine_image {
-    int pool;                  /* socket to the pool process, see control.h */
-    const char *url;           /* of the boot's own request; NULL: the script's, without a host */
-    const char *const *warmup; /* paths or URLs */
+    int pool;                   /* socket to the pool process, see control.h */
+    bool entry;                 /* the script is one of classic mode, not a worker script */
+    const char *at;             /* snapshot_at; NULL: where it calls snapshot_state() */
+    struct engine_files *files; /* what the boot included; NULL: nobody asks */
+    const char *url;            /* of the boot's own request; NULL: the script's, without a host */
+    const char *const *warmup;  /* paths or URLs */
     size_t n_warmup;
     const char *const *rerun; /* functions that are called first in each request */
     size_t n_rerun;

@@ -495,7 +495,7 @@ static int adopt_channel(struct pool *p, int *fds, size_t n_fds)
 
 /* --- events ----------------------------------------------------------------------------------- */
 
-NORETURN static void stop_now(struct pool *p, int status)
+void pool_stop_now(struct pool *p, int status)
 {
     signal_workers(p, SIGKILL);
     if (p->image)
@@ -518,7 +518,7 @@ static void on_supervisor(struct pool *p)
         return;
     if (rc <= 0) {
         log_error("the supervisor has gone; ending");
-        stop_now(p, 1);
+        pool_stop_now(p, 1);
     }
     switch (m.type) {
     case CONTROL_CHANNEL:
@@ -534,7 +534,7 @@ static void on_supervisor(struct pool *p)
         p->draining = true;
         signal_workers(p, SIGQUIT);
         break;
-    case CONTROL_STOP: stop_now(p, 0);
+    case CONTROL_STOP: pool_stop_now(p, 0);
     case CONTROL_LOOK:
         observe_answer(p, m.status == CONTROL_LOOK_STACKS ? OBSERVE_STACK : 0);
         break;
@@ -587,6 +587,8 @@ static void settle_boot(struct pool *p)
     bool booted = p->image ? images_booted(p)
                            : atomic_load_explicit(&p->loop.booted[0], memory_order_relaxed);
     p->boots = false;
+    if (!booted && pool_script_is(p))
+        pool_script_refuse(p, "it did not get to where it is to be frozen in time");
     if (booted || !p->replaces || p->config->dev) {
         pool_tell_supervisor(p, CONTROL_READY, p->ready_text);
         return;
@@ -596,7 +598,7 @@ static void settle_boot(struct pool *p)
              "above say why)",
              p->loop.script);
     pool_tell_supervisor(p, CONTROL_FAILED, text);
-    stop_now(p, 1);
+    pool_stop_now(p, 1);
 }
 
 static bool is_worker(const struct pool *p, uint32_t pid)
@@ -623,7 +625,7 @@ static void on_signals(struct pool *p)
 
     while (read(p->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
         if (info.ssi_signo == SIGTERM)
-            stop_now(p, 0);
+            pool_stop_now(p, 0);
         if (info.ssi_signo == SIGQUIT) {
             p->draining = true;
             signal_workers(p, SIGQUIT);
@@ -653,7 +655,7 @@ static void run(struct pool *p)
         if (lock_probe_look(p)) {
             log_error("a worker died while it held a lock in shared memory (APCu's): nobody gets "
                       "it any more; this generation ends, queued requests go to the next one");
-            stop_now(p, ENGINE_EXIT_LOCK);
+            pool_stop_now(p, ENGINE_EXIT_LOCK);
         }
         if (poll(fds, ARRAY_LENGTH(fds), next_timeout_ms(p)) < 0) {
             CHECKF(errno == EINTR, "poll: %s", strerror(errno));
@@ -763,7 +765,7 @@ static int start_engine(struct pool *p, char *message, size_t size)
     snprintf(role, sizeof(role), "%.*s g%u", STR_ARG(p->conf->name), p->boot.generation);
     (void)log_level_parse(p->config->log.level, &least);
     log_init(role, STDERR_FILENO, least);
-    if (p->conf->kind == CONFIG_POOL_LOOP &&
+    if (p->conf->kind != CONFIG_POOL_CLASSIC &&
         p->conf->worker_isolation == CONFIG_ISOLATION_ROLLBACK) {
         rc = images_prepare(p);
         if (rc < 0) {
@@ -780,6 +782,13 @@ static int start_engine(struct pool *p, char *message, size_t size)
     settings_init(&p->settings, p->conf, &lib.probe);
     if (p->conf->kind == CONFIG_POOL_LOOP)
         init_loop(p);
+    if (pool_script_is(p)) {
+        rc = pool_script_init(p);
+        if (rc < 0) {
+            snprintf(message, size, "no memory for an image: %s", strerror(-rc));
+            return rc;
+        }
+    }
     p->settings.options.role = role;
     p->settings.options.log_least = least;
     p->engine = lib.engine;

@@ -122,6 +122,8 @@ NORETURN static void run_image(struct pool *p, int sock, int parent)
         .on_frozen = on_frozen,
         .offer_memory = worker_memory_offer,
     };
+    if (pool_script_is(p))
+        pool_script_describe(p, &image);
     _exit(surroundings_enter(p->conf) == 0 ? p->engine->image_run(&w, &image)
                                            : ENGINE_EXIT_UNHEALTHY);
 }
@@ -174,6 +176,7 @@ bool images_ready(struct pool *p)
 
     if (!m->pid && clock_monotonic_ns() >= m->not_before_ns)
         start_image(p);
+    pool_script_look(p);
     return m->ready;
 }
 
@@ -184,7 +187,7 @@ bool images_booted(const struct pool *p)
 
 uint64_t images_wake_ns(const struct pool *p)
 {
-    return p->image->pid ? UINT64_MAX : p->image->not_before_ns;
+    return p->image->pid ? pool_script_wake_ns(p) : p->image->not_before_ns;
 }
 
 int images_socket(const struct pool *p)
@@ -257,10 +260,14 @@ void images_event(struct pool *p)
         m->ready = m->frozen = true;
         m->failures = 0;
         log_notice("%.*s", STR_ARG(control_message_text(&message)));
+        if (p->script)
+            pool_script_frozen(p);
         for (uint32_t i = 0; i < p->n_seats; i++)
             if (p->seats[i].pid && p->seats[i].only_fails)
                 kill(p->seats[i].pid, SIGQUIT);
     } else if (message.type == CONTROL_FAILED) {
+        if (pool_script_is(p))
+            pool_script_failed(p, control_message_text(&message));
         log_error("%.*s", STR_ARG(control_message_text(&message)));
     } else {
         log_warn("message %u is not one of a frozen process", message.type);
@@ -309,6 +316,8 @@ bool images_reaped(struct pool *p, pid_t pid, int status)
     m->ready = m->frozen = false;
     if (p->draining)
         return true;
+    if (!was_frozen && pool_script_is(p))
+        pool_script_failed(p, STR("the process that ran it died"));
     m->failures = was_frozen ? 0 : m->failures + 1;
     uint64_t pause_ms = was_frozen ? 0
                                    : MIN((uint64_t)RETRY_FIRST_MS << MIN(m->failures - 1, 10u),
@@ -329,5 +338,5 @@ const char *images_boot_failure(const struct pool *p)
 {
     const struct image *m = p->image;
 
-    return m && !m->ready && m->failures ? m->said : NULL;
+    return m && !m->ready && m->failures && !pool_script_is(p) ? m->said : NULL;
 }

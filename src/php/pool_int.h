@@ -79,7 +79,8 @@ struct pool {
     bool replaces; /* another generation serves meanwhile */
     uint64_t boot_until_ns;
     char ready_text[2048];
-    struct image *image; /* NULL: workers are forked from this process */
+    struct image *image;        /* NULL: workers are forked from this process */
+    struct pool_script *script; /* of the image of an entry script, else NULL */
     const struct php_layout *layout;
     struct pool_size size;
     struct profile *profile; /* of profile.c; NULL: none is being taken */
@@ -188,6 +189,8 @@ void pool_tell_supervisor(struct pool *p, enum control_type type, const char *te
 /* Asks the supervisor for a new generation, with shared memory of its own; not too often. */
 void pool_renew_memory(struct pool *p, const char *why);
 void pool_kill_worker(struct pool *p, uint32_t worker, enum control_cause cause);
+/* Ends all workers and this process. */
+NORETURN void pool_stop_now(struct pool *p, int status);
 /* In a process forked to run PHP: dies with the pool process, lets go of what is the pool's. */
 void pool_leave(struct pool *p, int parent);
 /* max_requests with a jitter. */
@@ -218,6 +221,21 @@ const char *images_boot_failure(const struct pool *p);
 bool images_reaped(struct pool *p, pid_t pid, int status);
 /* No worker will be forked any more. */
 void images_end(struct pool *p);
+
+/* --- pool_script.c: pools that are the image of an entry script ------------------------------- */
+bool pool_script_is(const struct pool *p);
+/* What it runs. 0 or -errno. */
+MUST_USE int pool_script_init(struct pool *p);
+/* In the process that is to be frozen. */
+void pool_script_describe(const struct pool *p, struct engine_image *image);
+/* The script cannot be frozen: the supervisor is told, this process ends. */
+NORETURN void pool_script_refuse(struct pool *p, const char *why);
+/* The same where nobody serves: workers of an image that is made once more go on meanwhile. */
+void pool_script_failed(struct pool *p, struct str why);
+/* The image is there: its files are watched from now on. */
+void pool_script_frozen(struct pool *p);
+uint64_t pool_script_wake_ns(const struct pool *p);
+void pool_script_look(struct pool *p);
 
 /* What every worker of the pool is told, whoever forks it; without its seat. */
 struct engine_worker pool_worker(const struct pool *p, const char *role);

@@ -193,8 +193,8 @@ void loop_after_fork(void);
 /* Runs the worker script once, for a process that is to be frozen, with a request of the server's
  * own for that URL; false: the engine is in doubt. */
 MUST_USE bool loop_boot(const struct engine_worker *w, struct str url, const char *request_id);
-/* The script, whose boot is over, is frozen in the middle. Returns in workers, again and again, each
- * time with a request for which the script goes on. */
+/* The script, whose boot is over, is frozen in the middle. Returns in workers, again and again,
+ * each time with a request for which the script goes on. */
 void loop_freeze(void);
 /* Why it ended before its first request; for people. */
 void loop_describe_failure(char *text, size_t size);
@@ -244,8 +244,6 @@ bool seed_boots(void);
  * workers, with a request for which the script goes on, or does not return there but where
  * restore_state() was called. */
 void seed_freeze(const char *what);
-/* The script has called snapshot_state(). */
-bool seed_was_found(void);
 /* A script of classic mode is frozen, or is to be, not a worker script. */
 bool seed_is_on(void);
 /* Runs it from the first line to the last, as in classic mode, to warm the process. */

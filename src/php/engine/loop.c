@@ -456,7 +456,7 @@ PHP_FUNCTION(frankenphp_handle_request)
     Z_PARAM_FUNC(fci, fcc)
     ZEND_PARSE_PARAMETERS_END();
 
-    if (!loop.worker) {
+    if (!loop.worker || seed_is_on()) {
         zend_throw_exception(spl_ce_RuntimeException,
                              "frankenphp_handle_request() called while not in worker mode", 0);
         RETURN_THROWS();
@@ -585,10 +585,14 @@ void loop_describe_failure(char *text, size_t size)
     }
     if (said.n > OUTPUT_LOGGED_MAX)
         said = str_skip(said, said.n - OUTPUT_LOGGED_MAX);
-    snprintf(text, size,
-             "worker script %s ended before it called frankenphp_handle_request()%s (exit status "
-             "%d)%s%.*s",
-             script, rollback_is_on() ? " or snapshot_state()" : "", EG(exit_status),
+    const char *expected = "called frankenphp_handle_request()";
+    if (rollback_is_on())
+        expected = !rollback_image()->entry
+                       ? "called frankenphp_handle_request() or snapshot_state()"
+                   : rollback_image()->at ? "came to where it is to be frozen (snapshot_at)"
+                                          : "called snapshot_state()";
+    snprintf(text, size, "%s %s ended before it %s (exit status %d)%s%.*s",
+             seed_is_on() ? "the script" : "worker script", script, expected, EG(exit_status),
              said.n ? "; its last output: " : "", STR_ARG(said));
 }
 

@@ -516,11 +516,13 @@ int rollback_run(const struct engine_worker *w, const struct engine_image *image
     worker_begin(w);
     keep_realpaths();
     spare_collections();
+    if (image->entry && image->n_warmup)
+        pass();
     for (;;) {
         size_t before = rolled.warmed;
         if (!loop_boot(w, boot_url(), "boot"))
             fail("the engine is in doubt after the end of the worker script");
-        if (seed_was_found() && rollback_wants_warmup()) {
+        if (seed_is_on() && rollback_wants_warmup()) {
             pass();
             continue;
         }

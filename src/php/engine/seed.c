@@ -16,6 +16,9 @@
  */
 #include "php/engine/engine_int.h"
 
+#include <errno.h>
+
+#include "base/clock.h"
 #include "base/mem.h"
 
 #pragma GCC diagnostic push
@@ -28,7 +31,10 @@
 
 #pragma weak ps_globals
 
-enum { EXCERPT_BYTES = 80 }; /* of what a boot printed */
+enum {
+    EXCERPT_BYTES = 80, /* of what a boot printed */
+    WISHES_MAX = 32,    /* scripts of which is remembered when they asked last */
+};
 
 static zend_class_entry *exception_class; /* Sapid\SnapshotException */
 
@@ -359,6 +365,39 @@ static void refuse(const char *why)
     rollback_refuse(text);
 }
 
+/* As often as opcache looks whether a file has changed. */
+static uint32_t look_every_s(void)
+{
+    zend_long freq = INI_INT("opcache.revalidate_freq");
+
+    if (!INI_BOOL("opcache.enable"))
+        return 1;
+    if (!INI_BOOL("opcache.validate_timestamps"))
+        return 0;
+    return freq < 1 ? 1 : (uint32_t)MIN(freq, 3600);
+}
+
+static void list_files(struct engine_files *files)
+{
+    size_t max = ENGINE_FILES_BYTES - sizeof(*files);
+    zend_string *path;
+
+    files->bytes = files->dropped = 0;
+    files->every_s = look_every_s();
+    ZEND_HASH_FOREACH_STR_KEY(&EG(included_files), path)
+    {
+        if (!path || ZSTR_VAL(path)[0] != '/') /* phar://, and what is no file */
+            continue;
+        if (ZSTR_LEN(path) + 1 > max - files->bytes) {
+            files->dropped++;
+            continue;
+        }
+        memcpy(files->text + files->bytes, ZSTR_VAL(path), ZSTR_LEN(path) + 1);
+        files->bytes += (uint32_t)ZSTR_LEN(path) + 1;
+    }
+    ZEND_HASH_FOREACH_END();
+}
+
 void seed_freeze(const char *what)
 {
     const struct engine_image *image = rollback_image();
@@ -374,6 +413,8 @@ void seed_freeze(const char *what)
     if (!check_output(text, sizeof(text)) || !check_restore(text, sizeof(text)) ||
         !check_rerun(image, text, sizeof(text)))
         refuse(text);
+    if (image->files)
+        list_files(image->files);
     loop_freeze();
     rerun(image);
     if (restore.called)
@@ -388,14 +429,9 @@ bool seed_boots(void)
 
 /* --- warm-up ---------------------------------------------------------------------------------- */
 
-bool seed_was_found(void)
-{
-    return found;
-}
-
 bool seed_is_on(void)
 {
-    return found;
+    return found || (rollback_is_on() && rollback_image()->entry);
 }
 
 /* The script, from its first line to its last, for a request that nobody waits for. */
@@ -405,6 +441,51 @@ bool seed_pass(const struct engine_worker *w, struct str url)
     bool healthy = loop_boot(w, url, "warm-up");
     passes = false;
     return healthy;
+}
+
+/* --- asking for an image ---------------------------------------------------------------------- */
+
+/* At most once a second for each script. */
+static bool may_ask(struct str script)
+{
+    static struct {
+        uint32_t hash;
+        uint64_t ns;
+    } wishes[WISHES_MAX];
+    uint32_t hash = 0;
+
+    for (size_t i = 0; i < script.n; i++)
+        hash = hash * 31 + (unsigned char)script.p[i];
+    uint64_t now = request.view.received_ns;
+    for (size_t i = 0; i < WISHES_MAX; i++)
+        if (wishes[i].hash == hash && now - wishes[i].ns < NS_PER_S)
+            return false;
+    wishes[hash % WISHES_MAX].hash = hash;
+    wishes[hash % WISHES_MAX].ns = now;
+    return true;
+}
+
+static void ask(void)
+{
+    const struct channel_request *r = &request.view;
+
+    char path[MAXPATHLEN];
+    struct control_image image = { .script_name = r->script_name,
+                                   .host = r->host,
+                                   .https = request.https };
+    struct control_message m;
+
+    if (!request.active || !request.worker || worker_is_copy() || !may_ask(r->script_filename))
+        return;
+    int n = snprintf(path, sizeof(path), "%.*s%.*s", (int)(request.root.n > 1 ? request.root.n : 0),
+                     request.root.p, STR_ARG(r->script_filename));
+    image.script = (struct str){ path, (size_t)n };
+    control_message_init(&m, CONTROL_IMAGE_WANTED);
+    if (n < 0 || (size_t)n >= sizeof(path) || !control_image_pack(&m, &image))
+        return; /* names that no image is made for */
+    int rc = body_send_control(&m, -1);
+    if (rc < 0 && rc != -EAGAIN)
+        log_info("cannot ask for an image: %s", strerror(-rc));
 }
 
 /* --- the functions ---------------------------------------------------------------------------- */
@@ -431,6 +512,8 @@ PHP_FUNCTION(snapshot_state)
         why = wrong_place();
         if (why)
             zend_throw_exception_ex(exception_class, 0, "snapshot_state() was called %s", why);
+        else if (!loop_is_on())
+            ask();
         return;
     }
     if (rollback_wants_warmup()) { /* only now is it known that the script has no loop */
