@@ -3,6 +3,7 @@
 Each script stands twice in the document root: seed.php is the worker script of a pool with rollback, classic.php runs as ever.
 """
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,10 @@ from lib import account, roles
 from lib.process import wait_until
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
+
+
+def script(name: str) -> str:
+    return (Path(__file__).parent / "snapshot" / f"{name}.php").read_text()
 
 
 class Pair:
@@ -123,34 +128,8 @@ def test_place_of_the_call_with_jit(app, name, jit):
 
 # --- what is restored -----------------------------------------------------------------------------
 
-STATE = """<?php
-class Counter { static $n = 0; public $m = 0; function __destruct() { echo "destroyed {$this->m} "; } }
-function count_up() { static $n = 0; return ++$n; }
-if (!restore_state()) {
-    spl_autoload_register(function ($c) { eval("class $c { const LOADED = __LINE__; }"); });
-    set_error_handler(function ($no, $text) { $GLOBALS['errors'][] = $text; return true; });
-    set_exception_handler(function ($e) { echo 'handled ', $e->getMessage(); });
-    define('BOOTED', 'yes'); eval('function declared() { return "f"; } class Early {} const EARLY = 5;');
-    include 'state_part.php';
-    Counter::$n = 10; count_up(); count_up(); new Lazy; $object = new Counter; $object->m = 3; $list = [1, [2]]; $alias = &$list[1];
-    ini_set('precision', '5'); date_default_timezone_set('Asia/Tokyo'); putenv('SEEDED=1'); setlocale(LC_ALL, 'C'); mb_internal_encoding('ASCII');
-    chdir('data'); umask(027); mt_srand(5); libxml_use_internal_errors(true);
-    snapshot_state();
-}
-$out = [Counter::$n++, count_up(), $object->m++, BOOTED, declared(), EARLY, class_exists('Early', false), class_exists('Lazy', false),
-    PART, part(), array_map('basename', get_included_files()), $list, count(spl_autoload_functions()), 1 / 3, date_default_timezone_get(),
-    getenv('SEEDED'), basename(getcwd()), umask(), libxml_use_internal_errors(), mb_internal_encoding(), $_GET, $_COOKIE, $_POST, $_SERVER['QUERY_STRING'],
-    isset($GLOBALS['errors']), defined('LATE'), class_exists('Late', false), function_exists('late'), error_get_last()];
-$alias[] = 9; $list[] = 8; $unknown = $nothing; new Later; putenv('SEEDED=2'); chdir('/'); umask(0); ini_set('precision', '9');
-set_error_handler(null); date_default_timezone_set('UTC'); eval('function late() {} class Late {} const LATE = 1;'); include 'state_late.php';
-$out[] = $errors; $out[] = class_exists('Later', false);
-echo json_encode($out), ' ';
-if (isset($_GET['throw'])) { throw new Exception('thrown'); }
-"""
-
-
 def test_what_the_boot_made_is_there_and_what_a_request_made_is_not(app):
-    a = app(STATE, {"state_part.php": "<?php const PART = 1; function part() { return __FUNCTION__; }", "state_late.php": "<?php "})
+    a = app(script("state"), {"state_part.php": "<?php const PART = 1; function part() { return __FUNCTION__; }", "state_late.php": "<?php "})
     for target in ("?a=1", "?a[]=2&b=3", "?throw=1", ""):
         r = a.same(target, headers={"Cookie": "c=" + target.strip("?")})
         assert json.loads(r.text[:r.text.rindex("]") + 1])[:4] == [10, 3, 3, "yes"] and "destroyed 4" in r.text
@@ -158,13 +137,7 @@ def test_what_the_boot_made_is_there_and_what_a_request_made_is_not(app):
 
 def test_a_request_is_its_own(app):
     """Superglobals, body, environment, time, arguments: nothing of the boot's request or of the one before."""
-    code = """<?php $_SERVER['X'] = 1; $_GET['boot'] = $_POST['boot'] = 1; $seen = $_SERVER['REQUEST_URI']; if (!restore_state()) { snapshot_state(); }
-        $s = $_SERVER; unset($s['REQUEST_TIME'], $s['REQUEST_TIME_FLOAT'], $s['REMOTE_PORT'], $s['REQUEST_ID'], $s['HTTP_X_REQUEST_ID']); ksort($s);
-        unset($s['X'], $_GET['boot'], $_POST['boot']);
-        echo json_encode([$s, $_GET, $_POST, $_COOKIE, $_REQUEST, $_FILES ? $_FILES['f']['size'] : 0, strlen(file_get_contents('php://input')),
-            getenv('HTTP_X_A'), abs($_SERVER['REQUEST_TIME'] - time()) < 2, $_SERVER['argv'] ?? null, $argv ?? null, filter_input(INPUT_GET, 'a'),
-            getallheaders()]);"""
-    a = app(code, ini={"register_argc_argv": "1"})
+    a = app(script("request"), ini={"register_argc_argv": "1"})
     a.same("?a=1+2&b=3", {"X-A": "5", "Cookie": "q=1"})
     a.same("?c=1", {"Content-Type": "application/x-www-form-urlencoded"}, "POST", b"x=1&y[]=2")
     a.same("/info?c=1", {"Content-Type": "application/json"}, "POST", b"{}" * 5000)
@@ -197,19 +170,16 @@ def test_output_buffers_of_the_boot_run_in_each_request(app):
 
 # --- ends of a request ----------------------------------------------------------------------------
 
-@pytest.mark.parametrize("how", ["exit", "status", "die", "throw", "fatal", "undefined", "memory", "parse", "deep exit", "shutdown exit", "fiber", "finish"])
+@pytest.mark.parametrize("how", ["exit", "status", "die", "throw", "fatal", "undefined", "memory", "parse", "deep exit",
+                                 "shutdown exit", "fiber", "finish"])
 @pytest.mark.parametrize("where", ["top", "function", "alone"])
 def test_ends(app, how, where):
-    rest = """if (isset($_GET['how'])) switch ($_GET['how']) { case 'exit': exit; case 'status': exit(3); case 'die': die('dead'); case 'throw': throw new DomainException('x');
-        case 'fatal': trigger_error('mine', E_USER_ERROR); case 'undefined': nothing(); case 'memory': $a = str_repeat('x', 200 << 20); case 'parse': eval('?!');
-        case 'deep exit': array_map(fn ($x) => exit('deep'), [1]); case 'shutdown exit': register_shutdown_function(fn () => exit('last')); exit('first');
-        case 'fiber': (new Fiber(function () { echo 'in'; exit('side'); }))->start(); case 'finish': fastcgi_finish_request(); echo 'unheard'; exit; } echo 'end';"""
     boot = "ini_set('log_errors', '0'); register_shutdown_function(function () { echo ' shutdown ', error_get_last()['type'] ?? '-'; });" \
            " $o = new class { function __destruct() { echo ' destroyed'; } };"
-    code = {"top": f"<?php if (!restore_state()) {{ {boot} snapshot_state(); }} {rest}",
-            "function": f"<?php function f() {{ if (!restore_state()) {{ {boot} snapshot_state(); }} {rest} }} f(); echo 'behind';",
-            "alone": f"<?php {boot} snapshot_state(); {rest}"}[where]
-    a = app(code, refused=True, ini={"display_errors": "1", "html_errors": "0", "memory_limit": "64M"})
+    code = {"top": f"<?php if (!restore_state()) {{ {boot} snapshot_state(); }} include 'ends.php';",
+            "function": f"<?php function f() {{ if (!restore_state()) {{ {boot} snapshot_state(); }} include 'ends.php'; }} f(); echo 'behind';",
+            "alone": f"<?php {boot} snapshot_state(); include 'ends.php';"}[where]
+    a = app(code, {"ends.php": script("ends")}, refused=True, ini={"display_errors": "1", "html_errors": "0", "memory_limit": "64M"})
     before = a.same().text
     target = "?how=" + how.replace(" ", "%20")
     for _ in range(2):
