@@ -24,6 +24,7 @@ static int help_main(int argc, char **argv)
          "                       read the configuration, say what it means or what is wrong;\n"
          "                       --explain URL: which file answers a URL, and why\n"
          "  sapid php FILE [ARGS]  run a script as php-cli would, on the engine of the server\n"
+         "  sapid audit SCRIPT   what its start reads, opens and fixes, where it can be frozen\n"
          "  sapid doctor         find libphp, php.ini files, limits; say what is wrong and how to "
          "mend it\n"
          "  sapid status         what a running server is doing; --full, --json\n"
@@ -78,6 +79,7 @@ static const struct {
     { "serve", serve_main },
     { "check", check_command },
     { "php", php_cli_main },
+    { "audit", php_audit_main },
     { "doctor", doctor_command },
     { "bench", bench_main },
     { "perf", perf_main },
@@ -89,6 +91,7 @@ static const struct {
     { "-h", help_main },
     { "--version", version_main },
     { "-V", version_main },
+    /* not for people: */
     { "@gateway", gateway_role },
     { "@pool", pool_role },
     { "@lifecycle", php_lifecycle_main },

@@ -36,8 +36,8 @@ enum audit_kind {
     AUDIT_SESSION,
     AUDIT_TIME,
     AUDIT_RANDOM,
-    AUDIT_HOST,   /* host name, process id */
-    AUDIT_KEPT,   /* at the freeze: a copy of `global`, or an open descriptor */
+    AUDIT_HOST, /* host name, process id */
+    AUDIT_KEPT, /* at the freeze: a copy of `global`, or an open descriptor */
     AUDIT_KINDS
 };
 
@@ -50,7 +50,7 @@ enum audit_global {
     AUDIT_FILES,
     AUDIT_REQUEST,
     AUDIT_ENV,
-    AUDIT_GLOBALS, /* that are arrays of PHP; the others have one each: */
+    AUDIT_GLOBALS,               /* that are arrays of PHP; the others have one each: */
     AUDIT_INPUT = AUDIT_GLOBALS, /* php://input: the body as it came */
     AUDIT_HEADERS,               /* getallheaders() */
     AUDIT_GLOBALS_ALL
@@ -86,12 +86,12 @@ struct audit_log {
     uint32_t texts_used;
     uint32_t end_file, end_line; /* where the freeze point is */
     uint64_t end_ns;
-    int exit_status; /* of a script that ended */
+    int exit_status;       /* of a script that ended */
     uint32_t output_bytes; /* printed and buffered */
     uint32_t output_levels;
     bool headers_sent, session_active, script_missing;
-    uint32_t said;         /* text: what was printed first, or the last error */
-    uint32_t preloaded;    /* classes and functions whose code is not seen */
+    uint32_t said;      /* text: what was printed first, or the last error */
+    uint32_t preloaded; /* classes and functions whose code is not seen */
     struct audit_event events[AUDIT_EVENTS_MAX];
     char texts[AUDIT_TEXTS_MAX];
 };

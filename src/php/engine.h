@@ -22,7 +22,8 @@
 #include "channel/channel.h"
 #include "php/box.h"
 
-enum { ENGINE_ABI = 5 };
+enum { ENGINE_ABI = 6 };
+struct audit_log;
 
 struct engine_setting {
     const char *name, *value;
@@ -105,6 +106,16 @@ struct engine_image {
     void (*offer_memory)(int end); /* in a worker, see php/stack.h */
 };
 
+/* `sapid audit`: what to run once. */
+struct engine_audit {
+    const char *script, *script_name, *document_root;
+    const char *url; /* "http://host/path?query" */
+    const char *at;  /* "include:FILE", "function:NAME"; NULL: where the script says */
+    const struct engine_setting *env;
+    size_t n_env;
+    uint32_t limit_ms;
+};
+
 /* A worker sends these to the pool process. RENEW: a new generation is needed. BOOTED: the worker
  * script has asked for its first request (see engine_loop.booted), or ended before. */
 #define ENGINE_SIGNAL_RENEW SIGUSR2
@@ -150,6 +161,10 @@ struct engine_module {
     /* In a process forked to be frozen. `w` has no channel and no seat. Does not return but with an
      * engine_exit. */
     int (*image_run)(const struct engine_worker *w, const struct engine_image *image);
+    /* In the process that started: runs the script in a fork, see php/audit.h. `log` is zeroed
+     * shared memory. 0, or -errno with a sentence. */
+    int (*audit)(const struct engine_audit *a, struct audit_log *log, char *message,
+                 size_t message_size);
     /* php_module_shutdown, in the process that started. */
     void (*stop)(void);
     /* `sapid php`: starts the engine by itself. Returns the exit status. */

@@ -17,6 +17,9 @@ int pool_main(void);
 /* `sapid php FILE [ARGS]`: CLI semantics on the same engine. Returns the script's exit status. */
 int php_cli_main(int argc, char **argv);
 
+/* `sapid audit SCRIPT`: what its boot reads, opens and fixes. */
+int php_audit_main(int argc, char **argv);
+
 /* `sapid @lifecycle FILE [N [PHP_INI SCAN_DIR]]`, for bench/: CPU time of one PHP life cycle
  * (startup, script, shutdown, with the trims of the server) in a loop without any transport: the
  * floor under a request. */

@@ -101,6 +101,7 @@ const struct engine_module sapid_engine = {
     .can_probe = probe_is_useful,
     .probe = probe_run,
     .image_run = rollback_run,
+    .audit = audit_command,
     .stop = stop,
     .cli = cli_run,
     .lifecycle = lifecycle,

@@ -112,6 +112,10 @@ void body_set_socket(int sock, uint32_t index, uint32_t incarnation);
 /* variables.c: the CGI variables of the request, as nginx's fastcgi_params and PHP-FPM give them */
 void variables_register(zval *track_vars_array);
 char *variables_getenv(const char *name, size_t name_len);
+/* One of them, without making the list. False: this request does not have it. */
+bool variables_look(struct str name, struct str *ret);
+/* Requests may differ in it; else it comes from the environment of the process. */
+bool variables_may_differ(struct str name);
 /* Makes getenv() and $_ENV see the CGI variables too, as in FPM. */
 void variables_install(void);
 
@@ -291,6 +295,25 @@ void session_end(void);
 /* leaks.c: lists the state that outlives a request, before and after it, and logs what differs */
 void leaks_before(void);
 void leaks_after(void);
+
+/* audit.c: a boot run once in a process of its own that sees what it reads and opens; php/audit.h
+ */
+struct audit_log;
+struct audit_run {
+    bool (*boot)(void *context); /* runs the script; false: the engine is in doubt */
+    void *context;
+    const char *at; /* "include:FILE", "function:NAME": freeze point; NULL: audit_done() says */
+    uint32_t limit_ms;
+};
+/* 0: `log` (shared memory, zeroed) is complete. -errno with a sentence. */
+MUST_USE int audit_fork(struct audit_log *log, const struct audit_run *run, char *text,
+                        size_t size);
+/* This process is an audit's. */
+bool audit_is_on(void);
+/* In it: the freeze point is reached. */
+NORETURN void audit_done(void);
+/* sapid audit */
+int audit_command(const struct engine_audit *a, struct audit_log *log, char *text, size_t size);
 
 /* opcache.c: a restart of opcache waits for us. Looks once a second, else false. */
 bool opcache_wants_restart(uint64_t now_ns);

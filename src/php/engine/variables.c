@@ -37,62 +37,177 @@ static struct str basic_user(void)
     return str_from(SG(request_info).auth_user);
 }
 
-/* In worker mode also what FrankenPHP always has and nginx with PHP-FPM has not. */
-static void add_of_frankenphp(const struct channel_request *r)
-{
-    static char translated[8192];
-    struct str root = r->document_root;
+/* --- the variables that are no headers -------------------------------------------------------- */
 
-    add(STR("REMOTE_HOST"), r->remote_addr);
-    add(STR("REMOTE_IDENT"), STR(""));
-    add(STR("AUTH_TYPE"), STR(""));
+/* Each says its value, or false: this request does not have it. */
+
+static bool content_length(struct str *ret)
+{
+    static char text[24];
+    int64_t n = request.view.content_length;
+
+    *ret = n >= 0 ? number(text, sizeof(text), (uint64_t)n) : STR("");
+    return true;
+}
+
+static bool path_info(struct str *ret)
+{
+    *ret = request.view.path_info;
+    return ret->n > 0;
+}
+
+static bool scheme(struct str *ret)
+{
+    *ret = request.https ? STR("https") : STR("http");
+    return true;
+}
+
+static bool https(struct str *ret)
+{
+    *ret = STR("on");
+    return request.https;
+}
+
+static bool gateway_interface(struct str *ret)
+{
+    *ret = STR("CGI/1.1");
+    return true;
+}
+
+static bool software(struct str *ret)
+{
+    *ret = str_from(engine_software);
+    return true;
+}
+
+static bool remote_port(struct str *ret)
+{
+    static char text[8];
+
+    *ret = number(text, sizeof(text), request.view.remote_port);
+    return true;
+}
+
+static bool remote_user(struct str *ret)
+{
+    *ret = basic_user();
+    return ret->n > 0;
+}
+
+static bool server_port(struct str *ret)
+{
+    static char text[8];
+
+    *ret = number(text, sizeof(text), request.view.server_port);
+    return true;
+}
+
+static bool redirect_status(struct str *ret)
+{
+    *ret = STR("200");
+    return true;
+}
+
+static bool role(struct str *ret)
+{
+    *ret = STR("RESPONDER");
+    return true;
+}
+
+/* In worker mode also what FrankenPHP always has and nginx with PHP-FPM has not. */
+
+static bool is_loop(void)
+{
+    return loop_is_on() && !seed_is_on();
+}
+
+static bool remote_host(struct str *ret)
+{
+    *ret = request.view.remote_addr;
+    return is_loop();
+}
+
+static bool empty_in_loop(struct str *ret)
+{
+    *ret = STR("");
+    return is_loop();
+}
+
+static bool path_translated(struct str *ret)
+{
+    static char text[8192];
+    struct str root = request.view.document_root, info = request.view.path_info;
+
     if (root.n && root.p[root.n - 1] == '/')
         root.n--;
-    if (r->path_info.n == 0 || root.n + r->path_info.n >= sizeof(translated))
-        return;
-    int n =
-        snprintf(translated, sizeof(translated), "%.*s%.*s", STR_ARG(root), STR_ARG(r->path_info));
-    add(STR("PATH_TRANSLATED"), (struct str){ translated, (size_t)n });
+    if (!is_loop() || info.n == 0 || root.n + info.n >= sizeof(text))
+        return false;
+    int n = snprintf(text, sizeof(text), "%.*s%.*s", STR_ARG(root), STR_ARG(info));
+    *ret = (struct str){ text, (size_t)n };
+    return true;
 }
 
-static void add_request(const struct channel_request *r)
+/* As under FrankenPHP: the script's own $_SERVER has it, a request's has not. */
+static bool frankenphp_worker(struct str *ret)
 {
-    static char length[24], remote_port[8], server_port[8];
-
-    add(STR("QUERY_STRING"), r->query);
-    add(STR("REQUEST_METHOD"), r->method);
-    add(STR("CONTENT_TYPE"), request.content_type);
-    add(STR("CONTENT_LENGTH"), r->content_length >= 0
-                                   ? number(length, sizeof(length), (uint64_t)r->content_length)
-                                   : STR(""));
-    add(STR("SCRIPT_FILENAME"), r->script_filename);
-    add(STR("SCRIPT_NAME"), r->script_name);
-    if (r->path_info.n)
-        add(STR("PATH_INFO"), r->path_info);
-    add(STR("REQUEST_URI"), r->target);
-    add(STR("DOCUMENT_URI"), r->script_name); /* as after nginx's try_files */
-    add(STR("DOCUMENT_ROOT"), r->document_root);
-    add(STR("SERVER_PROTOCOL"), r->protocol);
-    add(STR("REQUEST_SCHEME"), request.https ? STR("https") : STR("http"));
-    if (request.https)
-        add(STR("HTTPS"), STR("on"));
-    add(STR("GATEWAY_INTERFACE"), STR("CGI/1.1"));
-    add(STR("SERVER_SOFTWARE"), str_from(engine_software));
-    add(STR("REMOTE_ADDR"), r->remote_addr);
-    add(STR("REMOTE_PORT"), number(remote_port, sizeof(remote_port), r->remote_port));
-    if (basic_user().n)
-        add(STR("REMOTE_USER"), basic_user());
-    add(STR("SERVER_ADDR"), r->server_addr);
-    add(STR("SERVER_PORT"), number(server_port, sizeof(server_port), r->server_port));
-    add(STR("SERVER_NAME"), r->server_name);
-    add(STR("REDIRECT_STATUS"), STR("200"));
-    add(STR("FCGI_ROLE"), STR("RESPONDER"));
-    if (loop_is_on() && !seed_is_on())
-        add_of_frankenphp(r);
-    if (loop_boots()) /* as under FrankenPHP: the script's own $_SERVER has it, a request's has not
-                       */
-        add(STR("FRANKENPHP_WORKER"), STR("1"));
+    *ret = STR("1");
+    return loop_boots() && !seed_is_on();
 }
+
+#define OF_VIEW(field) .at = offsetof(struct request, view.field)
+static const struct variable {
+    struct str name;
+    bool (*get)(struct str *ret); /* NULL: the text at `at` in the request */
+    size_t at;
+} variables[] = {
+    { STR("QUERY_STRING"), OF_VIEW(query) },
+    { STR("REQUEST_METHOD"), OF_VIEW(method) },
+    { STR("CONTENT_TYPE"), .at = offsetof(struct request, content_type) },
+    { STR("CONTENT_LENGTH"), .get = content_length },
+    { STR("SCRIPT_FILENAME"), OF_VIEW(script_filename) },
+    { STR("SCRIPT_NAME"), OF_VIEW(script_name) },
+    { STR("PATH_INFO"), .get = path_info },
+    { STR("REQUEST_URI"), OF_VIEW(target) },
+    { STR("DOCUMENT_URI"), OF_VIEW(script_name) }, /* as after nginx's try_files */
+    { STR("DOCUMENT_ROOT"), OF_VIEW(document_root) },
+    { STR("SERVER_PROTOCOL"), OF_VIEW(protocol) },
+    { STR("REQUEST_SCHEME"), .get = scheme },
+    { STR("HTTPS"), .get = https },
+    { STR("GATEWAY_INTERFACE"), .get = gateway_interface },
+    { STR("SERVER_SOFTWARE"), .get = software },
+    { STR("REMOTE_ADDR"), OF_VIEW(remote_addr) },
+    { STR("REMOTE_PORT"), .get = remote_port },
+    { STR("REMOTE_USER"), .get = remote_user },
+    { STR("SERVER_ADDR"), OF_VIEW(server_addr) },
+    { STR("SERVER_PORT"), .get = server_port },
+    { STR("SERVER_NAME"), OF_VIEW(server_name) },
+    { STR("REDIRECT_STATUS"), .get = redirect_status },
+    { STR("FCGI_ROLE"), .get = role },
+    { STR("REMOTE_HOST"), .get = remote_host },
+    { STR("REMOTE_IDENT"), .get = empty_in_loop },
+    { STR("AUTH_TYPE"), .get = empty_in_loop },
+    { STR("PATH_TRANSLATED"), .get = path_translated },
+    { STR("FRANKENPHP_WORKER"), .get = frankenphp_worker },
+};
+
+static bool get(const struct variable *v, struct str *ret)
+{
+    if (v->get)
+        return v->get(ret);
+    memcpy(ret, (const char *)&request + v->at, sizeof(*ret));
+    return true;
+}
+
+static void add_request(void)
+{
+    struct str value;
+
+    for (size_t i = 0; i < ARRAY_LENGTH(variables); i++)
+        if (get(&variables[i], &value))
+            add(variables[i].name, value);
+}
+
+/* --- headers ---------------------------------------------------------------------------------- */
 
 /* NUL-terminated, in vars.names. */
 static struct str header_variable(struct str name)
@@ -139,6 +254,13 @@ static struct str all_values(uint32_t first, struct str name)
     return all;
 }
 
+/* "Proxy" would become HTTP_PROXY, which HTTP clients obey (httpoxy). */
+static bool is_left_out(struct str header)
+{
+    return str_eq_nocase(header, STR("Host")) || str_eq_nocase(header, STR("Proxy")) ||
+           (sendfile_is_on() && str_eq_nocase(header, STR("X-Sendfile-Type")));
+}
+
 static void add_headers(void)
 {
     size_t first = vars.n;
@@ -149,9 +271,7 @@ static void add_headers(void)
         add(STR("HTTP_X_SENDFILE_TYPE"), STR("X-Sendfile"));
     for (uint32_t i = 0; i < request.n_headers; i++) {
         const struct text_pair *h = &request.headers[i];
-        /* "Proxy" would become HTTP_PROXY, which HTTP clients obey (httpoxy). */
-        if (str_eq_nocase(h->name, STR("Host")) || str_eq_nocase(h->name, STR("Proxy")) ||
-            (sendfile_is_on() && str_eq_nocase(h->name, STR("X-Sendfile-Type"))))
+        if (is_left_out(h->name))
             continue;
         struct str name = header_variable(h->name);
         if (!is_listed(first, name))
@@ -193,7 +313,7 @@ static void make_list(void)
         log_error("request %.*s: out of memory for $_SERVER", STR_ARG(request.view.request_id));
         return;
     }
-    add_request(&request.view);
+    add_request();
     add_headers();
 }
 
@@ -225,6 +345,69 @@ char *variables_getenv(const char *name, size_t name_len)
         if (str_eq(vars.v[i].name, (struct str){ name, name_len }))
             return (char *)vars.v[i].value.p;
     return NULL;
+}
+
+static bool look_at_header(struct str name, struct str *ret)
+{
+    if (str_eq(name, STR("HTTP_HOST"))) {
+        *ret = request.view.host;
+        return ret->n > 0;
+    }
+    if (str_eq(name, STR("HTTP_X_SENDFILE_TYPE")) && sendfile_is_on()) {
+        *ret = STR("X-Sendfile");
+        return true;
+    }
+    for (size_t i = 0; i < name.n; i++)
+        if (name.p[i] >= 'a' && name.p[i] <= 'z')
+            return false;
+    for (uint32_t i = 0; i < request.n_headers; i++) {
+        const struct text_pair *h = &request.headers[i];
+        if (!is_variable(h->name, name) || is_left_out(h->name))
+            continue;
+        *ret = all_values(i, name);
+        return true;
+    }
+    return false;
+}
+
+bool variables_look(struct str name, struct str *ret)
+{
+    if (!request.active)
+        return false;
+    if (str_has_prefix(name, STR("HTTP_")))
+        return look_at_header(name, ret);
+    if (str_eq(name, STR("PHP_SELF"))) {
+        *ret = request.php_self;
+        return true;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(variables); i++)
+        if (str_eq(variables[i].name, name)) {
+            if (!get(&variables[i], ret))
+                return false;
+            if (!ret->p)
+                *ret = STR("");
+            return true;
+        }
+    return false;
+}
+
+/* What PHP itself adds to $_SERVER. */
+static const struct str php_variables[] = { STR("PHP_SELF"),     STR("PHP_AUTH_USER"),
+                                            STR("PHP_AUTH_PW"),  STR("PHP_AUTH_DIGEST"),
+                                            STR("REQUEST_TIME"), STR("REQUEST_TIME_FLOAT"),
+                                            STR("argv"),         STR("argc") };
+
+bool variables_may_differ(struct str name)
+{
+    if (str_has_prefix(name, STR("HTTP_")))
+        return true;
+    for (size_t i = 0; i < ARRAY_LENGTH(php_variables); i++)
+        if (str_eq(php_variables[i], name))
+            return true;
+    for (size_t i = 0; i < ARRAY_LENGTH(variables); i++)
+        if (str_eq(variables[i].name, name))
+            return true;
+    return false;
 }
 
 static void (*import_process_environment)(zval *array);
