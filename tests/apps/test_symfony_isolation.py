@@ -20,9 +20,9 @@ MASKS = [(r'(name="_token" value=")[0-9a-f]{32}"', r'\1TOKEN"'),   # of the sess
          (r"\w{3}, \d\d \w{3} 2\d{3} \d\d:\d\d:\d\d GMT", "TIME")]   # Expires: now; Last-Modified of an upload
 PASSWORD = "$2y$04$ejn11nMlkmi4BJyH7FHinumW.BR/3Rkz05U4pHBF6BoRXU48yxBH."   # "secret"
 PEOPLE = [Person(i, "symfony") for i in range(5)]
-WITHOUT_DATABASE = ["/teapot", "/echo/x?a=1", "/upload", "/stream", "/no/such/route", "/cached", "/counter", "/login"]
+WITHOUT_DATABASE = ["/teapot", "/echo/x?a=1", "/upload", "/stream", "/no/such/route", "/cached", "/counter", "/login", "/en/blog/list"]
 WORKERS = {"refuse": WITHOUT_DATABASE,
-           "reset": [*WITHOUT_DATABASE, "/", "/?page=2", "/product/9", "/product/new", "/api/products/9"]}
+           "reset": [*WITHOUT_DATABASE, "/", "/?page=2", "/product/9", "/product/new", "/api/products/9", "/en/blog/"]}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def servers(launch_module, mariadb):
         database = f"symfony_{kind}"
         app = SymfonyApp(launch_module.folder / kind, mariadb, [str(sapid.binary()), "php"], database)
         app.fill(mariadb, 60, database)
+        app.write_a_blog()
         for p in PEOPLE:
             mariadb.sql(f"INSERT INTO account (name, email, password) VALUES ('{p.name}', '{p.email}', '{PASSWORD}')", database)
         options = {"workers": 2, "env": app.env, "expect_errors": True, "front_controller": "index.php",
@@ -88,7 +89,9 @@ def forge(browser, dice, person):
 
 def read_pages(browser, dice, person):
     for target in dice.sample(["/", "/?page=2", "/?page=99", "/product/9", f"/product/{dice.randint(1, 70)}",
-                               f"/api/products/{dice.randint(1, 70)}", "/cached", "/stream"], 2):
+                               f"/api/products/{dice.randint(1, 70)}", "/cached", "/stream",
+                               "/en/blog/", "/de/blog/page/2", "/de/blog/list", f"/en/blog/posts/post-{dice.randint(1, 31)}",
+                               "/de/blog/?tag=dolor"], 3):
         browser.get(target)
 
 

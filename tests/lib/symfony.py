@@ -35,7 +35,7 @@ def packages(runtime: bool = False) -> dict:
 
 class SymfonyApp:
     """A copy of the application in `root`, with a database of its own; with `runtime` also with symfony/runtime and
-    sapid/runtime, and with the public/index.php of Symfony's own template."""
+    sapid/runtime, and with the public/index.php of Symfony's own template. Without `db` the database is a file of SQLite."""
 
     def __init__(self, root: Path, db, php: list, database: str = "symfony", runtime: bool = False):
         self.root, self.php = root, php
@@ -46,9 +46,12 @@ class SymfonyApp:
                         copy_function=composer.link_or_copy, symlinks=True)
         for name in ("var/cache", "var/log", "var/sessions", "var/uploads"):
             (root / name).mkdir(parents=True)
-        db.create(database)
-        self.env = {"APP_ENV": "prod", "APP_SECRET": "secret of the tests",
-                    "DATABASE_URL": f"mysql://{database}:secret@{db.host}:{db.port}/{database}?serverVersion=10.11.0-MariaDB&charset=utf8mb4"}
+        if db:
+            db.create(database)
+            url = f"mysql://{database}:secret@{db.host}:{db.port}/{database}?serverVersion=10.11.0-MariaDB&charset=utf8mb4"
+        else:
+            url = f"sqlite:///{root}/var/{database}.sqlite"
+        self.env = {"APP_ENV": "prod", "APP_SECRET": "secret of the tests", "DATABASE_URL": url}
         self.console("cache:clear")
         self.console("doctrine:schema:create")
         account.give(root / "var")
@@ -71,3 +74,21 @@ class SymfonyApp:
         rows = ", ".join(f"('Product {i}', {i}.50, 'Description of {i} <b>&</b>', '2026-01-{i % 28 + 1:02} 12:00:00', {i % 3 + 1})"
                          for i in range(1, products + 1))
         db.sql(f"INSERT INTO product (name, price, description, created_at, category_id) VALUES {rows}", database)
+
+    def write_a_blog(self, posts: int = 30) -> None:
+        """As many posts as symfony/demo has, by two authors, with two to four tags and five comments each."""
+        text = "Lorem ipsum dolor sit amet, consectetur adipiscing elit. "
+        each = range(1, posts + 1)
+        rows = {
+            "account (id, name, email, password)": [f"({i}, 'Author {i}', 'author{i}@example.org', '-')" for i in (1001, 1002)],
+            "tag (id, name)": [f"({i}, '{name}')" for i, name in enumerate("adipiscing consectetur dolor elit ipsum labore lorem".split(), 1)],
+            "post (id, title, slug, summary, content, published_at, author_id)": [
+                f"({i}, 'Post {i} <ipsum>', 'post-{i}', '{text * 3}', '{text * 30}', '2026-01-{i % 28 + 1:02} 12:00:{i:02}', {1001 + i % 2})"
+                for i in each],
+            "post_tag (post_id, tag_id)": [f"({i}, {(i + j) % 7 + 1})" for i in each for j in range(2 + i % 3)],
+            "comment (post_id, author_id, content, published_at)": [
+                f"({i}, {1001 + j % 2}, 'Comment {j}. {text}', '2026-02-{j + 1:02} 12:00:00')" for i in each for j in range(5)],
+        }
+        for table, values in rows.items():
+            self.console("dbal:run-sql", f"INSERT INTO {table} VALUES {', '.join(values)}")
+        account.give(self.root / "var")
