@@ -49,12 +49,12 @@ class BlogController extends AbstractController
     }
 
     #[Route('/list', name: 'blog_list', methods: 'GET', priority: 1)]
-    public function list(): Response
+    public function list(Request $request): Response
     {
         $rows = [];
-        foreach (range(1, 30) as $i) {
-            $rows[] = ['title' => "Post number $i", 'slug' => "post-$i", 'author' => 'Author ' . $i % 4, 'publishedAt' => new \DateTimeImmutable("2026-03-$i 10:00"),
-                'summary' => str_repeat("Summary of post $i. ", 3), 'tags' => ['php', 'twig', "tag-$i"]];
+        foreach (range(1, min(28, max(1, $request->query->getInt('rows', 10)))) as $i) {
+            $rows[] = ['title' => "Post number $i", 'slug' => "post-$i", 'author' => 'Author ' . $i % 4, 'tags' => ['php', 'twig', "tag-$i"],
+                'publishedAt' => new \DateTimeImmutable("2026-03-$i 10:00"), 'summary' => str_repeat("Summary of post $i. ", 3)];
         }
 
         return $this->render('blog/list.html.twig', ['posts' => $rows]);

@@ -1,0 +1,173 @@
+"""The bars of isolation by rollback on pages of Symfony: requests/s and CPU time against nginx and PHP-FPM, and against the
+worker loop that keeps everything.
+
+    /usr/bin/python3 bench/snapshot [--seconds 3] [--rounds 5] [--only PAGE,PAGE] [--servers NAME,NAME]
+
+The pages are those of tests/apps/symfony, on a MariaDB of our own (blog-sqlite: on SQLite, as symfony/demo). All servers
+run at once and one is loaded at a time, A B C A B C; a figure is the median of the rounds. CPU time is that of all processes
+of the server (not of the database). Interfering load is in the last line: what the machine did beside wrk and the server.
+"""
+import argparse
+import os
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(BENCH / "compare"), str(BENCH.parent / "tests")]
+
+import measure  # noqa: E402
+import peers  # noqa: E402
+from lib import account, sapid  # noqa: E402
+from lib.mariadb import MariaDB  # noqa: E402
+from lib.symfony import SymfonyApp  # noqa: E402
+from lib.workdir import new_workdir, remove_workdir  # noqa: E402
+from workloads import Workload  # noqa: E402
+
+# name -> application, path, connections
+PAGES = {
+    "list": ("mariadb", "/en/blog/list", 16),          # Twig, no database, 10 articles
+    "list-28": ("mariadb", "/en/blog/list?rows=28", 16),
+    "row": ("mariadb", "/api/products/9", 16),         # Doctrine, one entity, JSON
+    "products": ("mariadb", "/", 16),                  # Doctrine, 50 entities, Twig
+    "blog": ("mariadb", "/en/blog/", 100),             # as symfony/demo's front page
+    "blog-sqlite": ("sqlite", "/en/blog/", 100),
+    "post": ("mariadb", "/en/blog/posts/post-7", 100),
+}
+WARMUP = ["/en/blog/list", "/api/products/9", "/", "/en/blog/", "/en/blog/posts/post-7"]
+
+
+class Fpm(peers.NginxFpm):
+    """nginx and PHP-FPM; two children a CPU."""
+    name = "nginx-fpm"
+
+    def fpm_command(self, socket_path):
+        command = super().fpm_command(socket_path)
+        with open(command[-1], "a") as f:
+            f.writelines(f'env[{key}] = "{value}"\n' for key, value in self.env.items())
+        return command
+
+
+class Classic(peers.Sapid):
+    name = "classic"
+    worker = ""
+
+    @property
+    def extra_php(self):
+        return "env = { " + ", ".join(f'{key} = "{value}"' for key, value in self.env.items()) + " }\n" + self.tables()
+
+    def tables(self):
+        return ""
+
+
+class Loop(Classic):
+    """Worker mode: everything stays."""
+    name = "loop"
+    script, more = "worker.php", ""
+
+    def tables(self):
+        return f'[worker]\nscript = "{self.docroot}/{self.script}"\nnum = {self.loops}\n{self.more}'
+
+
+class Kept(Loop):
+    """Rolled back; each worker has a connection to the database that is put back."""
+    name = "rollback"
+    more = f'isolation = "rollback"\nsnapshot_sockets = "reset"\nwarmup = {WARMUP!r}\n'.replace("'", '"')
+
+
+class Connect(Kept):
+    """Rolled back; each request connects anew."""
+    name = "rollback-connect"
+    script = "connect.php"
+
+
+SERVERS = [Fpm, Classic, Loop, Kept, Connect]
+
+
+def application(folder: Path, db) -> SymfonyApp:
+    app = SymfonyApp(folder, db, [str(sapid.binary()), "php"], "bench")
+    app.take_runner()
+    app.write_a_blog()
+    if db:
+        app.fill(db, 120, "bench")
+    shutil.copy(Path(__file__).with_name("connect.php"), app.root / "public")
+    account.give(app.root / "public")
+    app.env["FRANKENPHP_LOOP_MAX"] = "0"
+    return app
+
+
+def start(kinds, apps, folder, php, options):
+    """name of the application -> the servers that serve it."""
+    servers = {}
+    for name, app in apps.items():
+        (folder / f"s-{name}").mkdir()
+        account.give(folder / f"s-{name}")
+        for kind in kinds:
+            server = kind(str(app.root / "public"), str(folder / f"s-{name}"), php, workers=options.workers, connections=100)
+            server.env, server.loops = app.env, options.loops
+            servers.setdefault(name, []).append(server)
+            server.start("/teapot", 60)
+    return servers
+
+
+def table(page, path, connections, rows):
+    base = {key: statistics.median(r[key] for r in rows["nginx-fpm"]) if "nginx-fpm" in rows else None for key in ("rps", "cpu_us")}
+    loop = statistics.median(r["cpu_us"] for r in rows["loop"]) if "loop" in rows else None
+    print(f"\n**{page}**, `{path}`, {connections} connections\n")
+    print("| server | requests/s (lowest to highest) | x nginx-fpm | CPU us a request | x nginx-fpm | x loop | p50 ms | p99 ms |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, found in rows.items():
+        rps = sorted(r["rps"] for r in found)
+        cpu, median = statistics.median(r["cpu_us"] for r in found), statistics.median(rps)
+        ratio = lambda value, of: f"{value / of:.2f}" if of else "-"
+        p50, p99 = (statistics.median(r[k] for r in found) / 1000 for k in ("p50_us", "p99_us"))
+        print(f"| {name} | {median:.0f} ({rps[0]:.0f} to {rps[-1]:.0f}) | {ratio(median, base['rps'])} | {cpu:.0f} | "
+              f"{ratio(cpu, base['cpu_us'])} | {ratio(cpu, loop)} | {p50:.1f} | {p99:.1f} |", flush=True)
+    foreign = statistics.median(r["foreign_cpu_percent"] for found in rows.values() for r in found)
+    print(f"\nbeside it: {foreign:.0f} % of one CPU (the database included); load average {os.getloadavg()[0]:.1f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=4, help="processes of PHP-FPM and of classic mode")
+    parser.add_argument("--loops", type=int, default=2, help="processes of worker mode")
+    parser.add_argument("--only", help="pages, with commas: " + ",".join(PAGES))
+    parser.add_argument("--servers", help="with commas: " + ",".join(kind.name for kind in SERVERS))
+    options = parser.parse_args()
+    pages = options.only.split(",") if options.only else list(PAGES)
+    kinds = [kind for kind in SERVERS if not options.servers or kind.name in options.servers.split(",")]
+    folder, db, servers = new_workdir(), None, {}
+    try:
+        needed = {PAGES[page][0] for page in pages}
+        if "mariadb" in needed:
+            (folder / "db").mkdir()
+            db = MariaDB(folder / "db")
+        apps = {name: application(folder / name, db if name == "mariadb" else None) for name in sorted(needed)}
+        php = peers.PhpSettings(str(folder), {"opcache.validate_timestamps": "0"})
+        servers = start(kinds, apps, folder, php, options)
+        for page in pages:
+            app, path, connections = PAGES[page]
+            workload, rows = Workload(page, page, path), {}
+            bodies = {s.name: workload.check(s) for s in servers[app]}
+            assert len(set(bodies.values())) == 1, f"{path}: the servers' answers differ: { {n: len(b) for n, b in bodies.items()} }"
+            for one in range(options.rounds + 1):   # the first warms
+                for server in servers[app]:
+                    figures = measure.wrk(server, workload, connections, options.seconds if one else 1)
+                    assert figures["errors"] == 0, f"{server.name} {path}: {figures}"
+                    if one:
+                        rows.setdefault(server.name, []).append(figures)
+            table(page, path, connections, rows)
+    finally:
+        for found in servers.values():
+            for server in found:
+                server.stop()
+        if db:
+            db.stop()
+        remove_workdir(folder)
+
+
+if __name__ == "__main__":
+    main()
