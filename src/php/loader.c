@@ -17,6 +17,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/module.h"
 #include "php/php_int.h"
 #include "version.h"
 
@@ -185,43 +186,12 @@ static int identify_library(struct str path, struct php_probe *p, char *message,
 
 /* --- the engine module ------------------------------------------------------------------------ */
 
-/* Beside the program: build tree (src/php/, for unit tests ../../../src/php/), then installed
- * (../lib/sapid, ../lib/MULTIARCH/sapid). SAPID_ENGINE_DIR beats all. */
-static const char *const module_dirs[] = {
-    ".", "src/php", "../../../src/php", "../../src/php", "../lib/sapid", "../lib/*/sapid"
-};
-
-static bool try_module(const char *dir, const char *sub, unsigned api, char *ret, size_t size)
-{
-    char pattern[PATH_MAX];
-    glob_t g;
-
-    snprintf(pattern, sizeof(pattern), "%s/%s/sapid-php-%u.so", dir, sub, api);
-    if (glob(pattern, 0, NULL, &g) != 0)
-        return false;
-    int n = snprintf(ret, size, "%s", g.gl_pathv[0]);
-    globfree(&g);
-    return n > 0 && (size_t)n < size;
-}
-
 static bool module_path(unsigned api, char *ret, size_t size)
 {
-    const char *override = secure_getenv("SAPID_ENGINE_DIR");
-    char self[PATH_MAX];
+    char name[64];
 
-    if (override)
-        return try_module(override, ".", api, ret, size);
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    if (n <= 0)
-        return false;
-    self[n] = '\0';
-    char *slash = strrchr(self, '/');
-    CHECK(slash);
-    *slash = '\0';
-    for (size_t i = 0; i < ARRAY_LENGTH(module_dirs); i++)
-        if (try_module(self, module_dirs[i], api, ret, size))
-            return true;
-    return false;
+    snprintf(name, sizeof(name), "sapid-php-%u.so", api);
+    return module_find("php", name, ret, size);
 }
 
 static int find_module(struct php_probe *p, char *message, size_t size)

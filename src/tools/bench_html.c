@@ -154,6 +154,10 @@ static void put_figures(FILE *out, const struct bench_options *o, const struct b
         if (r->outcomes[e])
             put_count(out, name, r->outcomes[e]);
     }
+    if (o->https) {
+        put_count(out, "TLS handshakes", r->handshakes);
+        put_count(out, "TLS handshakes resumed", r->resumed);
+    }
     for (size_t i = 0; i < ARRAY_LENGTH(r->statuses); i++) {
         snprintf(name, sizeof(name), "Status %zu", i);
         if (r->statuses[i])
@@ -166,6 +170,19 @@ static void put_figures(FILE *out, const struct bench_options *o, const struct b
         put_row(out, bench_percentiles[i].name,
                 ms((double)hist_percentile(&r->latency, bench_percentiles[i].percent)), " ms");
     put_row(out, "Maximum", ms((double)r->latency.max), " ms");
+    fputs("</table>\n", out);
+}
+
+static void put_causes(FILE *out, const struct bench_result *r)
+{
+    if (!r->n_causes)
+        return;
+    fputs("<h2>What the errors were</h2>\n<table>\n", out);
+    for (size_t i = 0; i < r->n_causes; i++) {
+        fputs("<tr><th>", out);
+        html_text(out, r->causes[i].text);
+        fprintf(out, "</th><td>%llu</td></tr>\n", (unsigned long long)r->causes[i].n);
+    }
     fputs("</table>\n", out);
 }
 
@@ -188,6 +205,7 @@ int bench_html_write(const struct bench_options *o, const struct bench_result *r
         mem_free(warnings[i]);
     }
     put_figures(out, o, r);
+    put_causes(out, r);
     plot_timeline(out, r);
     if (r->latency.count) {
         plot_percentiles(out, r);

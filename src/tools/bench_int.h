@@ -1,7 +1,7 @@
 /*
  * `sapid bench`, between its files: what is asked for (bench_options.c), one connection
- * (bench_conn.c), one thread with its schedule (bench_thread.c), what came out (bench_result.c) and
- * its report for the browser (bench_html.c).
+ * (bench_conn.c), its TLS (bench_tls.c), one thread with its schedule (bench_thread.c), what came
+ * out (bench_result.c) and its report for the browser (bench_html.c).
  *
  * Vocabulary. A request is due at its intended start: in an open loop at a time of the schedule,
  * in a closed loop when its connection is free. Latency counts from there to the last byte of the
@@ -22,6 +22,7 @@
 #include "base/sha256.h"
 #include "http/http.h"
 #include "loop/loop.h"
+#include "tls/tls.h"
 
 /* --- what is asked for ------------------------------------------------------------------------ */
 
@@ -42,6 +43,12 @@ struct bench_options {
     socklen_t address_bytes;
     char *authority; /* as in the URLs */
     char *unix_path; /* NULL: TCP */
+
+    bool https;                   /* all of them */
+    bool insecure;                /* any certificate will do */
+    char *ca_path;                /* NULL: the system's */
+    const struct tls_module *tls; /* with https */
+    struct tls_client *tls_client;
 
     double rps;   /* 0: closed loop */
     bool poisson; /* exponential gaps instead of equal ones */
@@ -67,6 +74,11 @@ struct bench_options {
 MUST_USE int bench_options_parse(int argc, char **argv, struct bench_options *o,
                                  char **ret_message);
 void bench_options_fini(struct bench_options *o);
+/* For https: loads TLS, and whom to trust. 0, or -EINVAL with a message. */
+MUST_USE int bench_tls_open(struct bench_options *o, char **ret_message);
+void bench_tls_close(struct bench_options *o);
+/* Host of an authority, "[::1]:443" or "example.org": without brackets, and its port, if any. */
+struct str bench_split_authority(struct str authority, struct str *ret_port);
 extern const char bench_help[];
 /* An option of bench or perf: its name, and what its value must be; NULL: it takes none. */
 struct bench_option {
@@ -90,8 +102,8 @@ bool bench_parse_time(const char *text, uint64_t *ret_ns);
 
 enum bench_error {
     BENCH_OK,
-    BENCH_CONNECT,
-    BENCH_READ, /* reset, closed too early, or not HTTP */
+    BENCH_CONNECT, /* no connection, or TLS did not come about */
+    BENCH_READ,    /* reset, closed too early, or not HTTP */
     BENCH_WRITE,
     BENCH_STATUS,
     BENCH_TIMEOUT,
@@ -113,7 +125,16 @@ struct bench_timeline {
     struct bench_slice slices[BENCH_SLICES];
 };
 
-/* Of one thread, then of all. Only the window is in here. */
+enum { BENCH_CAUSES = 12, BENCH_CAUSE_BYTES = 120 };
+
+/* What an error looked like from here, beyond its kind. */
+struct bench_cause {
+    enum bench_error kind;
+    uint64_t n;
+    char text[BENCH_CAUSE_BYTES];
+};
+
+/* Of one thread, then of all. Only the window is in here, but for the TLS handshakes. */
 struct bench_result {
     struct hist latency;               /* ns, of correct answers */
     uint64_t outcomes[BENCH_OUTCOMES]; /* requests */
@@ -127,6 +148,10 @@ struct bench_result {
     bool gave_up;                      /* nothing answered for too long */
     bool interrupted;
     struct bench_timeline timeline;
+    struct bench_cause causes[BENCH_CAUSES]; /* the last is for all that found no room */
+    size_t n_causes;
+    uint64_t handshakes, resumed; /* TLS */
+    char tls[64];                 /* version and cipher; "": none came about */
 };
 
 /* Runs the load and adds up what all threads measured. SIGINT and SIGTERM, which stay blocked, end
@@ -135,6 +160,9 @@ MUST_USE int bench_load(const struct bench_options *o, struct bench_result *ret)
 
 void bench_timeline_note(struct bench_timeline *t, uint64_t at_ns, enum bench_error outcome,
                          uint64_t latency_ns);
+/* Counts `n` errors of this kind under what they looked like. */
+void bench_result_blame(struct bench_result *r, enum bench_error kind, const char *text,
+                        uint64_t n);
 void bench_result_init(struct bench_result *r);
 void bench_result_merge(struct bench_result *into, struct bench_result *from);
 uint64_t bench_result_total(const struct bench_result *r);
@@ -184,7 +212,8 @@ struct bench_thread {
     const _Atomic bool *stop;              /* relaxed; looked at every tick */
     bool stopped;
     struct bench_result *result;
-    char *scratch; /* BENCH_READ_BYTES */
+    struct tls_sessions *sessions; /* to shorten handshakes */
+    char *scratch;                 /* BENCH_READ_BYTES */
 };
 
 /* 0 or -errno. Thread `index` of options->threads; called before the threads run. */
@@ -196,7 +225,14 @@ void bench_thread_fini(struct bench_thread *t);
 
 /* --- one connection --------------------------------------------------------------------------- */
 
-enum bench_state { BENCH_FREE, BENCH_RESTING, BENCH_CONNECTING, BENCH_HEAD, BENCH_IN_BODY };
+enum bench_state {
+    BENCH_FREE,
+    BENCH_RESTING,
+    BENCH_CONNECTING,
+    BENCH_SHAKING, /* the TLS handshake */
+    BENCH_HEAD,
+    BENCH_IN_BODY,
+};
 
 struct bench_conn {
     struct loop_watch watch;
@@ -207,6 +243,7 @@ struct bench_conn {
     uint64_t intended_ns, limit_ns;
     enum bench_state state;
     bool open, to_the_end;
+    struct tls_conn *tls; /* NULL: plain */
     size_t sent;
     struct buf held; /* a head that came in pieces */
     struct http1_response_parser parser;
@@ -223,6 +260,10 @@ void bench_conn_start(struct bench_conn *c, const struct bench_target *target,
 void bench_conn_close(struct bench_conn *c);
 /* Closed and out of use until then; bench_thread_rested follows. */
 void bench_conn_rest(struct bench_conn *c, uint64_t until_ns);
+
+/* TLS of a connected one. Starts or goes on with the handshake: 0 done, -EAGAIN, or an error. */
+MUST_USE int bench_tls_shake(struct bench_conn *c);
+void bench_tls_drop(struct bench_conn *c);
 
 /* The request is over, the connection free again. Starts nothing: the caller ends with a pump. */
 void bench_thread_done(struct bench_thread *t, struct bench_conn *c, enum bench_error outcome);

@@ -25,9 +25,11 @@ enum {
 const char bench_help[] =
     "sapid bench URL [OPTIONS]: load a server and measure how it answers\n"
     "\n"
-    "  --url URL            the same as URL; http://HOST[:PORT]/PATH\n"
+    "  --url URL            the same as URL; http://HOST[:PORT]/PATH, or https://\n"
     "  --urls FILE          one URL a line, each as [WEIGHT] [METHOD] URL\n"
     "  --unix PATH          connect to this socket; the URL still gives Host and path\n"
+    "  --cacert FILE        trust these certificates (PEM; a file or a folder), not the system's\n"
+    "  --insecure           take any certificate\n"
     "load:\n"
     "  --rps N              start N requests a second, whatever the server does (open loop);\n"
     "                       without this each connection asks again when it has its answer\n"
@@ -168,6 +170,8 @@ enum option {
     URL,
     URLS,
     UNIX,
+    CACERT,
+    INSECURE,
     RPS,
     POISSON,
     CONCURRENCY,
@@ -194,6 +198,8 @@ static const struct bench_option known[] = {
     [URL] = { "--url", "a URL" },
     [URLS] = { "--urls", "a file" },
     [UNIX] = { "--unix", "the path of a socket" },
+    [CACERT] = { "--cacert", "a file or a folder" },
+    [INSECURE] = { "--insecure", NULL },
     [RPS] = { "--rps", "a number above 0" },
     [POISSON] = { "--poisson", NULL },
     [CONCURRENCY] = { "--concurrency", "a whole number from 1 to 1000000" },
@@ -268,6 +274,8 @@ static bool set_option(struct bench_options *o, struct request_line *l, enum opt
 
     switch (option) {
     case UNIX: replace(&o->unix_path, value); return *value != '\0';
+    case CACERT: replace(&o->ca_path, value); return *value != '\0';
+    case INSECURE: o->insecure = true; break;
     case RPS: return bench_parse_number(value, 1e7, &o->rps);
     case POISSON: o->poisson = true; break;
     case CONCURRENCY:
@@ -370,21 +378,19 @@ static int take_argument(int argc, char **argv, int *at, struct bench_options *o
 /* --- the requests ----------------------------------------------------------------------------- */
 
 /* "http://authority/path" into its parts. */
-static int split_url(struct str url, struct str *ret_authority, struct str *ret_target,
-                     char **ret_message)
+static int split_url(struct str url, bool *ret_https, struct str *ret_authority,
+                     struct str *ret_target, char **ret_message)
 {
-    if (str_eq_nocase(str_take(url, 8), STR("https://"))) {
-        *ret_message = mem_printf("%.*s: https:// is not supported yet; use http://, or measure "
-                                  "TLS with another tool",
+    bool https = str_eq_nocase(str_take(url, 8), STR("https://"));
+
+    if (!https && !str_eq_nocase(str_take(url, 7), STR("http://"))) {
+        *ret_message = mem_printf("expected a URL such as http://127.0.0.1:8080/ or "
+                                  "https://localhost/, found %.*s",
                                   STR_ARG(url));
         return -EINVAL;
     }
-    if (!str_eq_nocase(str_take(url, 7), STR("http://"))) {
-        *ret_message =
-            mem_printf("expected a URL such as http://127.0.0.1:8080/, found %.*s", STR_ARG(url));
-        return -EINVAL;
-    }
-    struct str rest = str_skip(url, 7);
+    *ret_https = https;
+    struct str rest = str_skip(url, https ? 8 : 7);
     rest = str_cut(&rest, '#'); /* a fragment is not for the server */
     size_t n = 0;
     while (n < rest.n && rest.p[n] != '/' && rest.p[n] != '?')
@@ -448,14 +454,16 @@ static int add_target(struct bench_options *o, const struct request_line *l, str
                       struct str method, double weight, char **ret_message)
 {
     struct str authority, target;
+    bool https;
 
-    if (split_url(url, &authority, &target, ret_message) < 0)
+    if (split_url(url, &https, &authority, &target, ret_message) < 0)
         return -EINVAL;
-    if (o->authority && !str_eq_nocase(str_from(o->authority), authority)) {
-        *ret_message = mem_printf("expected URLs of one server, found %s and %.*s", o->authority,
-                                  STR_ARG(authority));
+    if (o->authority && (!str_eq_nocase(str_from(o->authority), authority) || o->https != https)) {
+        *ret_message = mem_printf("expected URLs of one server, found %s and %.*s",
+                                  o->targets[0].url, STR_ARG(url));
         return -EINVAL;
     }
+    o->https = https;
     if (!o->authority)
         o->authority = mem_strndup(authority);
     o->targets = mem_realloc(o->targets, (o->n_targets + 1) * sizeof(o->targets[0]));
@@ -546,23 +554,16 @@ static bool accepts_connections(const struct addrinfo *a)
 /* Of several addresses of a name the first that accepts, as browsers do: localhost is two. */
 static int resolve(struct bench_options *o, char **ret_message)
 {
-    struct str rest = str_from(o->authority), host;
+    struct str port, host = bench_split_authority(str_from(o->authority), &port);
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list;
-
-    if (str_has_prefix(rest, STR("["))) {
-        host = str_cut(&rest, ']');
-        host = str_skip(host, 1);
-        rest = str_skip(rest, 1);
-    } else {
-        host = str_cut(&rest, ':');
-    }
-    char *name = mem_strndup(host), *port = rest.n ? mem_strndup(rest) : mem_strdup("80");
-    int rc = getaddrinfo(name, port, &hints, &list);
+    char *name = mem_strndup(host);
+    char *service = port.n ? mem_strndup(port) : mem_strdup(o->https ? "443" : "80");
+    int rc = getaddrinfo(name, service, &hints, &list);
     if (rc)
         *ret_message = mem_printf("%s: cannot find the address of this server: %s", o->authority,
                                   gai_strerror(rc));
     mem_free(name);
-    mem_free(port);
+    mem_free(service);
     if (rc)
         return -EINVAL;
     const struct addrinfo *chosen = list;
@@ -607,6 +608,8 @@ static int check_together(const struct bench_options *o, const struct request_li
         *ret_message = mem_printf("expected a connection for each thread at least, found "
                                   "--threads %u and --concurrency %u",
                                   o->threads, o->connections);
+    else if (o->insecure && o->ca_path)
+        *ret_message = mem_strdup("expected --cacert or --insecure, found both");
     else
         return 0;
     return -EINVAL;
@@ -628,7 +631,8 @@ static int finish(struct bench_options *o, const struct request_line *l, char **
         sum += o->targets[i].share;
     for (size_t i = 0; i < o->n_targets; i++)
         o->targets[i].share /= sum;
-    return o->unix_path ? use_unix_socket(o, ret_message) : resolve(o, ret_message);
+    rc = o->unix_path ? use_unix_socket(o, ret_message) : resolve(o, ret_message);
+    return rc == 0 && o->https ? bench_tls_open(o, ret_message) : rc;
 }
 
 int bench_options_parse(int argc, char **argv, struct bench_options *o, char **ret_message)
@@ -661,8 +665,10 @@ void bench_options_fini(struct bench_options *o)
         mem_free(o->targets[i].method);
         buf_fini(&o->targets[i].bytes);
     }
+    bench_tls_close(o);
     mem_free(o->targets);
     mem_free(o->authority);
+    mem_free(o->ca_path);
     mem_free(o->unix_path);
     mem_free(o->expect_text);
     mem_free(o->text_borders);

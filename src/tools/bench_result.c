@@ -63,6 +63,27 @@ void bench_timeline_note(struct bench_timeline *t, uint64_t at_ns, enum bench_er
         s->max_ns = latency_ns;
 }
 
+void bench_result_blame(struct bench_result *r, enum bench_error kind, const char *text, uint64_t n)
+{
+    struct bench_cause *cause = r->causes;
+
+    for (size_t i = 0; i < r->n_causes; i++, cause++)
+        if (cause->kind == kind && strncmp(cause->text, text, BENCH_CAUSE_BYTES - 1) == 0) {
+            cause->n += n;
+            return;
+        }
+    if (r->n_causes == BENCH_CAUSES) {
+        r->causes[BENCH_CAUSES - 1].n += n;
+        return;
+    }
+    if (++r->n_causes == BENCH_CAUSES)
+        *cause = (struct bench_cause){ .n = n, .text = "other causes" };
+    else
+        *cause = (struct bench_cause){ .kind = kind, .n = n };
+    if (cause->text[0] == '\0')
+        snprintf(cause->text, sizeof(cause->text), "%s", text);
+}
+
 void bench_result_init(struct bench_result *r)
 {
     memset(r, 0, sizeof(*r));
@@ -77,6 +98,12 @@ void bench_result_merge(struct bench_result *into, struct bench_result *from)
     hist_merge(&into->lag, &from->lag);
     for (size_t i = 0; i < BENCH_OUTCOMES; i++)
         into->outcomes[i] += from->outcomes[i];
+    for (size_t i = 0; i < from->n_causes; i++)
+        bench_result_blame(into, from->causes[i].kind, from->causes[i].text, from->causes[i].n);
+    into->handshakes += from->handshakes;
+    into->resumed += from->resumed;
+    if (!into->tls[0])
+        memcpy(into->tls, from->tls, sizeof(into->tls));
     for (size_t i = 0; i < ARRAY_LENGTH(into->statuses); i++)
         into->statuses[i] += from->statuses[i];
     into->bytes += from->bytes;
@@ -222,6 +249,12 @@ static void print_histogram(const struct bench_result *r, FILE *out)
     }
 }
 
+/* The row of all that found no room is of no kind. */
+static const char *cause_kind(const struct bench_cause *cause)
+{
+    return cause->kind == BENCH_OK ? "various" : error_names[cause->kind];
+}
+
 static void print_errors(const struct bench_result *r, FILE *out)
 {
     if (bench_result_errors(r) == 0)
@@ -231,6 +264,9 @@ static void print_errors(const struct bench_result *r, FILE *out)
         if (r->outcomes[i])
             fprintf(out, " %s %llu", error_names[i], (unsigned long long)r->outcomes[i]);
     putc('\n', out);
+    for (size_t i = 0; i < r->n_causes; i++)
+        fprintf(out, "  %8llu %s: %s\n", (unsigned long long)r->causes[i].n,
+                cause_kind(&r->causes[i]), r->causes[i].text);
 }
 
 static void print_text(const struct bench_options *o, const struct bench_result *r, FILE *out)
@@ -257,6 +293,10 @@ static void print_text(const struct bench_options *o, const struct bench_result 
     for (size_t i = 0; i < ARRAY_LENGTH(r->statuses); i++)
         if (r->statuses[i])
             fprintf(out, " %zu: %llu", i, (unsigned long long)r->statuses[i]);
+    if (o->https)
+        fprintf(out, "\nTLS:                   %s; %llu handshakes, %llu of them resumed",
+                r->tls[0] ? r->tls : "no connection", (unsigned long long)r->handshakes,
+                (unsigned long long)r->resumed);
     fprintf(out, "\n\nlatency, ms:  min %.3f  mean %.3f  stdev %.3f\n", ms((double)min_ns(r)),
             ms(hist_mean(&r->latency)), ms(hist_stdev(&r->latency)));
     for (size_t i = 0; i < BENCH_PERCENTILES; i++)
@@ -287,6 +327,12 @@ static void print_key_values(const struct bench_options *o, const struct bench_r
     for (size_t i = 0; i < ARRAY_LENGTH(r->statuses); i++)
         if (r->statuses[i])
             fprintf(out, "status_%zu=%llu\n", i, (unsigned long long)r->statuses[i]);
+    if (o->https)
+        fprintf(out, "tls=%s\ntls_handshakes=%llu\ntls_resumed=%llu\n", r->tls,
+                (unsigned long long)r->handshakes, (unsigned long long)r->resumed);
+    for (size_t i = 0; i < r->n_causes; i++)
+        fprintf(out, "cause=%llu %s: %s\n", (unsigned long long)r->causes[i].n,
+                cause_kind(&r->causes[i]), r->causes[i].text);
 }
 
 /* --- JSON ------------------------------------------------------------------------------------- */
@@ -312,6 +358,27 @@ static void print_json_latency(const struct bench_result *r, FILE *out)
     for (size_t i = 0; i < BENCH_PERCENTILES; i++)
         fprintf(out, ", \"%s\": %.6f", bench_percentiles[i].name, percentile_ms(r, i));
     fprintf(out, ", \"max\": %.6f},\n", ms((double)r->latency.max));
+}
+
+static void print_json_causes(const struct bench_options *o, const struct bench_result *r,
+                              FILE *out)
+{
+    fputs("  \"causes\": [", out);
+    for (size_t i = 0; i < r->n_causes; i++) {
+        fprintf(out, "%s{\"kind\": \"%s\", \"count\": %llu, \"text\": ", i ? ", " : "",
+                cause_kind(&r->causes[i]), (unsigned long long)r->causes[i].n);
+        print_json_text(r->causes[i].text, out);
+        putc('}', out);
+    }
+    fputs("],\n  \"tls\": ", out);
+    if (o->https) {
+        fputs("{\"protocol\": ", out);
+        print_json_text(r->tls, out);
+        fprintf(out, ", \"handshakes\": %llu, \"resumed\": %llu},\n",
+                (unsigned long long)r->handshakes, (unsigned long long)r->resumed);
+    } else {
+        fputs("null,\n", out);
+    }
 }
 
 static void print_json(const struct bench_options *o, const struct bench_result *r, FILE *out)
@@ -347,7 +414,9 @@ static void print_json(const struct bench_options *o, const struct bench_result 
         fprintf(out, "%s\"%zu\": %llu", comma, i, (unsigned long long)r->statuses[i]);
         comma = ", ";
     }
-    fputs("},\n  \"warnings\": [", out);
+    fputs("},\n", out);
+    print_json_causes(o, r, out);
+    fputs("  \"warnings\": [", out);
     for (size_t i = 0; i < n; i++) {
         fputs(i ? ", " : "", out);
         print_json_text(warnings[i], out);

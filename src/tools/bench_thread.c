@@ -112,6 +112,7 @@ static void pump_open(struct bench_thread *t)
     while (has_more(t) && t->next_ns + t->options->timeout_ns <= t->now_ns) {
         if (t->next_ns >= t->window_ns) {
             note_outcome(t, BENCH_TIMEOUT, t->next_ns);
+            bench_result_blame(t->result, BENCH_TIMEOUT, "no connection was free", 1);
             t->left--;
         }
         advance_schedule(t);
@@ -266,6 +267,8 @@ void bench_thread_fini(struct bench_thread *t)
     }
     loop_free(t->loop);
     mem_free(t->conns);
+    if (t->sessions)
+        t->options->tls->sessions_free(t->sessions);
     mem_free(t->scratch);
     mem_free(t->result);
 }

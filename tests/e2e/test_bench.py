@@ -344,7 +344,8 @@ def test_wrong_usage_is_status_2_and_says_what_was_meant(tmp_path):
     bad.write_text("http://a/\nx http://a/ y\n")
     for args, message in (
             ([], "expected a URL"), (["ftp://x/"], "expected a URL such as http://"),
-            (["https://x/"], "https:// is not supported yet"), (["http://a/", "http://b/"], "expected one URL"),
+            (["https://127.0.0.1/", "--cacert", "/nonexistent"], "/nonexistent: expected certificates in PEM format"),
+            (["https://127.0.0.1/", "--insecure", "--cacert", "x"], "found both"), (["http://a/", "http://b/"], "expected one URL"),
             (["http://a/", "--rps"], "--rps needs a value"), (["http://a/", "--rps", "-1"], "a number above 0"),
             (["http://a/", "--wurst"], "unknown option --wurst"), (["http://a/", "--poisson"], "--poisson needs --rps"),
             (["http://a/", "--poisson=1"], "takes no value"), (["http://a/", "--duration", "5 s"], "a time above 0"),

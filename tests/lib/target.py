@@ -36,10 +36,11 @@ class Request:
 
 
 class Target:
-    """Listens on 127.0.0.1, or on a unix socket; a thread for each connection."""
+    """Listens on 127.0.0.1, or on a unix socket; a thread for each connection. `tls` is an SSLContext."""
 
-    def __init__(self, behave, unix=None, backlog=512):
+    def __init__(self, behave, unix=None, backlog=512, tls=None):
         self.behave = behave
+        self.tls = tls
         self.took: list[float] = []
         self.lines: list[str] = []
         self.bodies: list[bytes] = []
@@ -50,7 +51,8 @@ class Target:
         self.listener = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
         self.listener.bind(str(unix) if unix else ("127.0.0.1", 0))
         self.listener.listen(backlog)
-        self.url = "http://unix.test/" if unix else f"http://127.0.0.1:{self.listener.getsockname()[1]}/"
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://unix.test/" if unix else f"{scheme}://127.0.0.1:{self.listener.getsockname()[1]}/"
         self.accepting = threading.Thread(target=self._accept, daemon=True)
         self.accepting.start()
 
@@ -90,6 +92,10 @@ class Target:
     def _serve(self, connection) -> None:
         held = b""
         try:
+            if self.tls:
+                plain, connection = connection, self.tls.wrap_socket(connection, server_side=True)
+                with self.lock:
+                    self.open[self.open.index(plain)] = connection
             while True:
                 while b"\r\n\r\n" not in held:
                     held += self._more(connection)

@@ -111,6 +111,34 @@ TEST(runs_without_a_request_or_with_one_of_any_latency_can_be_printed)
     mem_free(r);
 }
 
+TEST(causes_of_errors_are_counted_and_have_an_end)
+{
+    struct bench_result *r = mem_zalloc(2 * sizeof(*r));
+    char text[300];
+
+    bench_result_init(&r[0]);
+    bench_result_init(&r[1]);
+    memset(text, 'x', sizeof(text));
+    text[299] = '\0';
+    bench_result_blame(r, BENCH_READ, text, 1); /* longer than it may be, twice the same */
+    bench_result_blame(r, BENCH_READ, text, 1);
+    bench_result_blame(r, BENCH_CONNECT, text, 1); /* another kind */
+    EXPECT_INT(r->n_causes, 2);
+    EXPECT_INT(r->causes[0].n, 2);
+    for (int i = 0; i < 1000; i++) {
+        snprintf(text, sizeof(text), "cause %d", i);
+        bench_result_blame(&r[1], BENCH_READ, text, 1);
+    }
+    bench_result_merge(&r[0], &r[1]);
+    EXPECT_INT(r->n_causes, BENCH_CAUSES);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < r->n_causes; i++)
+        sum += r->causes[i].n;
+    EXPECT_INT(sum, 1003);
+    EXPECT_TEXT(str_from(r->causes[BENCH_CAUSES - 1].text), "other causes");
+    mem_free(r);
+}
+
 /* --- options ---------------------------------------------------------------------------------- */
 
 /* Parses with a URL in front; 0 or -EINVAL. */
