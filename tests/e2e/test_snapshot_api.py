@@ -3,6 +3,8 @@
 Each script stands twice in the document root: seed.php is the worker script of a pool with rollback, classic.php runs as ever.
 """
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -190,3 +192,94 @@ def test_ends(app, how, where):
             assert (r.status, r.text.replace("seed.php", "classic.php")) == (expected.status, expected.text)
         assert a.same(times=1).text == before
     assert "forked anew" not in a.server.log_text()
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+REFUSED = {
+    "fiber": ["(new Fiber(function () { snapshot_state(); }))->start();", "snapshot_state() was called inside a Fiber"],
+    "destructor": ["class D { function __destruct() { snapshot_state(); } } $d = new D; $d = null;", "inside a destructor"],
+    "output callback": ["ob_start(function ($b) { snapshot_state(); return $b; }); ob_end_flush();", "inside an output callback"],
+    "session": ["session_start();\n snapshot_state();", "while a session is active"],
+    "shutdown": ["register_shutdown_function(function () { snapshot_state(); });", "when the script has ended"],
+    "printed": ["echo 'a word';\n snapshot_state();", 'the boot has printed "a word" (6 bytes'],
+    "buffered": ["ob_start(); echo 'word';\n snapshot_state();", 'the boot has printed "word" (4 bytes, in output buffer'],
+    "headers": ["header('A: b');\n headers_send();\n snapshot_state();", "the boot has sent its headers"],
+    "socket": ["$s = stream_socket_pair(1, 1, 0);\n snapshot_state();", "seed.php:1"],
+    "pipe": ["posix_mkfifo('data/f', 0600);\n $p = fopen('data/f', 'r+');\n snapshot_state();", "seed.php:2"],
+    "child": ["$p = popen('cat', 'w'); snapshot_state();", "the process has children. What to do: wait for child processes"],
+    "listener": ["function open() {\n return stream_socket_server('tcp://127.0.0.1:0'); }\n $s = open();\n snapshot_state();",
+                 "opened at", "seed.php:2. What to do: close connections before that"],
+    "returned": ["function is_new() { return !restore_state(); } if (is_new()) snapshot_state();", "in a function that has returned since"],
+    "callback": ["array_map(function () { if (!restore_state()) snapshot_state(); }, [1]);", "in a function that PHP itself has called"],
+    "dynamic": ["$r = call_user_func_array('array_map', ['restore_state', []]); array_map(fn ($x) => restore_state(), [1]); snapshot_state();",
+                "in a function that has returned since"],
+    "generator": ["function g() { if (!restore_state()) snapshot_state(); yield 1; } foreach (g() as $x);", "inside a generator"],
+    "argument": ["function f($x) { snapshot_state(); } f(restore_state());", "as part of the arguments of another call"],
+    "argument beneath": ["function f($x) { if ($x) return; snapshot_state(); } echo implode(',', [1, f(restore_state())]);",
+                         "as part of the arguments of another call"],
+    "foreach": ["restore_state(); foreach ([1, 2] as $x) { snapshot_state(); }", "with other loops or half-evaluated expressions"],
+    "silence": ["@restore_state(); snapshot_state();", "with other loops or half-evaluated expressions"],
+    "expression": ["function f(int $a) { $r = $a * 3 + (restore_state() ? 1 : 2); snapshot_state(); return $r; } f(4);",
+                   "with other loops or half-evaluated expressions"],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(app, name):
+    code, *said = REFUSED[name]
+    a = app("<?php " + code + " echo 'served';", refused=True)
+    reason = a.reason()
+    assert "/seed.php:" in reason
+    for text in said:
+        assert text in reason
+
+
+@pytest.mark.parametrize("name", ["fiber", "destructor", "output callback", "session", "shutdown"])
+def test_wrong_places_throw_in_classic_mode(app, name):
+    code, said = REFUSED[name]
+    a = app("<?php set_exception_handler(fn ($e) => print(get_class($e) . ': ' . $e->getMessage())); " + code + " snapshot_state(); echo 'served';",
+            refused=True)
+    text = a.classic().text + a.server.log_text()
+    assert said in text and "SnapshotException: snapshot_state() was called" in text
+
+
+def test_a_script_without_a_freeze_point_says_so(app):
+    a = app("<?php echo 'printed';", refused=True)
+    assert a.seed().status == 500
+    assert "ended before it called frankenphp_handle_request() or snapshot_state() (exit status 0); its last output: printed" in a.server.log_text()
+
+
+def test_classic_mode_goes_on(app):
+    a = app("<?php $a = restore_state(); $b = sapid_restore_state(); $c = snapshot_state(); var_dump($a, $b, $c); var_dump(restore_state());"
+            " echo get_parent_class('Sapid\\SnapshotException');")
+    assert a.classic().text.split() == ["bool(false)", "bool(false)", "NULL", "bool(false)", "RuntimeException"]
+
+
+def test_warm_up_runs_the_whole_script(app):
+    a = app("<?php $seen = file_exists(__DIR__ . '/data/seen') ? file(__DIR__ . '/data/seen') : [];"
+            " file_put_contents(__DIR__ . '/data/seen', $_SERVER['REQUEST_URI'] . \"\\n\", FILE_APPEND);"
+            " register_shutdown_function(fn () => file_put_contents(__DIR__ . '/data/seen', 's', FILE_APPEND));"
+            " class_exists('A') or eval('class A { static $n = 0; }'); A::$n++; snapshot_state(); echo A::$n, count($seen);",
+            worker={"warmup": ["/a?b=1", "/c"]})
+    # found out by a first boot, then two rounds of warm-up, then the boot that is frozen
+    assert (a.root / "data/seen").read_text() == "/seed.php\ns" + "/a?b=1\ns/c\ns" * 2 + "/seed.php\n"
+    assert [a.seed().text for _ in range(3)] == ["16"] * 3      # classes of a warm-up request are gone, files it wrote are not
+    assert (a.root / "data/seen").read_text().endswith("/seed.php\nsss")
+
+
+def test_workers_are_forked_from_the_image(app):
+    a = app("<?php $boot = bin2hex(random_bytes(8)); snapshot_state(); if (isset($_GET['pid'])) echo getmypid(); else echo $boot;",
+            worker={"num": 3}, refused=True)
+    boot = a.seed().text
+    pid = int(a.seed("?pid=1").text)
+    assert pid in roles.workers(a.server)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: pid not in roles.workers(a.server), "the worker's end")
+    assert {a.seed().text for _ in range(30)} == {boot}
+
+
+def test_a_child_of_a_request_is_no_worker(app):
+    a = app("<?php snapshot_state(); if ($p = pcntl_fork()) { pcntl_waitpid($p, $s); echo 'parent ', pcntl_wexitstatus($s); }"
+            " else { snapshot_state(); echo 'unheard'; exit(5); }")
+    a.same()

@@ -260,6 +260,12 @@ void ending_record(void); /* what belongs to the image */
 void ending_after_handler(void);
 void ending_run(void (*answer)(void));
 
+/* opened.c: where in PHP the descriptors of a boot were opened */
+void opened_follow(void); /* from now on, in a process that is to be frozen */
+void opened_end(void);
+/* NULL: not known. The text is good until the next one is opened. */
+const char *opened_at(int fd, uint32_t *ret_line);
+
 /* rollback_refuse.c: what an image cannot hold, said so that people can change it */
 void refusal_record(void); /* before the boot: what is there now is the server's own */
 /* False: the state of PHP stands against an image; `text` says what and what to do. */

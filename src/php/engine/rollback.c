@@ -296,6 +296,7 @@ static void freeze(void)
     if (!refusal_check(text, sizeof(text)) || !sockets_freeze(rolled.image, text, sizeof(text)))
         fail(text);
     timeout_worker_stop();
+    opened_end();
     if (snapshot_detect_by_pid("libcrypto.so") < 0)
         fail("too many copies of libcrypto are loaded");
     memory_tidy();
@@ -516,6 +517,7 @@ int rollback_run(const struct engine_worker *w, const struct engine_image *image
     worker_begin(w);
     keep_realpaths();
     spare_collections();
+    opened_follow();
     if (image->entry && image->n_warmup)
         pass();
     for (;;) {

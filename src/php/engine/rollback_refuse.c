@@ -86,23 +86,32 @@ static void where(char *text, size_t size)
     snprintf(text, size, "%s:%u", file ? file : "?", zend_get_executed_lineno());
 }
 
+static const char *subject(void)
+{
+    return seed_is_on() ? "the script" : "the worker script";
+}
+
+static const char *point(void)
+{
+    return !seed_is_on()          ? "frankenphp_handle_request()"
+           : rollback_image()->at ? "snapshot_at"
+                                  : "snapshot_state()";
+}
+
 bool refusal_check(char *text, size_t size)
 {
     char place[1024];
 
     where(place, sizeof(place));
     if (EG(active_fiber)) {
-        snprintf(text, size,
-                 "the worker script cannot be frozen at %s inside a Fiber: call "
-                 "frankenphp_handle_request() outside of it",
-                 place);
+        snprintf(text, size, "%s cannot be frozen at %s inside a Fiber: call %s outside of it",
+                 subject(), place, point());
         return false;
     }
     if (php_output_get_active_handler() && (php_output_get_status() & PHP_OUTPUT_LOCKED)) {
         snprintf(text, size,
-                 "the worker script cannot be frozen at %s inside an output callback: call "
-                 "frankenphp_handle_request() outside of it",
-                 place);
+                 "%s cannot be frozen at %s inside an output callback: call %s outside of it",
+                 subject(), place, point());
         return false;
     }
     return true;
@@ -146,21 +155,15 @@ static void name_connections(char *text, size_t size)
 static const char *advice(enum snapshot_problem problem)
 {
     switch (problem) {
-    case SNAPSHOT_THREADS: return "end threads before the first frankenphp_handle_request()";
-    case SNAPSHOT_CHILDREN:
-        return "wait for child processes before the first "
-               "frankenphp_handle_request()";
+    case SNAPSHOT_THREADS: return "end threads before that";
+    case SNAPSHOT_CHILDREN: return "wait for child processes before that";
     case SNAPSHOT_SOCKET:
-        return "close connections before the first frankenphp_handle_request() and open them in "
-               "requests; a warm-up request that leaves one open does the same";
-    case SNAPSHOT_PIPE: return "close it before the first frankenphp_handle_request()";
-    case SNAPSHOT_SHARED_MAP:
-        return "detach shared memory before the first "
-               "frankenphp_handle_request()";
-    case SNAPSHOT_TIMER:
-        return "stop timers and alarms before the first "
-               "frankenphp_handle_request()";
-    default: return "worker.isolation = \"none\" runs the script without";
+        return "close connections before that and open them in requests (a warm-up request that "
+               "leaves one open does the same), or see snapshot_sockets";
+    case SNAPSHOT_PIPE: return "close it before that";
+    case SNAPSHOT_SHARED_MAP: return "detach shared memory before that";
+    case SNAPSHOT_TIMER: return "stop timers and alarms before that";
+    default: return "such a process cannot be an image";
     }
 }
 
@@ -189,10 +192,15 @@ static bool name_stream(int fd, char *text, size_t size)
 
 void refusal_explain(const struct snapshot_refusal *r, char *text, size_t size)
 {
-    char connections[512] = "";
+    char connections[512] = "", opened[512] = "", place[1024];
+    uint32_t line;
+    const char *file = opened_at(r->fd, &line);
 
+    where(place, sizeof(place));
+    if (file)
+        snprintf(opened, sizeof(opened), ", opened at %s:%u", file, line);
     if (!name_stream(r->fd, connections, sizeof(connections)) && r->problem == SNAPSHOT_SOCKET)
         name_connections(connections, sizeof(connections));
-    snprintf(text, size, "the worker script cannot be frozen: %s%s. What to do: %s", r->text,
-             connections, advice(r->problem));
+    snprintf(text, size, "%s cannot be frozen at %s, %s: %s%s%s. What to do: %s", subject(), place,
+             point(), r->text, connections, opened, advice(r->problem));
 }

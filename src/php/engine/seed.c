@@ -46,6 +46,7 @@ static struct {
     const zend_function *func;
     zval *temporaries; /* of the frame, as they were */
     uint32_t n_temporaries;
+    bool is_argument; /* it stood among the arguments of another call */
     uint32_t line;
     const char *file;
 } restore;
@@ -110,6 +111,7 @@ static void note_restore(zend_execute_data *frame)
     restore.frame = frame;
     restore.func = frame->func;
     restore.opline = frame->opline;
+    restore.is_argument = frame->call != NULL;
     restore.n_temporaries = a->T;
     mem_free(restore.temporaries);
     restore.temporaries = mem_zalloc((restore.n_temporaries + 1) * sizeof(zval));
@@ -194,7 +196,7 @@ static bool check_restore(char *text, size_t size)
     else if (!is_frame_alive())
         why = "in a function that has returned since; call it, and snapshot_state(), where that "
               "function is called, or beneath it";
-    else if (restore.frame->call)
+    else if (restore.is_argument || restore.frame->call)
         why = "as part of the arguments of another call; call it in a statement of its own: "
               "if (!restore_state()) ...";
     else if (!same_live_values(&restore.func->op_array,
