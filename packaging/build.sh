@@ -60,7 +60,7 @@ install_packages() {
         }
         # Debian switches these on for every PHP of the machine, and they slow all of it.
         for package; do
-            case $package in php*-xdebug | php*-pcov) phpdismod "${package##*-}" ;; esac
+            case $package in php*-xdebug | php*-pcov | php*-excimer) phpdismod "${package##*-}" ;; esac
         done' install_packages $missing >&2 ||
         die "apt-get could not install: $missing"
 }

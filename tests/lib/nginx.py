@@ -99,6 +99,8 @@ http {{
             if (!-f $document_root$fastcgi_script_name) {{ return 404; }}
             fastcgi_pass unix:{self.fpm.socket_path};{FASTCGI_PARAMS}
             fastcgi_buffering off;
+            fastcgi_buffer_size 256k;
+            fastcgi_buffers 8 256k;
         }}
     }}
 }}

@@ -3,7 +3,7 @@ import os
 import re
 from pathlib import Path
 
-DEVELOPER_EXTENSIONS = ("xdebug", "pcov")
+DEVELOPER_EXTENSIONS = ("xdebug", "pcov", "excimer")
 
 
 def version() -> str:

@@ -1,112 +1,19 @@
 """The same requests to sapid and to nginx with PHP-FPM, on the same folder: the answers must be the same, byte for
 byte, but for what DIFFERENCES.md lists. sapid runs twice: with its own engine, and with that PHP-FPM behind it."""
 import base64
-import difflib
 import hashlib
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 
-from lib import account
 from lib.httpclient import Closed, Connection, multipart
+from lib.parity import OWN_FIELDS, alike, fields, normal, same, seen_by
 from lib.process import wait_until
 
 # Starts the oracle by itself.
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
-HERE = Path(__file__).parent
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-
-
-def read_differences():
-    """The indented lines of DIFFERENCES.md: fields that are not compared, (text, becomes) pairs, statuses with Location."""
-    fields, texts, statuses = set(), [], {}
-    for line in (HERE / "DIFFERENCES.md").read_text().splitlines():
-        kind, _, rest = line.removeprefix("    ").partition(":")
-        if not line.startswith("    "):
-            continue
-        if kind == "field":
-            fields.add(rest.strip())
-        elif kind == "text":
-            texts.append([rest[1:], None])
-        elif kind == "becomes":
-            texts[-1][1] = rest[1:]
-        elif kind == "location":
-            here, there = re.fullmatch(r" (\d+) becomes (\d+)", rest).groups()
-            statuses[int(here)] = int(there)
-        else:
-            raise AssertionError(f"DIFFERENCES.md: {line!r}")
-    return fields, texts, statuses
-
-
-OWN_FIELDS, TEXTS, STATUSES_WITH_LOCATION = read_differences()
-
-
-@pytest.fixture(scope="module")
-def scripts(launch_module):
-    root = launch_module.folder / "php"
-    shutil.copytree(HERE.parent / "e2e" / "php", root)
-    shutil.copytree(HERE / "php", root, dirs_exist_ok=True)
-    (root / "sessions").mkdir()
-    account.give(root)
-    return root
-
-
-SETTINGS = {"ini": {"upload_max_filesize": "20M", "post_max_size": "30M"}, "server": {"max_body_size": "40M"}, "workers": 2,
-            "env": {"APP_MODE": "both"}, "expect_errors": True}
-
-
-@pytest.fixture(scope="module")
-def oracle(launch_module, scripts):
-    return launch_module(scripts, kind="fpm", **SETTINGS)
-
-
-@pytest.fixture(scope="module", params=["engine", "fpm"])
-def pair(launch_module, scripts, oracle, request):
-    php = {"use_fpm": True, "fpm_socket": str(oracle.fpm.socket_path)} if request.param == "fpm" else {}
-    return [launch_module(scripts, kind="sapid", php=php, **SETTINGS), oracle]
-
-
-def normal(server, text: str) -> str:
-    """Without what DIFFERENCES.md lists."""
-    for pattern, becomes in TEXTS:
-        text = re.sub(pattern.replace("{port}", str(server.port)), becomes, text)
-    return text
-
-
-def fields(server, response):
-    return sorted((n.lower(), normal(server, v)) for n, v in response.fields if n.lower() not in OWN_FIELDS)
-
-
-def seen_by(server, response):
-    status = response.status
-    if response.headers("location"):
-        status = STATUSES_WITH_LOCATION.get(status, status)
-    return status, fields(server, response), normal(server, response.body.decode("latin-1"))
-
-
-def both(pair, method, target, headers=None, body=None):
-    seen = []
-    for server in pair:
-        with server.connect(timeout=20) as c:
-            seen.append(seen_by(server, c.request(method, target, headers, body)))
-    return seen
-
-
-def same(pair, method, target, headers=None, body=None):
-    alike(*both(pair, method, target, headers, body))
-
-
-def alike(ours, theirs):
-    ours, theirs = as_lines(ours), as_lines(theirs)
-    assert ours == theirs, "\n".join(difflib.unified_diff(theirs, ours, "nginx", "sapid", lineterm="", n=1))[:3000]
-
-
-def as_lines(answer):
-    status, fields, text = answer
-    return [str(status), *(f"{n}: {v}" for n, v in fields), "", *text.split("\n")]
 
 
 TARGETS = ["/echo-all.php", "/echo-all.php?", "/echo-all.php?a=1&b[]=2&b[]=3&c[x][y]=z", "/echo-all.php?a%5B%5D=1&a+b=c+d&e%20f=g",
