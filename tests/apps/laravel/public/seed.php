@@ -1,0 +1,26 @@
+<?php
+
+use Illuminate\Contracts\Http\Kernel;
+use Illuminate\Foundation\Bootstrap\RegisterProviders;
+use Illuminate\Foundation\Bootstrap\SetRequestForConsole;
+use Illuminate\Http\Request;
+
+require dirname(__DIR__) . '/vendor/autoload.php';
+
+if (!function_exists('restore_state') || !restore_state()) {
+    $app = require dirname(__DIR__) . '/bootstrap/app.php';
+    $kernel = $app->make(Kernel::class);
+    // There is no request yet; providers that ask for one get that of the console.
+    $app->beforeBootstrapping(RegisterProviders::class, static fn () => (new SetRequestForConsole)->bootstrap($app));
+    $kernel->bootstrap();
+    if (function_exists('snapshot_state')) {
+        foreach (['router', 'url', 'view', 'blade.compiler', 'db', 'encrypter', 'hash', 'validator', 'translator'] as $name) {
+            $app->make($name);
+        }
+        unset($name);
+        snapshot_state();
+    }
+}
+$request = Request::capture();
+$response = $kernel->handle($request)->send();
+$kernel->terminate($request, $response);
