@@ -5,6 +5,12 @@
 #include "snapshot/snapshot_int.h"
 
 #if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
+enum { LINE = 64 }; /* of a processor's cache */
+
+#if defined(__x86_64__)
 void snapshot_copy(void *to, const void *from, size_t bytes)
 {
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
@@ -14,7 +20,50 @@ void snapshot_zero(void *to, size_t bytes)
 {
     __asm__ volatile("rep stosb" : "+D"(to), "+c"(bytes) : "a"(0) : "memory");
 }
+
+/* A job changes a few lines of a page; the others are read and not written. Hot pages lie here and
+ * there, so that no processor guesses the next one. */
+bool snapshot_put_back(void *to, const void *image, const void *next, const void *next_image)
+{
+    bool changed = false;
+
+    for (size_t at = 0; at < PAGE_BYTES; at += LINE) {
+        __m128i *t = (__m128i *)((char *)to + at);
+        const __m128i *f = (const __m128i *)((const char *)image + at);
+        _mm_prefetch((const char *)next + at, _MM_HINT_T0);
+        _mm_prefetch((const char *)next_image + at, _MM_HINT_T0);
+        __m128i f0 = _mm_load_si128(f), f1 = _mm_load_si128(f + 1);
+        __m128i f2 = _mm_load_si128(f + 2), f3 = _mm_load_si128(f + 3);
+        __m128i same = _mm_and_si128(_mm_and_si128(_mm_cmpeq_epi8(f0, _mm_load_si128(t)),
+                                                   _mm_cmpeq_epi8(f1, _mm_load_si128(t + 1))),
+                                     _mm_and_si128(_mm_cmpeq_epi8(f2, _mm_load_si128(t + 2)),
+                                                   _mm_cmpeq_epi8(f3, _mm_load_si128(t + 3))));
+        if (unlikely(_mm_movemask_epi8(same) != 0xffff)) {
+            _mm_store_si128(t, f0);
+            _mm_store_si128(t + 1, f1);
+            _mm_store_si128(t + 2, f2);
+            _mm_store_si128(t + 3, f3);
+            changed = true;
+        }
+    }
+    return changed;
+}
 #else
+bool snapshot_put_back(void *to, const void *image, const void *next, const void *next_image)
+{
+    bool changed = false;
+
+    for (size_t at = 0; at < PAGE_BYTES; at += LINE) {
+        __builtin_prefetch((const char *)next + at);
+        __builtin_prefetch((const char *)next_image + at);
+        if (unlikely(!snapshot_same((char *)to + at, (const char *)image + at, LINE))) {
+            snapshot_copy((char *)to + at, (const char *)image + at, LINE);
+            changed = true;
+        }
+    }
+    return changed;
+}
+
 void snapshot_copy(void *to, const void *from, size_t bytes)
 {
     volatile char *t = to;

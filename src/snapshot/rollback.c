@@ -77,12 +77,13 @@ static void restore_hot(uint32_t turn)
 
     for (uint32_t i = 0; i < s->n_hot; i++) {
         struct hot_page h = s->hot[i];
+        const struct hot_page *next = &s->hot[i + 1 < s->n_hot ? i + 1 : i];
         const char *image = image_of(h.page);
         if (unlikely(s->kind[h.page] == PAGE_PINNED)) {
             copy_around_holes(h.at, PAGE_BYTES, image);
             copied++;
-        } else if (!snapshot_same((const void *)h.at, image, PAGE_BYTES)) {
-            snapshot_copy((void *)h.at, image, PAGE_BYTES);
+        } else if (snapshot_put_back((void *)h.at, image, (const void *)next->at,
+                                     image_of(next->page))) {
             h.changed = turn;
             copied++;
         } else if (unlikely(turn - h.changed > age)) {

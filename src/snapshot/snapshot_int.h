@@ -276,6 +276,9 @@ int pagemap_open(void);
 void snapshot_copy(void *to, const void *from, size_t bytes);
 void snapshot_zero(void *to, size_t bytes);
 bool snapshot_same(const void *a, const void *b, size_t bytes);
+/* Makes a page what the image says; `next` and its image are fetched into the caches meanwhile.
+ * Whether anything differed. */
+bool snapshot_put_back(void *to, const void *image, const void *next, const void *next_image);
 bool snapshot_is_zero(const void *a, size_t bytes);
 
 /* fds.c */

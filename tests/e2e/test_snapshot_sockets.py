@@ -1,6 +1,7 @@
 """Database connections that a worker script has open when it is frozen: worker.snapshot_sockets."""
 import json
 import os
+import re
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -165,6 +166,26 @@ def test_a_request_that_drops_the_connection_harms_nobody(start, kind):
     for i in range(12):
         app.raw(LOOK[kind], **({"drop": "1"} if i % 3 == 0 else {"exit": "1"} if i % 3 == 1 else {}))
         assert session(kind, app.ask(LOOK[kind])[0]) == expected(kind)
+
+
+def test_what_a_request_did_with_a_connection_it_closed_is_nobodys(start):
+    """A rollback opens it again from its spare: that must not be the session the request left."""
+    app = start("redis", "reset", BOOT["redis"])
+    for _ in range(4):
+        app.ask("CLIENT SETNAME secret", "SELECT 7", drop="another")
+        assert session("redis", app.ask(LOOK["redis"])[0]) == expected("redis")
+
+
+def test_a_connection_that_was_not_used_is_not_reset(start):
+    app = start("redis", "reset", BOOT["redis"])
+
+    def resets() -> int:
+        return int(re.search(r"cmdstat_discard:calls=(\d+)", app.ask("INFO commandstats")[0])[1])
+    resets()
+    before = resets()
+    for _ in range(5):
+        assert app.ask() == []
+    assert resets() == before + 1, "one after the question of before"
 
 
 def test_a_killed_worker_leaves_no_transaction(start, databases):

@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -235,6 +237,31 @@ int db_idle(int fd)
     if (n > 0)
         return -EBUSY;
     return n < 0 && errno == EAGAIN ? 0 : -EPIPE;
+}
+
+struct db_carried db_carried(int fd)
+{
+    struct db_carried ret = { 0 };
+    struct tcp_info tcp;
+    socklen_t n = sizeof(tcp), n_socket = sizeof(ret.socket);
+    enum { ESTABLISHED = 1 }; /* TCP_ESTABLISHED of a header that does not go with this one */
+
+    /* counters since Linux 4.19 */
+    if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &ret.socket, &n_socket) < 0 ||
+        getsockopt(fd, IPPROTO_TCP, TCP_INFO, &tcp, &n) < 0 ||
+        n < offsetof(struct tcp_info, tcpi_bytes_sent) + sizeof(tcp.tcpi_bytes_sent) ||
+        tcp.tcpi_state != ESTABLISHED)
+        return ret;
+    ret.counted = true;
+    ret.sent = tcp.tcpi_bytes_sent;
+    ret.received = tcp.tcpi_bytes_received;
+    return ret;
+}
+
+bool db_is_untouched(const struct db_carried *before, const struct db_carried *now)
+{
+    return before->counted && now->counted && before->socket == now->socket &&
+           before->sent == now->sent && before->received == now->received;
 }
 
 int db_sever(int fd)

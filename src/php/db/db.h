@@ -25,6 +25,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 
@@ -58,6 +59,17 @@ void db_session_fini(struct db_session *s);
 
 /* Nothing to read, nothing lost: 0. -EBUSY: something waits to be read. -EPIPE: closed. */
 MUST_USE int db_idle(int fd);
+
+/* Which socket this is, and what it has carried so far. Only TCP counts: equal answers of before
+ * and now mean that nobody has used it meanwhile and that it is open, so that the session is what
+ * it was. */
+struct db_carried {
+    uint64_t socket; /* its number, never given twice; 0: it is none */
+    bool counted;
+    uint64_t sent, received;
+};
+struct db_carried db_carried(int fd);
+bool db_is_untouched(const struct db_carried *before, const struct db_carried *now);
 
 /* Puts a socket in the place of `fd` whose peer has gone: its owner finds the connection lost at
  * its next use. 0 or -errno. */

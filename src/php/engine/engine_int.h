@@ -291,6 +291,9 @@ MUST_USE bool sockets_reset(void);
 void memory_tidy(void);
 void memory_scratch(void *context, snapshot_scratch_add *add, void *list);
 
+/* rollback_garbage.c: what exists now is never suspected of being garbage */
+void garbage_exempt(void);
+
 /* rollback_fresh.c: what must differ from request to request */
 void fresh_record(void);
 void fresh_make(void);

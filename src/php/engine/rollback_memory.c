@@ -142,6 +142,7 @@ static bool find_free_map(void)
 void memory_tidy(void)
 {
     gc_collect_cycles();
+    garbage_exempt();
     if (is_zend_mm()) {
         zend_mm_gc(zend_mm_get_heap());
         layout.known = find_free_map() && find_free_slot();

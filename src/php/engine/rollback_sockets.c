@@ -4,10 +4,10 @@
  *   refuse  they stand against it, by name (rollback_refuse.c)
  *   sever   a dead socket takes the place of each. Clients that notice reconnect in every request
  *   reset   each worker has a connection of its own on the same descriptor, opened when it is
- * forked by the same class with the same arguments, and put back to the session of the boot after
- *           every request (src/php/db). What the client remembers of the connection is memory and
- *           goes back with it. A connection that cannot be put back ends its worker, whose
- *           successor opens another
+ *           forked by the same class with the same arguments, and put back to the session of the
+ *           boot after every request that used it (src/php/db). What the client remembers of the
+ *           connection is memory and goes back with it. A connection that cannot be put back ends
+ *           its worker, whose successor opens another
  *
  * Which descriptor belongs to which object no extension tells. So every object that can be asked
  * for its arguments connects once more before the freeze: the new connection leads to the same peer
@@ -56,6 +56,9 @@ static struct {
     uint32_t n;
     bool severed[FDS_MAX]; /* accepted by refusal_accept() */
 } sockets;
+
+/* Of this worker's own connections when they were put back last. Kept memory. */
+static struct db_carried *carried;
 
 /* --- descriptors ------------------------------------------------------------------------------ */
 
@@ -331,6 +334,11 @@ bool sockets_freeze(const struct engine_image *image, char *text, size_t size)
         snprintf(text, size, "the worker script has more than %d connections open", LINKS_MAX);
         return false;
     }
+    carried = snapshot_keep_alloc(LINKS_MAX * sizeof(*carried));
+    if (!carried) {
+        snprintf(text, size, "no kept memory for %zu connections", n);
+        return false;
+    }
     for (sockets.n = 0; sockets.n < n; sockets.n++) {
         sockets.links[sockets.n] = (struct link){ .fd = fds[sockets.n] };
         describe(&sockets.links[sockets.n]);
@@ -394,7 +402,25 @@ void sockets_connect(void)
             _exit(ENGINE_EXIT_UNHEALTHY);
         }
         close(fd);
+        carried[i] = db_carried(l->fd);
     }
+}
+
+/* A reset costs an exchange with the database; what the request has not used needs none. */
+static int put_back(const struct link *l, struct db_carried *before, char *why)
+{
+    struct db_carried now = db_carried(l->fd);
+
+    /* A rollback would open it again from its spare, with whatever session it was left in. */
+    if (!now.socket || now.socket != before->socket) {
+        snprintf(why, DB_WHY_BYTES, "the request closed it");
+        return -EPIPE;
+    }
+    if (db_is_untouched(before, &now))
+        return 0;
+    int rc = db_reset(l->fd, &l->session, why);
+    *before = db_carried(l->fd);
+    return rc;
 }
 
 bool sockets_reset(void)
@@ -404,7 +430,7 @@ bool sockets_reset(void)
     for (uint32_t i = 0; i < sockets.n; i++) {
         const struct link *l = &sockets.links[i];
         if (!l->known || (live->disconnected & UINT32_C(1) << i) ||
-            db_reset(l->fd, &l->session, why) == 0)
+            put_back(l, &carried[i], why) == 0)
             continue;
         log_info("snapshot_sockets: %s cannot be put back and is opened anew: %s", l->text, why);
         return false;

@@ -31,7 +31,7 @@ foreach (json_decode(getenv('BOOT') ?: '[]') as $sql) {
     ask($sql);
 }
 
-$handler = function () use (&$connection): void {
+$handler = function () use (&$connection, $host, $port): void {
     header('X-Pid: ' . getmypid());
     $out = [];
     try {
@@ -39,7 +39,12 @@ $handler = function () use (&$connection): void {
             $out[] = ask($sql);
         }
         if (isset($_GET['drop'])) {
+            $files = array_map(fn () => fopen('/dev/null', 'r'), range(1, 20));   // no number below is free
             $connection = null;
+        }
+        if (($_GET['drop'] ?? '') === 'another') {   // which gets the same descriptor
+            $connection = new Redis();
+            $connection->connect($host, (int) $port);
         }
         if (isset($_GET['exit'])) {
             exit(json_encode($out));
