@@ -22,7 +22,8 @@
  *                           RESULT (of a COMMAND: worker = its number, status, text = a sentence;
  *                           fd: what to answer instead, when there is more to say),
  *                           PING (comes back),
- *                           PROBE (text = path; the newest generation of each pool answers)
+ *                           PROBE (text = path; the newest generation of each pool answers),
+ *                           IMAGE_REFUSED (pool; text = what and why: for status pages)
  *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED,
  *                           PING, PROBED (generation as in PROBE; HTTP status, or 0 and why),
  *                           FELL_BACK, DRAINED,

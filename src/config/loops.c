@@ -51,7 +51,10 @@ static void add_loop(struct loader *l, uint32_t index)
     size_both(pool, loop);
     loop->worker_max_requests = pool->worker_loop_max_requests;
     pool->status_path = pool->ping_path = STR(""); /* pages show the pool that has the requests */
-    loop->use_fpm = loop->fallback = false;        /* PHP-FPM knows no loop */
+    loop->max_images = 0;
+    loop->snapshot_scripts = (struct config_strings){ 0 };
+    loop->snapshot_at = STR("");
+    loop->use_fpm = loop->fallback = false; /* PHP-FPM knows no loop */
     if (!loop->worker_watch_given)
         loop->worker_watch = c->dev;
     pool->loop = c->n_pools++;

@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "gateway/gateway_int.h"
+#include "gateway/images.h"
 #include "gateway/stats.h"
 #include "gateway/upstream.h"
 
@@ -71,6 +72,7 @@ void backend_free(struct backend *b)
     CHECKF(b->n_inflight == 0, "%u requests", b->n_inflight);
     if (t->active[b->pool->pool] == b)
         t->active[b->pool->pool] = NULL;
+    images_count(t, b->pool);
     list_remove(&b->link);
     loop_watch_remove(t->loop, &b->news);
     bulkhead_drop(b);
@@ -89,21 +91,24 @@ void backend_report_drained(struct backend *b)
     thread_tell(&b->thread->gateway->threads[0], gateway_on_link_idle, b->pool, 0, b->drains);
 }
 
-/* `over`: no worker is busy with it any more. */
-static void leave_channel(struct backend *b, struct channel_ticket ticket, bool over)
+static void forget_ticket(struct backend *b, struct channel_ticket ticket)
 {
-    struct exchange *x = b->inflight[ticket.slot];
-
-    if (x) {
-        bulkhead_leave(x, b, ticket, over);
-        x->backend = NULL;
-    }
+    if (b->inflight[ticket.slot])
+        b->inflight[ticket.slot]->backend = NULL;
     b->inflight[ticket.slot] = NULL;
     stats_left(b);
     DCHECK(b->n_inflight > 0);
     b->n_inflight--;
     if (unlikely(b->draining))
         backend_report_drained(b);
+}
+
+/* `over`: no worker is busy with it any more. */
+static void leave_channel(struct backend *b, struct channel_ticket ticket, bool over)
+{
+    if (b->inflight[ticket.slot])
+        bulkhead_leave(b->inflight[ticket.slot], b, ticket, over);
+    forget_ticket(b, ticket);
 }
 
 int backend_push(struct backend *b, struct exchange *x, const struct channel_request *r)
@@ -195,6 +200,11 @@ static bool same_ticket(struct channel_ticket a, struct channel_ticket b)
     return a.slot == b.slot && a.seq == b.seq;
 }
 
+static bool is_end(const struct channel_piece *p)
+{
+    return p->type == CHANNEL_END || p->type == CHANNEL_PASS_ON;
+}
+
 /* The worker is done with this answer, so that what is left of it in the ring is all there will be:
  * that much goes beyond the limits of a slow client, or it would stand in the way of the answers
  * that the worker gives to others. */
@@ -203,8 +213,30 @@ static bool worker_has_left(const struct backend *b, const struct exchange *x,
 {
     uint32_t worker;
 
-    return p[n - 1].type == CHANNEL_END ||
+    return is_end(&p[n - 1]) ||
            channel_ticket_state(b->pool->channel, x->ticket, &worker) == CHANNEL_DONE;
+}
+
+/* Nothing of the request was used up, so that another worker can run it. */
+static bool is_whole(const struct exchange *x)
+{
+    return !x->head_sent && (x->body_sink != BODY_STREAM || x->body_fd >= 0);
+}
+
+/* The image's worker does not want it: it runs in classic mode, with the gates that it holds. */
+static void pass_on(struct backend *b, struct exchange *x)
+{
+    struct gateway_thread *t = b->thread;
+    struct channel_ticket ticket = x->ticket;
+
+    bulkhead_pass_on(x);
+    stats_passed_on(b);
+    forget_ticket(b, ticket);
+    channel_release(b->pool->channel, t->index, ticket);
+    fd_close(&x->file_fd);
+    x->stalled = false;
+    x->no_image = true;
+    exchange_dispatch_again(x);
 }
 
 /* The pieces of one request. Returns how many were taken. */
@@ -217,6 +249,11 @@ static int take_group(struct backend *b, uint32_t worker, const struct channel_p
     /* The channel delivers only pieces of tickets that are out, and each of those has its exchange.
      */
     CHECK(x && x->ticket.seq == ticket.seq);
+    if (unlikely(p[0].type == CHANNEL_PASS_ON) && b->pool->image && is_whole(x)) {
+        channel_consume(b->pool->channel, t->index, worker, 1, 0);
+        pass_on(b, x);
+        return 1;
+    }
     int taken = respond_pieces(x, p, n);
     if (taken == 0 && !x->awaits_file && worker_has_left(b, x, p, n)) {
         x->stalled = false;
@@ -225,7 +262,7 @@ static int take_group(struct backend *b, uint32_t worker, const struct channel_p
     }
     if (x->stalled)
         x->stalled_worker = worker;
-    bool ended = taken > 0 && p[taken - 1].type == CHANNEL_END;
+    bool ended = taken > 0 && is_end(&p[taken - 1]);
     channel_consume(b->pool->channel, t->index, worker, taken, 0);
     if (!ended)
         return taken;
@@ -324,6 +361,7 @@ void backend_abandon(struct backend *b)
 
     if (t->active[b->pool->pool] == b)
         t->active[b->pool->pool] = NULL;
+    images_count(t, b->pool);
     for (uint32_t w = 0; g && w < g->workers; w++)
         take_rest(b, w);
     for (uint32_t slot = 0; g && slot < g->slots; slot++) {

@@ -473,6 +473,15 @@ static void leave_class(struct exchange *x)
     x->class = NULL;
 }
 
+void bulkhead_pass_on(struct exchange *x)
+{
+    if (x->class && !list_empty(&x->class_link)) {
+        list_remove(&x->class_link);
+        x->class->n_running--;
+    }
+    x->admitted = x->conn->source <= CONN_FROM_UNIX;
+}
+
 void bulkhead_leave(struct exchange *x, struct backend *b, struct channel_ticket ticket, bool over)
 {
     struct gateway_thread *t = b->thread;

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "gateway/admin.h"
+#include "gateway/images.h"
 #include "gateway/upstream.h"
 
 enum { BODY_MEMORY_MAX = 16 * 1024 };
@@ -385,6 +386,14 @@ bool exchange_is_https(const struct exchange *x)
     return id.https;
 }
 
+struct str exchange_host(const struct exchange *x)
+{
+    struct identity id;
+
+    identify(x->conn, &id);
+    return id.host;
+}
+
 struct str exchange_client_address(const struct exchange *x)
 {
     struct identity id;
@@ -526,15 +535,32 @@ static void push_upstream(struct exchange *x, struct backend *b)
                       x->conn->thread->pairs);
 }
 
+/* The image of the script, or the pool itself. */
+static struct backend *choose(struct exchange *x, struct backend *b)
+{
+    const struct gateway_thread *t = x->conn->thread;
+    char script[2 * FILES_PATH_MAX];
+
+    if (likely(t->n_images[x->pool] == 0 &&
+               b->pool->config->pools[b->pool->pool].snapshot_scripts.n == 0))
+        return b;
+    size_t n = script_path(b, &t->match, script, sizeof(script));
+    return n ? images_choose(x, b, (struct str){ script, n }) : b;
+}
+
 static void push(struct exchange *x, struct backend *b)
 {
     struct gateway_thread *t = x->conn->thread;
+    struct backend *to = choose(x, b);
     struct described d;
 
-    if (!make_request(x, b, &d))
+    if (!make_request(x, to, &d))
         return;
-    int r = backend_push(b, x, &d.request);
-    if (r == -EAGAIN) {
+    int r = backend_push(to, x, &d.request);
+    if (unlikely(r < 0 && to != b)) { /* it is full, or goes */
+        x->no_image = true;
+        push(x, b);
+    } else if (r == -EAGAIN) {
         t->count.queue_full++;
         respond_status(x, 503, STR("Retry-After: 1\r\n"));
     } else if (r == -E2BIG) {

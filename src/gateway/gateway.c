@@ -21,6 +21,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "gateway/admin.h"
+#include "gateway/images.h"
 #include "gateway/rules.h"
 
 static struct gateway gateway;
@@ -102,6 +103,11 @@ static void on_worker_message(struct loop_watch *w, unsigned events)
     int r = control_receive(w->fd, &m, &fd, 1, &n_fds);
     if (r == -EAGAIN)
         return;
+    if (r > 0 && m.type == CONTROL_IMAGE_WANTED) {
+        fd_close(&fd);
+        images_wanted(link, &m);
+        return;
+    }
     bool known = r > 0 && (m.type == CONTROL_BODY_WANTED || (m.type == CONTROL_FILE && fd >= 0));
     if (!known || m.ticket.slot >= geometry->slots) {
         fd_close(&fd);
@@ -153,7 +159,9 @@ static void worker_died(struct pool_link *link, const struct control_message *m)
         return;
     fallback_on_death(link, m->worker, m->status);
     if (WIFSIGNALED(m->status) && m->cause == CONTROL_CAUSE_ITS_OWN)
-        atomic_fetch_add_explicit(&g->figures[link->pool].crashes, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(
+            &g->figures[link->image ? link->image->of_pool : link->pool].crashes, 1,
+            memory_order_relaxed);
     link->causes[m->worker] = m->cause; /* before the threads are told: partner is their mailbox */
     link->recovering[m->worker] = g->n_threads;
     for (uint32_t i = 0; i < g->n_threads; i++)
@@ -230,6 +238,7 @@ static void free_link(struct pool_link *link)
     mem_free(link->recovering);
     mem_free(link->announced);
     mem_free(link->loop_script);
+    images_close_link(link);
     mem_free(link->places);
     mem_free(link->watches);
     list_remove(&link->link);
@@ -394,6 +403,7 @@ static int open_link(struct pool_link *link, const struct control_message *m, co
     if (!has_channel && !link->config->pools[link->pool].upstream)
         return -EPROTO;
     fallback_init(link);
+    images_open_link(link);
     char message[512] = "out of memory";
     if ((r = rules_new(link->config, &link->rules, message, sizeof(message))) < 0) {
         log_error("%s", message);
@@ -442,28 +452,29 @@ static void activate(struct gateway_thread *t, struct command *c)
 {
     struct backend *b = backend_find(t, c->pool);
     struct backend *old = t->active[c->pool->pool];
-    uint32_t drains = c->incarnation;
+    uint32_t times = c->incarnation;
 
     mem_free(c);
     if (!b || b == old)
         return;
     t->active[b->pool->pool] = b;
+    images_count(t, b->pool);
     if (old && t->index == 0)
         fallback_say_end(b->pool, old->pool);
     b->draining = b->drain_reported = false; /* it may be the old one, which comes back */
     if (old) {
         old->draining = true;
-        old->drains = drains;
+        old->drains = times;
         backend_report_drained(old);
     }
     backend_take_waiting(b);
 }
 
+static uint32_t drains; /* how often a generation was told to */
+
 /* Those of the pool that drain from now on are counted afresh. */
 static void activate_link(struct gateway *g, struct pool_link *link)
 {
-    static uint32_t drains;
-
     drains++;
     link->idle_threads = 0;
     link->drains = 0;
@@ -478,6 +489,33 @@ static void activate_link(struct gateway *g, struct pool_link *link)
     link->active = true;
     for (uint32_t i = 0; i < g->n_threads; i++)
         thread_tell(&g->threads[i], activate, link, 0, drains);
+}
+
+static void leave(struct gateway_thread *t, struct command *c)
+{
+    struct backend *b = backend_find(t, c->pool);
+    uint32_t times = c->incarnation;
+
+    mem_free(c);
+    if (!b)
+        return;
+    if (t->active[b->pool->pool] == b)
+        t->active[b->pool->pool] = NULL;
+    images_count(t, b->pool);
+    b->draining = true;
+    b->drain_reported = false;
+    b->drains = times;
+    backend_report_drained(b);
+}
+
+/* No generation takes its place. */
+static void leave_link(struct gateway *g, struct pool_link *link)
+{
+    link->active = false;
+    link->idle_threads = 0;
+    link->drains = ++drains;
+    for (uint32_t i = 0; i < g->n_threads; i++)
+        thread_tell(&g->threads[i], leave, link, 0, drains);
 }
 
 static void remove_backend(struct gateway_thread *t, struct command *c)
@@ -636,6 +674,12 @@ static void on_message(struct gateway *g, const struct control_message *m, const
         if (link)
             activate_link(g, link);
         break;
+    case CONTROL_POOL_LEAVE:
+        link = find_link(g, m->pool, m->generation);
+        if (link)
+            leave_link(g, link);
+        break;
+    case CONTROL_IMAGE_REFUSED: images_refused(g, m); break;
     case CONTROL_FELL_BACK:
         link = find_link(g, m->pool, m->generation);
         if (link)
@@ -767,6 +811,7 @@ int gateway_main(void)
     for (uint32_t i = 0; i < POOLS_MAX; i++)
         g->slow_lanes[i].index = PLACES_MAX + i;
     g->figures = mem_zalloc(POOLS_MAX * sizeof(g->figures[0]));
+    g->images = mem_zalloc(POOLS_MAX * sizeof(g->images[0]));
     g->access_fd = -1;
     if (load_config(g) != 0)
         return 1;

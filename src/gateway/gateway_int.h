@@ -8,6 +8,7 @@
  *   respond.c   framing and sending: answers of our own, static files, the bounded output queue
  *   backend.c   one pool generation as a thread sees it: channel in, ring out, recovery
  *   upstream*.c FastCGI servers: connections, balancing, retries (upstream_int.h)
+ *   images.c    requests of entry scripts that have an image
  *   bulkhead.c  limits of routes, and the slow lane
  *   stats.c     what is counted of requests, by thread
  *   admin.c     the admin socket, status_path, ping_path; page.c, status_*.c, metrics.c: the pages
@@ -88,6 +89,8 @@ struct gate;
 struct lane;
 struct lane_class;
 struct admin_wait;
+struct link_image;
+struct image_figures;
 struct gateway {
     struct config *config;
     struct trust *trust;
@@ -110,6 +113,7 @@ struct gateway {
     _Atomic uint32_t n_places;
     struct pool_figures *figures; /* by pool */
     struct gate *slow_lanes;      /* by pool: bulkhead.h */
+    struct image_figures *images; /* by pool: images.h */
     uint64_t started_realtime_ns;
     struct loop_watch admin; /* the admin socket; this and what follows: main thread */
     struct list commands;    /* struct admin_wait: for the supervisor's result */
@@ -135,6 +139,9 @@ struct pool_link {
     int root_fd;
     char *loop_script; /* a pool in worker mode: its script, and the SCRIPT_NAME of its requests */
     struct str loop_name;
+    struct link_image *image; /* images.h; NULL: it is none */
+    _Atomic uint64_t *asked;  /* by snapshot_scripts: when its image was asked for */
+    struct asked *asked_by_workers;
     struct channel *channel; /* NULL: no process, its PHP requests go to FastCGI servers */
     int *eventfds;
     int *worker_sockets;     /* by worker index, -1 none */
@@ -209,7 +216,8 @@ struct exchange {
     struct lane_class *class;          /* NULL: none */
     struct list class_link;            /* class->running */
     uint64_t pushed_ns;                /* when it was let through the gates */
-    bool admitted;                     /* its gates were taken while it waited */
+    bool admitted;                     /* its gates were taken before */
+    bool no_image;                     /* its script's image did not take it */
     struct admin_wait *wait;           /* a page about the server that is not ready */
     struct upstream_request *upstream; /* while with a FastCGI server, or waiting for one */
     struct channel_ticket ticket;
@@ -328,9 +336,10 @@ struct gateway_thread {
     struct backend *active[POOLS_MAX]; /* takes new requests */
     struct list waiting[POOLS_MAX];    /* struct exchange: no active backend */
     uint32_t n_waiting[POOLS_MAX];
-    struct list upstreams; /* struct upstream */
-    bool upstreams_due;    /* one of them may have room for what waits */
-    struct list resume;    /* connections with a pipelined request to look at */
+    uint32_t n_images[POOLS_MAX]; /* by classic pool: seats with an active backend */
+    struct list upstreams;        /* struct upstream */
+    bool upstreams_due;           /* one of them may have room for what waits */
+    struct list resume;           /* connections with a pipelined request to look at */
     struct list graveyard; /* closed in this batch; freed at its end, callers may still look */
     struct thread_listener {
         struct loop_watch watch;
@@ -387,7 +396,8 @@ struct command {
     struct pool_link *pool;
     uint32_t worker, incarnation;
     struct channel_ticket ticket;
-    int fd; /* of a worker's FILE; closed by `run` */
+    int fd;                          /* of a worker's FILE; closed by `run` */
+    struct control_message *message; /* of images.c; freed by `run` */
 };
 
 /* thread.c */
@@ -441,6 +451,8 @@ void exchange_dispatch_again(struct exchange *x);
 void exchange_parse_again(struct exchange *x);
 /* Does the client speak https, as far as we may believe it? */
 bool exchange_is_https(const struct exchange *x);
+/* The authority as the client named it, likewise. */
+struct str exchange_host(const struct exchange *x);
 /* As far as we may believe it; empty for a peer on a unix socket. The head is in thread->request.
  */
 struct str exchange_client_address(const struct exchange *x);

@@ -885,7 +885,8 @@ int respond_pieces(struct exchange *x, const struct channel_piece *pieces, int n
 
     CHECK_MAGIC(x, EXCHANGE_MAGIC);
     if (x->failed) {
-        x->complete = n > 0 && pieces[n - 1].type == CHANNEL_END;
+        x->complete = n > 0 &&
+                      (pieces[n - 1].type == CHANNEL_END || pieces[n - 1].type == CHANNEL_PASS_ON);
         return n;
     }
     if (!respond_has_room(x)) {

@@ -4,6 +4,7 @@
  * must be seen at once (what is in its channel, and the most there ever was).
  */
 #include "gateway/stats.h"
+#include "gateway/images.h"
 
 #include <stdio.h>
 
@@ -128,9 +129,15 @@ static void raise_to(_Atomic uint32_t *most, uint32_t n)
         continue;
 }
 
+/* An image's requests are those of its pool. */
+static uint32_t pool_of(const struct backend *b)
+{
+    return b->pool->image ? b->pool->image->of_pool : b->pool->pool;
+}
+
 void stats_pushed(struct backend *b)
 {
-    struct pool_figures *f = &b->thread->gateway->figures[b->pool->pool];
+    struct pool_figures *f = &b->thread->gateway->figures[pool_of(b)];
     uint32_t workers = b->pool->workers;
     uint32_t n = atomic_fetch_add_explicit(&b->pool->inflight, 1, memory_order_relaxed) + 1;
 
@@ -148,8 +155,20 @@ void stats_left(struct backend *b)
     atomic_fetch_sub_explicit(&b->pool->inflight, 1, memory_order_relaxed);
 }
 
+void stats_passed_on(struct backend *b)
+{
+    struct gateway *g = b->thread->gateway;
+
+    /* it is given to workers once more */
+    atomic_fetch_sub_explicit(&g->figures[pool_of(b)].accepted, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&g->images[pool_of(b)].passed_on, 1, memory_order_relaxed);
+}
+
 void stats_answered(struct backend *b)
 {
+    if (b->pool->image)
+        atomic_fetch_add_explicit(&b->thread->gateway->images[b->pool->image->of_pool].served, 1,
+                                  memory_order_relaxed);
     atomic_store_explicit(&b->thread->gateway->figures[b->pool->pool].answered_ns,
                           loop_now_ns(b->thread->loop), memory_order_relaxed);
 }

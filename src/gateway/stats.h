@@ -50,6 +50,8 @@ void stats_record(struct exchange *x, bool complete);
 /* The channel took a request, and has finished with one. */
 void stats_pushed(struct backend *b);
 void stats_left(struct backend *b);
+/* An image did not take a request that it was given. */
+void stats_passed_on(struct backend *b);
 /* A worker of that generation answered. */
 void stats_answered(struct backend *b);
 

@@ -74,6 +74,8 @@ static void on_message(struct role *r, const struct control_message *m)
         break;
     case CONTROL_POOL_READY:
     case CONTROL_POOL_DRAINED:
+    case CONTROL_IMAGE_WANTED:
+    case CONTROL_IMAGE_USED:
     case CONTROL_FELL_BACK: pools_gateway_message(g, m); break;
     case CONTROL_PING:
         if (g == s->gateway)
@@ -177,7 +179,7 @@ void gateway_free(struct gateway_process *g)
 
 static int spawn(struct gateway_process *g)
 {
-    int boot = plan_boot(g->plan, 0, 0);
+    int boot = plan_boot(g->plan, 0, 0, NULL);
 
     if (boot < 0)
         return boot;

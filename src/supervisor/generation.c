@@ -55,6 +55,7 @@ void pool_free(struct pool *p)
     CHECK(list_empty(&p->generations));
     loop_timer_cancel(p->sup->loop, &p->retry);
     plan_unref(p->good);
+    image_forget(p);
     list_remove(&p->link);
     mem_free(p);
 }
@@ -77,6 +78,7 @@ static void free_generation(struct generation *g)
     list_remove(&g->link);
     link_close(&g->ends);
     plan_unref(g->plan);
+    image_order_unref(g->order);
     record_parts_fini(&g->records);
     mem_free(g->failure);
     g->magic = 0;
@@ -129,7 +131,7 @@ static void attach(struct generation *g)
     if (!gw || !role_running(&gw->role) || g->attached)
         return; /* the next gateway gets it */
     CHECK(!has_process(g) || (g->ends.channel >= 0 && g->ends.gateway_end >= 0));
-    int boot = plan_boot(g->plan, g->index, g->number);
+    int boot = plan_boot(g->plan, g->index, g->number, g->order);
     if (boot < 0) {
         log_error("%s: cannot describe it to the gateway: %s", g->role.name, strerror(-boot));
         kill_generation(g);
@@ -236,9 +238,13 @@ static void activate(struct generation *g)
         log_notice("%s takes over from generation %u, which finishes its requests", g->role.name,
                    old->number);
         start_draining(old);
-    } else if (p->sup->phase != SUPERVISOR_STARTING) {
+    } else if (p->sup->phase != SUPERVISOR_STARTING && !p->seat) {
         log_notice("%s serves", g->role.name);
     }
+    if (p->seat)
+        image_serves(g);
+    else
+        images_follow(p);
 }
 
 /* The gateway can give it requests. */
@@ -297,6 +303,7 @@ static void on_message(struct role *r, const struct control_message *m)
     CHECK_MAGIC(g, GENERATION_MAGIC);
     switch (m->type) {
     case CONTROL_READY: on_engine_ready(g, m); break;
+    case CONTROL_IMAGE_REFUSED:
     case CONTROL_FAILED: on_engine_failed(g, m); break;
     case CONTROL_WORKER_DEAD: log_worker_death(g, m); break;
     case CONTROL_RECORD: record_receive(g, &g->records, m); break;
@@ -340,6 +347,11 @@ static void on_start_failed(struct pool *p, const char *name, const char *why)
 {
     if (stopping(p))
         return;
+    if (p->seat) {
+        p->again = false;
+        image_failed(p, name, why);
+        return;
+    }
     if (p->active)
         log_error("%s did not start: %s; generation %u keeps serving", name, why,
                   p->active->number);
@@ -355,6 +367,10 @@ static void on_active_died(struct pool *p, const char *name, pid_t pid, const ch
 {
     if (stopping(p))
         return;
+    if (p->seat) {
+        image_died(p, name, pid, how, lived_ns);
+        return;
+    }
     log_error("%s[%d] ended: %s; its running requests were answered 502, a new generation starts",
               name, (int)pid, how);
     if (!p->pending)
@@ -421,7 +437,7 @@ static void on_start_limit(struct loop_timer *t)
 static int spawn(struct generation *g)
 {
     const struct user *user = &g->plan->pools[g->index].user;
-    int boot = plan_boot(g->plan, g->index, g->number);
+    int boot = plan_boot(g->plan, g->index, g->number, g->order);
 
     if (boot < 0)
         return boot;
@@ -451,6 +467,7 @@ static struct generation *new_generation(struct pool *p, struct plan *plan, uint
     g->gateway = gateway;
     g->state = GENERATION_STARTING;
     g->plan = plan_ref(plan);
+    g->order = image_order_ref(image_order_of(p));
     link_init(&g->ends);
     list_push_back(&p->generations, &g->link);
     snprintf(name, sizeof(name), "pool %s g%u", p->name, g->number);
@@ -558,6 +575,24 @@ void pool_retire(struct pool *p)
     p->active = NULL;
     if (g)
         start_draining(g);
+    images_retire(p);
+}
+
+void pool_vacate(struct pool *p)
+{
+    struct generation *g = p->active;
+
+    p->again = false;
+    loop_timer_cancel(p->sup->loop, &p->retry);
+    pool_cancel_pending(p);
+    p->active = NULL;
+    if (!g)
+        return;
+    start_draining(g);
+    if (g->attached)
+        role_send_type(&g->gateway->role, CONTROL_POOL_LEAVE, g->index, g->number);
+    else
+        finish_draining(g); /* nobody sends it anything */
 }
 
 struct generation *pool_find_draining(const struct pool *p, const struct plan *plan)
@@ -660,6 +695,10 @@ void pools_gateway_message(struct gateway_process *gateway, const struct control
         on_granted(g);
     else if (m->type == CONTROL_FELL_BACK)
         fallback_note(g, m->worker);
+    else if (m->type == CONTROL_IMAGE_WANTED)
+        image_wanted(g, m);
+    else if (m->type == CONTROL_IMAGE_USED && m->status >= 0)
+        image_used(g, (uint64_t)m->status);
     else if (m->type == CONTROL_POOL_DRAINED && g->state == GENERATION_DRAINING)
         finish_draining(g);
 }

@@ -225,7 +225,8 @@ void plan_unref(struct plan *p)
     mem_free(p);
 }
 
-int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation)
+int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation,
+              const struct image_order *order)
 {
     struct control_boot boot = {
         .pool = pool,
@@ -239,6 +240,14 @@ int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation)
         .document_root = p->pools[pool].document_root,
     };
     int fd = -1;
+
+    if (order) {
+        boot.image_script = order->script;
+        boot.image_script_name = order->script_name;
+        boot.image_host = order->host;
+        boot.image_https = order->https;
+        boot.image_of_generation = order->of_generation;
+    }
     int r = control_boot_pack(&boot, &fd);
 
     return r < 0 ? r : fd;

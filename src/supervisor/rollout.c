@@ -315,7 +315,7 @@ static void take_pools(struct supervisor *s, struct rollout *r)
     s->n_pools = r->plan->config->n_pools;
     LIST_FOR_EACH_SAFE(it, &s->all_pools) {
         struct pool *p = LIST_ENTRY(it, struct pool, link);
-        if (!in_plan(r, p))
+        if (!in_plan(r, p) && !p->seat) /* a seat goes with its pool */
             pool_retire(p);
     }
 }
@@ -458,7 +458,7 @@ static struct pool *find_pool(struct supervisor *s, struct str name)
 {
     LIST_FOR_EACH(it, &s->all_pools) {
         struct pool *p = LIST_ENTRY(it, struct pool, link);
-        if (str_eq(str_from(p->name), name))
+        if (str_eq(str_from(p->name), name) && !p->seat)
             return p;
     }
     return pool_new(s, name);
@@ -469,7 +469,7 @@ static void sweep(struct supervisor *s)
 {
     LIST_FOR_EACH_SAFE(it, &s->all_pools) {
         struct pool *p = LIST_ENTRY(it, struct pool, link);
-        bool present = false;
+        bool present = image_keeps(p);
         for (uint32_t i = 0; i < s->n_pools; i++)
             present |= s->pools[i] == p;
         if (!present && list_empty(&p->generations))

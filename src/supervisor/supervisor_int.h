@@ -11,6 +11,7 @@
  *   role.c        one child process and its control socket: start, send, receive, end
  *   link.c        one channel between one pool process and one gateway
  *   generation.c  pool processes: STARTING -> READY -> ACTIVE -> DRAINING -> gone
+ *   image.c       pools that freeze an entry script: which scripts have one, and which make room
  *   gateway.c     the gateway process, its restart and its retirement
  *   rollout.c     start, reload and rollback: a set of processes that begins to serve as one
  *   warmup.c      the requests the server makes to it before that
@@ -119,8 +120,10 @@ MUST_USE int plan_new(const struct config_cli *cli, void (*say)(const char *line
                       struct plan **ret);
 struct plan *plan_ref(struct plan *p);
 void plan_unref(struct plan *p); /* NULL is fine */
-/* Sealed boot memfd for a role. Descriptor or -errno. */
-MUST_USE int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation);
+/* Sealed boot memfd for a role; `order` of an image, else NULL. Descriptor or -errno. */
+struct image_order;
+MUST_USE int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation,
+                       const struct image_order *order);
 /* What of the gateway's own settings differs ("server.listen"), so that another gateway is needed
  * for `b`; NULL: nothing. */
 const char *plan_gateway_difference(const struct plan *a, const struct plan *b);
@@ -279,8 +282,9 @@ struct generation {
     bool ending;                     /* was told to drain or stop */
     bool profiled;                   /* samples stacks for profile.c */
     struct plan *plan;
+    struct image_order *order; /* of an image, else NULL */
     struct link ends;
-    struct loop_timer timer; /* start limit, later drain limit */
+    struct loop_timer timer; /* start limit, later drain limit; an image's age */
     uint64_t active_since_ns;
     char *failure; /* what it said before it died */
     struct record_parts records;
@@ -301,6 +305,8 @@ struct pool {
     uint32_t last_number;
     struct backoff backoff;
     struct loop_timer retry;
+    struct images *images;   /* of a classic pool whose scripts asked for one; else NULL */
+    struct image_seat *seat; /* NULL: it is no image */
 };
 
 struct pool *pool_new(struct supervisor *s, struct str name);
@@ -326,6 +332,8 @@ void pool_switch(struct pool *p);
 void pool_abandon(struct pool *p);
 /* The pool is not in the new plan. */
 void pool_retire(struct pool *p);
+/* It takes no requests any more: what starts is given up, what serves drains. The pool stays. */
+void pool_vacate(struct pool *p);
 /* The generation of that plan that still drains and could serve again; NULL: there is none. */
 struct generation *pool_find_draining(const struct pool *p, const struct plan *plan);
 /* It serves again, and the active one drains. */
@@ -334,6 +342,70 @@ void pool_return(struct pool *p, struct generation *g);
 void pool_cancel_pending(struct pool *p);
 void pool_drain(struct pool *p);
 void pool_stop(struct pool *p, uint64_t kill_after_ns);
+
+/* --- image.c ---------------------------------------------------------------------------------- */
+/* A seat of a classic pool is a pool without generations until a script asks for an image. What a
+ * generation of it freezes, counted; it belongs to one generation of the classic pool. */
+struct image_order {
+    unsigned refs;
+    char *script, *script_name, *host;
+    bool https;
+    uint32_t of_generation;
+};
+struct image_order *image_order_ref(struct image_order *o); /* NULL is fine; so below */
+void image_order_unref(struct image_order *o);
+/* What generations of the pool are to freeze now; NULL: it is no image. */
+struct image_order *image_order_of(const struct pool *p);
+/* A worker of that classic generation wants its script frozen. */
+void image_wanted(struct generation *of, const struct control_message *m);
+/* The gateway: the image had its last request that long ago. */
+void image_used(struct generation *g, uint64_t ago_ms);
+/* A classic generation serves from now on: its images are made anew, those of the one before
+ * drain. */
+void images_follow(struct pool *of);
+/* The classic pool is no longer in the configuration. */
+void images_retire(struct pool *of);
+/* What became of an image's generation: it serves; it could not be made; it died while it served.
+ */
+void image_serves(struct generation *g);
+void image_failed(struct pool *p, const char *name, const char *why);
+void image_died(struct pool *p, const char *name, pid_t pid, const char *how, uint64_t lived_ns);
+/* The pool is being freed. */
+void image_forget(struct pool *p);
+/* A seat whose pool is there, or a pool with a seat that still drains. */
+bool image_keeps(const struct pool *p);
+
+/* --- choice, by itself for the tests --- */
+enum {
+    IMAGE_KEEP_MS = 5000,         /* an image that was used this lately does not make room */
+    IMAGE_PAUSE_FIRST_MS = 10000, /* after a refusal; doubles */
+    IMAGE_PAUSE_MAX_MS = 600000,
+    IMAGE_REFUSALS = 32, /* scripts of a pool that are remembered */
+};
+struct image_candidate {
+    enum { IMAGE_SEAT_FREE, IMAGE_SEAT_STARTS, IMAGE_SEAT_SERVES } state;
+    uint64_t used_ns; /* its last request, or its start */
+};
+/* Which seat an image gets: a free one, else that of the least recently used. -1: all are in use.
+ */
+int image_choose_seat(const struct image_candidate *seats, uint32_t n, uint64_t now_ns);
+
+struct image_refusal {
+    char *script; /* NULL: free */
+    char *why;
+    uint64_t until_ns, pause_ms, changed_ns; /* the file's mtime then */
+};
+/* Remembers it; how long the script has to wait, in ms. True in `ret_new` when that reason was not
+ * told yet. */
+uint64_t image_refuse(struct image_refusal list[IMAGE_REFUSALS], const char *script,
+                      uint64_t changed_ns, const char *why, uint64_t now_ns, bool *ret_new);
+/* It has to wait yet. */
+bool image_is_refused(const struct image_refusal list[IMAGE_REFUSALS], struct str script,
+                      uint64_t changed_ns, uint64_t now_ns);
+void image_forgive(struct image_refusal list[IMAGE_REFUSALS], struct str script);
+void image_forgive_all(struct image_refusal list[IMAGE_REFUSALS]);
+/* Is that a script beneath the root, under that name? */
+bool image_is_beneath(struct str script, struct str script_name, const char *document_root);
 
 /* --- fallback.c ------------------------------------------------------------------------------ */
 /* The gateway says that `which` went to PHP-FPM. */

@@ -1,0 +1,253 @@
+/*
+ * Images of entry scripts, as the gateway knows them: see images.h.
+ *
+ * A thread looks for an image only where its classic pool has one in service, so requests of all
+ * others pay for one comparison. Whether a script gets an image is the supervisor's to decide; it
+ * is asked at most once a second for each script, and told when each image was used last.
+ */
+#include "gateway/images.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "base/mem.h"
+
+enum { ASK_MS = 1000, ASKED_SCRIPTS = 8 };
+
+/* Scripts that the supervisor was asked about, by workers: a script that finds no place here is
+ * asked for more often than need be. */
+struct asked {
+    uint32_t hash;
+    uint64_t at_ns;
+};
+
+static const struct config_pool *pool_of(const struct pool_link *link)
+{
+    return &link->config->pools[link->pool];
+}
+
+/* --- generations ------------------------------------------------------------------------------ */
+
+void images_open_link(struct pool_link *link)
+{
+    const struct config_pool *pool = pool_of(link);
+
+    if (pool->kind == CONFIG_POOL_IMAGE && link->boot.image_script) {
+        link->image = mem_zalloc(sizeof(*link->image));
+        link->image->script = mem_strdup(link->boot.image_script);
+        link->image->script_name = mem_strdup(link->boot.image_script_name);
+        link->image->of_pool = pool->image_of;
+        link->image->of_generation = link->boot.image_of_generation;
+        atomic_init(&link->image->used_ns, clock_monotonic_ns());
+    }
+    link->asked = mem_zalloc((pool->snapshot_scripts.n + 1) * sizeof(link->asked[0]));
+    link->asked_by_workers = mem_zalloc(ASKED_SCRIPTS * sizeof(*link->asked_by_workers));
+}
+
+void images_close_link(struct pool_link *link)
+{
+    if (link->image) {
+        mem_free(link->image->script);
+        mem_free(link->image->script_name);
+    }
+    mem_free(link->image);
+    mem_free(link->asked);
+    mem_free(link->asked_by_workers);
+}
+
+void images_count(struct gateway_thread *t, const struct pool_link *link)
+{
+    uint32_t n = 0;
+
+    if (!link->image)
+        return;
+    for (uint32_t i = 0; i < POOLS_MAX; i++)
+        n += t->active[i] && t->active[i]->pool->image &&
+             t->active[i]->pool->image->of_pool == link->image->of_pool;
+    t->n_images[link->image->of_pool] = n;
+}
+
+void images_look(const struct gateway *g, uint32_t pool,
+                 void (*see)(void *ctx, const struct pool_link *image), void *ctx)
+{
+    LIST_FOR_EACH(it, &g->links) {
+        const struct pool_link *link = LIST_ENTRY(it, struct pool_link, link);
+        if (link->image && link->active && !link->dead && link->image->of_pool == pool)
+            see(ctx, link);
+    }
+}
+
+/* --- requests --------------------------------------------------------------------------------- */
+
+static struct backend *find(const struct gateway_thread *t, const struct backend *b,
+                            struct str script)
+{
+    const struct config_pool *pool = pool_of(b->pool);
+    uint32_t end = pool->first_image + pool->max_images;
+
+    for (uint32_t i = pool->first_image; i < end; i++) {
+        struct backend *image = t->active[i];
+        if (image && image->pool->image && image->pool->image->of_pool == b->pool->pool &&
+            image->pool->image->of_generation == b->pool->generation &&
+            str_eq(str_from(image->pool->image->script), script))
+            return image;
+    }
+    return NULL;
+}
+
+static void send_to_supervisor(const struct control_message *m)
+{
+    int r = control_send(CONTROL_SUPERVISOR_FD, m, NULL, 0);
+
+    if (r < 0 && r != -EAGAIN && r != -EPIPE && r != -ECONNRESET)
+        log_error("cannot ask the supervisor for an image: %s", strerror(-r));
+}
+
+/* The first request of a script that is to have one, and one a second until it has. */
+static void ask(struct exchange *x, struct pool_link *link, uint32_t index, struct str script)
+{
+    struct gateway_thread *t = x->conn->thread;
+    uint64_t now = loop_now_ns(t->loop);
+    uint64_t asked = atomic_load_explicit(&link->asked[index], memory_order_relaxed);
+    struct control_message m;
+
+    if ((asked && now - asked < ASK_MS * NS_PER_MS) ||
+        !atomic_compare_exchange_strong_explicit(&link->asked[index], &asked, now,
+                                                 memory_order_relaxed, memory_order_relaxed))
+        return;
+    struct control_image image = { script, t->match.script_name, exchange_host(x),
+                                   exchange_is_https(x) };
+    control_message_init(&m, CONTROL_IMAGE_WANTED);
+    if (!control_image_pack(&m, &image))
+        return;
+    struct command *c = mem_zalloc(sizeof(*c));
+    c->run = images_on_asked;
+    c->pool = link;
+    c->message = mem_alloc(sizeof(m));
+    memcpy(c->message, &m, offsetof(struct control_message, text) + m.text_bytes);
+    thread_post(&t->gateway->threads[0], c);
+}
+
+/* Is it one of snapshot_scripts? */
+static bool is_named(const struct config_pool *pool, struct str name, uint32_t *ret)
+{
+    name = str_skip(name, 1);
+    for (uint32_t i = 0; i < pool->snapshot_scripts.n; i++)
+        if (str_eq(pool->snapshot_scripts.v[i], name)) {
+            *ret = i;
+            return true;
+        }
+    return false;
+}
+
+struct backend *images_choose(struct exchange *x, struct backend *b, struct str script)
+{
+    struct gateway_thread *t = x->conn->thread;
+    const struct config_pool *pool = pool_of(b->pool);
+    uint32_t index;
+
+    if (x->no_image || !b->pool->channel || x->conn->source > CONN_FROM_UNIX)
+        return b;
+    if (t->n_images[b->pool->pool]) {
+        struct backend *image = find(t, b, script);
+        if (image) {
+            atomic_store_explicit(&image->pool->image->used_ns, loop_now_ns(t->loop),
+                                  memory_order_relaxed);
+            return image;
+        }
+    }
+    if (unlikely(pool->snapshot_scripts.n) && pool->max_images &&
+        is_named(pool, t->match.script_name, &index))
+        ask(x, b->pool, index, script);
+    return b;
+}
+
+/* --- asking the supervisor; main thread ------------------------------------------------------- */
+
+static bool has_image(const struct gateway *g, const struct pool_link *link, struct str script)
+{
+    LIST_FOR_EACH(it, &g->links) {
+        const struct pool_link *l = LIST_ENTRY(it, struct pool_link, link);
+        if (l->image && !l->dead && !l->closing && l->image->of_pool == link->pool &&
+            l->image->of_generation == link->generation &&
+            str_eq(str_from(l->image->script), script))
+            return true;
+    }
+    return false;
+}
+
+static bool asked_lately(struct pool_link *link, struct str script)
+{
+    uint32_t hash = 2166136261u;
+    uint64_t now = clock_monotonic_ns();
+
+    for (size_t i = 0; i < script.n; i++)
+        hash = (hash ^ (unsigned char)script.p[i]) * 16777619u;
+    struct asked *a = &link->asked_by_workers[hash % ASKED_SCRIPTS];
+    if (a->hash == hash && a->at_ns && now - a->at_ns < ASK_MS * NS_PER_MS)
+        return true;
+    *a = (struct asked){ hash, now };
+    return false;
+}
+
+static void tell_use(void *ctx, const struct pool_link *image)
+{
+    uint64_t now = *(const uint64_t *)ctx;
+    uint64_t used = atomic_load_explicit(&image->image->used_ns, memory_order_relaxed);
+    struct control_message m;
+
+    control_message_init(&m, CONTROL_IMAGE_USED);
+    m.pool = image->pool;
+    m.generation = image->generation;
+    uint64_t ms = used < now ? (now - used) / NS_PER_MS : 0;
+    m.status = ms < INT32_MAX ? (int32_t)ms : INT32_MAX;
+    send_to_supervisor(&m);
+}
+
+/* Whether it may have one is the supervisor's question. */
+static void pass_wish(struct pool_link *link, struct control_message *m,
+                      const struct control_image *image)
+{
+    uint64_t now = clock_monotonic_ns();
+
+    if (link->image || !link->active || link->dead || has_image(link->gateway, link, image->script))
+        return;
+    images_look(link->gateway, link->pool, tell_use, &now);
+    m->pool = link->pool;
+    m->generation = link->generation;
+    send_to_supervisor(m);
+}
+
+void images_wanted(struct pool_link *link, const struct control_message *m)
+{
+    struct control_message wish;
+    struct control_image image;
+
+    control_message_init(&wish, CONTROL_IMAGE_WANTED);
+    control_message_set_text(&wish, control_message_text(m));
+    if (control_image_unpack(&wish, &image) && !asked_lately(link, image.script))
+        pass_wish(link, &wish, &image);
+}
+
+void images_on_asked(struct gateway_thread *t, struct command *c)
+{
+    struct control_image image;
+
+    (void)t;
+    if (control_image_unpack(c->message, &image))
+        pass_wish(c->pool, c->message, &image);
+    mem_free(c->message);
+    mem_free(c);
+}
+
+void images_refused(struct gateway *g, const struct control_message *m)
+{
+    struct image_figures *f = m->pool < POOLS_MAX ? &g->images[m->pool] : NULL;
+
+    if (!f)
+        return;
+    atomic_fetch_add_explicit(&f->refused, 1, memory_order_relaxed);
+    f->refused_ns = clock_realtime_ns();
+    snprintf(f->refusal, sizeof(f->refusal), "%.*s", STR_ARG(control_message_text(m)));
+}

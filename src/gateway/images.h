@@ -1,0 +1,49 @@
+/*
+ * images: requests of entry scripts that have an image (docs/snapshot-images.md). An image pool is
+ * a generation like any other; what differs is that no route leads to it: a request that goes to a
+ * classic pool is given to the image of its script instead, if there is one of this generation. The
+ * image's worker may pass it on, because the request does not look like those that the image is
+ * for; then it runs in classic mode, as it would have without.
+ */
+#ifndef SAPID_GATEWAY_IMAGES_H
+#define SAPID_GATEWAY_IMAGES_H
+
+#include <stdatomic.h>
+
+#include "gateway/gateway_int.h"
+
+/* Of a pool_link that is one. */
+struct link_image {
+    char *script, *script_name;
+    uint32_t of_pool, of_generation;
+    _Atomic uint64_t used_ns; /* monotonic: its last request */
+};
+
+/* Of a classic pool, over all generations; any thread. */
+struct image_figures {
+    _Atomic uint64_t served;    /* requests answered by images */
+    _Atomic uint64_t passed_on; /* that an image did not take */
+    _Atomic uint64_t refused;   /* images that could not be made; main thread */
+    uint64_t refused_ns;        /* CLOCK_REALTIME of the last one; main thread */
+    char refusal[512];          /* and "/index.php: why" */
+};
+
+/* Main thread: what the boot text of the generation says of an image. */
+void images_open_link(struct pool_link *link);
+void images_close_link(struct pool_link *link);
+/* After `active` of a seat has changed in this thread. */
+void images_count(struct gateway_thread *t, const struct pool_link *link);
+/* The image for a request whose script that is and that would go to `b`; else `b`. Where the
+ * configuration wants the script to have an image and it has none, asks for it. The head is in
+ * thread->request. */
+struct backend *images_choose(struct exchange *x, struct backend *b, struct str script);
+/* Main thread: the command behind it. */
+void images_on_asked(struct gateway_thread *t, struct command *c);
+/* Main thread: IMAGE_WANTED of a worker of that generation; IMAGE_REFUSED of the supervisor. */
+void images_wanted(struct pool_link *link, const struct control_message *m);
+void images_refused(struct gateway *g, const struct control_message *m);
+/* Main thread: calls `see` with each image of that pool that takes requests. */
+void images_look(const struct gateway *g, uint32_t pool,
+                 void (*see)(void *ctx, const struct pool_link *image), void *ctx);
+
+#endif
