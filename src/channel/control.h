@@ -17,6 +17,7 @@
  *                           POOL_LEAVE (no new requests; POOL_DRAINED follows),
  *                           DRAIN (status: ms that idle connections may stay, when another
  *                           gateway has the listeners now; 0: the server stops),
+ *                           REPORT (after POOL_ADD, fd: see report.h),
  *                           FELL_BACK (after POOL_ADD: what had fallen back before),
  *                           REOPEN_LOGS (fd: the new error log, when that is a file),
  *                           RESULT (of a COMMAND: worker = its number, status, text = a sentence;
@@ -33,6 +34,8 @@
  *                           one's), before it IMAGE_USED for each image of that pool (pool,
  *                           generation: the image's; status: ms since its last request)
  *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP,
+ *                           REPORT (before CHANNEL: fd of the generation's report, fd of that of
+ *                           the one before, if there is one; text = why it was started),
  *                           LOOK (status = CONTROL_LOOK_STACKS: with PHP stacks),
  *                           PROFILE (fd: where stacks are written; requests = milliseconds,
  *                           worker = samples a second and worker)
@@ -108,7 +111,8 @@ enum control_type {
     CONTROL_IMAGE_WANTED,
     CONTROL_IMAGE_USED,
     CONTROL_IMAGE_REFUSED,
-    CONTROL_LAST = CONTROL_IMAGE_REFUSED,
+    CONTROL_REPORT,
+    CONTROL_LAST = CONTROL_REPORT,
 };
 
 enum control_cause {

@@ -211,6 +211,7 @@ struct config_pool {
     enum { CONFIG_ISOLATION_NONE, CONFIG_ISOLATION_ROLLBACK } worker_isolation;
     struct config_strings worker_warmup; /* paths; ["/"] */
     bool worker_snapshot_verify, worker_snapshot_pagemap;
+    enum { CONFIG_LEARN_OFF, CONFIG_LEARN_RELOAD, CONFIG_LEARN_AUTO } worker_learn;
     enum config_sockets worker_sockets;
 };
 
@@ -229,6 +230,9 @@ struct config_log {
 
 /* Workers of the pool are replaced while they still serve: there is a seat for the successor. */
 bool config_pool_recycles(const struct config_pool *p);
+
+/* Its workers are forked from a frozen process and rolled back. */
+bool config_pool_has_image(const struct config_pool *p);
 
 /* [admin]: see docs/status.md. */
 struct config_admin {

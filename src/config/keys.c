@@ -22,6 +22,7 @@ static const char *const slow_formats[] = { "fpm", "json", NULL };
 static const char *const log_formats[] = { "combined", "json", NULL };
 static const char *const isolations[] = { "none", "rollback", NULL };
 static const char *const socket_policies[] = { "refuse", "sever", "reset", NULL };
+static const char *const learnings[] = { "off", "reload", "auto", NULL };
 static const char *const balances[] = { "round-robin", "least-connections", NULL };
 static const char *const log_levels[] = { "error", "warn", "notice", "info", "debug", NULL };
 
@@ -405,6 +406,14 @@ const struct config_key config_keys[] = {
       .text = "With `isolation = \"rollback\"`: paths that the server asks the worker script for "
               "(GET, no cookies, Host: localhost) before it freezes it. What they load, requests "
               "need not load again. `[]`: none." },
+    { "worker", "learn", KIND_FORMAT, POOL(worker_learn), NOT_TRACKED, .choices = learnings,
+      .fallback = "\"reload\"", .example = "\"auto\"",
+      .text = "With `isolation = \"rollback\"`: the classes and files that requests had to load "
+              "after the image are remembered, and loaded before the image of the next generation. "
+              "`\"reload\"`: whenever there is one. `\"auto\"`: a new generation is started for "
+              "it, once what requests load has settled and many of them would gain; APCu begins "
+              "empty then. `\"off\"`: nothing is remembered. See "
+              "[snapshot-report.md](snapshot-report.md)." },
     { "worker", "snapshot_sockets", KIND_FORMAT, POOL(worker_sockets), NOT_TRACKED,
       .choices = socket_policies, .fallback = "\"refuse\"", .example = "\"reset\"",
       .text = "With `isolation = \"rollback\"`: what becomes of connections that the boot and the "

@@ -95,6 +95,12 @@ bool config_pool_recycles(const struct config_pool *p)
            (p->kind == CONFIG_POOL_CLASSIC && p->worker_max_requests >= FEW_REQUESTS);
 }
 
+bool config_pool_has_image(const struct config_pool *p)
+{
+    return p->kind == CONFIG_POOL_IMAGE ||
+           (p->kind == CONFIG_POOL_LOOP && p->worker_isolation == CONFIG_ISOLATION_ROLLBACK);
+}
+
 void config_set_pools(struct loader *l, const struct toml_value *tables)
 {
     struct config *c = l->c;

@@ -30,7 +30,7 @@ static const struct {
     { "/healthz", ADMIN_HEALTH, false, "200 when PHP answers, else 503" },
     { "/status", ADMIN_POOL, false,
       "a pool as on PHP-FPM's status page: ?pool=NAME ?full ?json ?html ?xml ?openmetrics" },
-    { "/server", ADMIN_SERVER, false, "the whole server: ?json ?full" },
+    { "/server", ADMIN_SERVER, false, "the whole server: ?json ?full ?isolation" },
     { "/metrics", ADMIN_METRICS, false, "the whole server, OpenMetrics" },
     { "/reload", ADMIN_COMMAND, true, "read the configuration again, start new generations" },
     { "/rollback", ADMIN_COMMAND, true, "back to the release before the last reload" },

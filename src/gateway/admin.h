@@ -112,4 +112,10 @@ void json_real(struct json *j, const char *key, double n);
 void json_bool(struct json *j, const char *key, bool b);
 void json_text(struct json *j, const char *key, struct str s);
 
+/* --- report.c: the image of a generation that has a report; first thread ---------------------- */
+void report_take(struct pool_link *link, int fd); /* stays the caller's */
+void report_put_json(struct json *j, const struct pool_link *link, bool isolation);
+void report_put_text(struct buf *out, const struct pool_link *link, bool isolation);
+void report_put_metrics(struct buf *b, struct gateway_thread *t);
+
 #endif

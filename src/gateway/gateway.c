@@ -20,6 +20,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "channel/report.h"
 #include "gateway/admin.h"
 #include "gateway/images.h"
 #include "gateway/rules.h"
@@ -222,6 +223,7 @@ static void free_link(struct pool_link *link)
     for (uint32_t i = 0; g && link->eventfds && i < g->threads; i++)
         fd_close(&link->eventfds[i]);
     fd_close(&link->root_fd);
+    report_unmap(link->report);
     if (link->channel)
         channel_unmap(link->channel);
     if (link->config && link->config != link->gateway->config)
@@ -680,6 +682,11 @@ static void on_message(struct gateway *g, const struct control_message *m, const
             leave_link(g, link);
         break;
     case CONTROL_IMAGE_REFUSED: images_refused(g, m); break;
+    case CONTROL_REPORT:
+        link = find_link(g, m->pool, m->generation);
+        if (link && n_fds == 1)
+            report_take(link, fds[0]);
+        break;
     case CONTROL_FELL_BACK:
         link = find_link(g, m->pool, m->generation);
         if (link)

@@ -142,6 +142,7 @@ struct pool_link {
     struct link_image *image; /* images.h; NULL: it is none */
     _Atomic uint64_t *asked;  /* by snapshot_scripts: when its image was asked for */
     struct asked *asked_by_workers;
+    struct report *report;   /* of a pool with an image; NULL: none. First thread only */
     struct channel *channel; /* NULL: no process, its PHP requests go to FastCGI servers */
     int *eventfds;
     int *worker_sockets;     /* by worker index, -1 none */

@@ -274,6 +274,8 @@ void metrics_page(struct gateway_thread *t, const struct stats *s, struct page *
     put_latency(&ret->out, t->gateway, s, n);
     put_pools(&ret->out, t, s);
     put_crashes(&ret->out, t, s);
+    if (t->index == 0)
+        report_put_metrics(&ret->out, t);
     put_gates(&ret->out, t->gateway);
     put_upstreams(&ret->out, s);
     page_put(&ret->out, "# EOF\n");

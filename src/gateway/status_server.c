@@ -9,6 +9,12 @@
 
 #define MS(ns) ((double)(ns) / NS_PER_MS)
 
+/* What the page has beyond the ordinary. */
+struct detail {
+    bool full;      /* each process */
+    bool isolation; /* of images: routes, what is loaded late and left behind */
+};
+
 /* --- JSON ------------------------------------------------------------------------------------- */
 
 static void put_json_process(void *ctx, const struct process_view *p)
@@ -39,7 +45,7 @@ static void put_json_process(void *ctx, const struct process_view *p)
     json_close(j, '}');
 }
 
-static void put_json_channel(struct json *j, const struct backend *b)
+static void put_json_channel(struct json *j, const struct backend *b, bool isolation)
 {
     struct channel_counters c;
 
@@ -61,6 +67,8 @@ static void put_json_channel(struct json *j, const struct backend *b)
         json_number(j, "ring_full", c.ring_full);
         json_number(j, "dropped_pieces", c.dropped_pieces);
     }
+    if (b->thread->index == 0 && b->pool->report)
+        report_put_json(j, b->pool, isolation);
     json_close(j, '}');
 }
 
@@ -90,7 +98,7 @@ static void put_json_gate(void *ctx, const char *name, const struct gate *g)
 }
 
 static void put_json_pool(struct json *j, struct gateway_thread *t, const struct stats *s,
-                          uint32_t pool, bool full)
+                          uint32_t pool, struct detail detail)
 {
     struct pool_view v;
 
@@ -115,10 +123,10 @@ static void put_json_pool(struct json *j, struct gateway_thread *t, const struct
     LIST_FOR_EACH(it, &t->backends) {
         const struct backend *b = LIST_ENTRY(it, struct backend, link);
         if (b->pool->pool == pool)
-            put_json_channel(j, b);
+            put_json_channel(j, b, detail.isolation);
     }
     json_close(j, ']');
-    if (full) {
+    if (detail.full) {
         json_open(j, "processes", '[');
         status_view_processes(t, pool, put_json_process, j);
         json_close(j, ']');
@@ -196,7 +204,8 @@ static void put_json_upstream(struct json *j, const struct upstream_sum *u)
     json_close(j, '}');
 }
 
-static void put_json(struct gateway_thread *t, const struct stats *s, bool full, struct buf *out)
+static void put_json(struct gateway_thread *t, const struct stats *s, struct detail detail,
+                     struct buf *out)
 {
     const struct gateway *g = t->gateway;
     struct json j = { .out = out };
@@ -211,7 +220,7 @@ static void put_json(struct gateway_thread *t, const struct stats *s, bool full,
     put_json_counters(&j, s);
     json_open(&j, "pools", '[');
     for (uint32_t i = 0; i < g->config->n_pools; i++)
-        put_json_pool(&j, t, s, i, full);
+        put_json_pool(&j, t, s, i, detail);
     json_close(&j, ']');
     json_open(&j, "places", '[');
     for (uint32_t i = 0; i < n; i++)
@@ -276,7 +285,17 @@ static void put_text_gate(void *ctx, const char *name, const struct gate *g)
              atomic_load_explicit(&g->refused, memory_order_relaxed));
 }
 
-static void put_text_pools(struct gateway_thread *t, const struct stats *s, bool full,
+static void put_text_images(struct gateway_thread *t, uint32_t pool, bool isolation,
+                            struct buf *out)
+{
+    LIST_FOR_EACH(it, &t->backends) {
+        const struct backend *b = LIST_ENTRY(it, struct backend, link);
+        if (t->index == 0 && b->pool->pool == pool && b->pool->report)
+            report_put_text(out, b->pool, isolation);
+    }
+}
+
+static void put_text_pools(struct gateway_thread *t, const struct stats *s, struct detail detail,
                            struct buf *out)
 {
     struct pool_view v;
@@ -296,7 +315,8 @@ static void put_text_pools(struct gateway_thread *t, const struct stats *s, bool
                  v.active, v.idle, v.queue, v.queue_size, v.active_max, v.queue_max, v.accepted,
                  v.limit_reached, v.slow, v.crashes);
         bulkhead_look(t, i, put_text_slow, out);
-        if (full)
+        put_text_images(t, i, detail.isolation, out);
+        if (detail.full)
             status_view_processes(t, i, put_text_process, out);
     }
 }
@@ -319,7 +339,8 @@ static void put_text_places(const struct gateway *g, const struct stats *s, stru
     }
 }
 
-static void put_text(struct gateway_thread *t, const struct stats *s, bool full, struct buf *out)
+static void put_text(struct gateway_thread *t, const struct stats *s, struct detail detail,
+                     struct buf *out)
 {
     const struct gateway *g = t->gateway;
     const struct gateway_counters *c = &s->count;
@@ -337,7 +358,7 @@ static void put_text(struct gateway_thread *t, const struct stats *s, bool full,
              " lost with a worker, %" PRIu64 " connections refused, %" PRIu64
              " bytes of access log\n",
              c->queue_full, c->queue_timeouts, c->lost_workers, c->refused, c->log_bytes_lost);
-    put_text_pools(t, s, full, out);
+    put_text_pools(t, s, detail, out);
     put_text_places(g, s, out);
     page_put(out, "\n");
     bulkhead_look_gates(g, put_text_gate, out);
@@ -355,12 +376,13 @@ static void put_text(struct gateway_thread *t, const struct stats *s, bool full,
 void status_server_page(struct gateway_thread *t, const struct stats *s, struct str query,
                         struct page *ret)
 {
-    bool full = admin_query(query, STR("full")).p != NULL;
+    struct detail detail = { .full = admin_query(query, STR("full")).p != NULL,
+                             .isolation = admin_query(query, STR("isolation")).p != NULL };
 
     if (admin_query(query, STR("json")).p) {
         ret->type = "application/json";
-        put_json(t, s, full, &ret->out);
+        put_json(t, s, detail, &ret->out);
     } else {
-        put_text(t, s, full, &ret->out);
+        put_text(t, s, detail, &ret->out);
     }
 }

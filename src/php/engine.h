@@ -102,7 +102,10 @@ struct engine_image {
     enum { ENGINE_SOCKETS_REFUSE, ENGINE_SOCKETS_SEVER, ENGINE_SOCKETS_RESET } sockets;
     char *said; /* shared with the pool process: what a boot that failed had printed */
     size_t said_bytes;
-    void (*on_frozen)(void);       /* in the frozen process, when the image is made */
+    struct report *report;   /* what its workers tell of it, see channel/report.h; NULL: nothing */
+    bool learn;              /* what stands there is loaded before the image */
+    bool declares;           /* also files that only declare: a worker script copes with that */
+    void (*on_frozen)(void); /* in the frozen process, when the image is made */
     void (*offer_memory)(int end); /* in a worker, see php/stack.h */
 };
 

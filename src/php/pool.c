@@ -295,7 +295,7 @@ static int next_timeout_ms(const struct pool *p)
             p->seats[i].not_before_ns < nearest)
             nearest = p->seats[i].not_before_ns;
     if (forks)
-        nearest = MIN(nearest, pool_size_next_ns(p));
+        nearest = MIN(nearest, MIN(pool_size_next_ns(p), pool_report_next_ns(p)));
     if (nearest == UINT64_MAX)
         return -1;
     return nearest <= now ? 0 : (int)((nearest - now) / NS_PER_MS + 1);
@@ -335,6 +335,7 @@ static void worker_ended(struct pool *p, uint32_t index, int status, const struc
         crash_record(p, index, status, usage);
         lock_probe_want(p);
     }
+    pool_report_death(p, seat, status);
     worker_memory_fini(&seat->memory);
     control_message_init(&m, CONTROL_WORKER_DEAD);
     m.pool = p->boot.pool;
@@ -538,6 +539,7 @@ static void on_supervisor(struct pool *p)
     case CONTROL_LOOK:
         observe_answer(p, m.status == CONTROL_LOOK_STACKS ? OBSERVE_STACK : 0);
         break;
+    case CONTROL_REPORT: pool_report_take(p, control_message_text(&m), fds, n_fds); break;
     case CONTROL_PROFILE: profile_begin(p, &m, &fds[0]); break;
     default: log_warn("message %u is not for a pool process", m.type);
     }
@@ -630,9 +632,12 @@ static void on_signals(struct pool *p)
             p->draining = true;
             signal_workers(p, SIGQUIT);
         }
-        if (info.ssi_signo == ENGINE_SIGNAL_RENEW && is_worker(p, info.ssi_pid))
+        if (info.ssi_signo == ENGINE_SIGNAL_RENEW && is_worker(p, info.ssi_pid)) {
+            const char *harm = pool_report_harm(p);
             pool_renew_memory(
-                p, "opcache is to be restarted (opcache_reset(), or its memory is full)");
+                p, harm ? harm
+                        : "opcache is to be restarted (opcache_reset(), or its memory is full)");
+        }
         if (info.ssi_signo == ENGINE_SIGNAL_BOOTED && is_worker(p, info.ssi_pid))
             settle_boot(p);
     }
@@ -645,6 +650,7 @@ static void run(struct pool *p)
 {
     while (!p->draining || workers_left(p)) {
         pool_size_look(p);
+        pool_report_look(p);
         start_missing(p);
         struct pollfd fds[] = { { p->signals, POLLIN, 0 },
                                 { p->supervisor, POLLIN, 0 },
@@ -765,8 +771,7 @@ static int start_engine(struct pool *p, char *message, size_t size)
     snprintf(role, sizeof(role), "%.*s g%u", STR_ARG(p->conf->name), p->boot.generation);
     (void)log_level_parse(p->config->log.level, &least);
     log_init(role, STDERR_FILENO, least);
-    if (p->conf->kind != CONFIG_POOL_CLASSIC &&
-        p->conf->worker_isolation == CONFIG_ISOLATION_ROLLBACK) {
+    if (config_pool_has_image(p->conf)) {
         rc = images_prepare(p);
         if (rc < 0) {
             snprintf(

@@ -119,6 +119,9 @@ NORETURN static void run_image(struct pool *p, int sock, int parent)
                                                                      : ENGINE_SOCKETS_REFUSE,
         .said = m->said,
         .said_bytes = SAID_BYTES,
+        .report = p->report.shared,
+        .learn = pool_report_learns(p),
+        .declares = p->conf->kind == CONFIG_POOL_LOOP,
         .on_frozen = on_frozen,
         .offer_memory = worker_memory_offer,
     };
@@ -153,6 +156,7 @@ static void start_image(struct pool *p)
         return;
     }
     m->said[0] = '\0';
+    p->report.forgiven = false;
     pid_t pid = fork();
     if (pid == 0) {
         close(ends[0]);
@@ -266,7 +270,7 @@ void images_event(struct pool *p)
             if (p->seats[i].pid && p->seats[i].only_fails)
                 kill(p->seats[i].pid, SIGQUIT);
     } else if (message.type == CONTROL_FAILED) {
-        if (pool_script_is(p))
+        if (!pool_report_forgives(p) && pool_script_is(p))
             pool_script_failed(p, control_message_text(&message));
         log_error("%.*s", STR_ARG(control_message_text(&message)));
     } else {
@@ -316,12 +320,14 @@ bool images_reaped(struct pool *p, pid_t pid, int status)
     m->ready = m->frozen = false;
     if (p->draining)
         return true;
-    if (!was_frozen && pool_script_is(p))
+    bool forgiven = !was_frozen && pool_report_forgives(p);
+    if (!was_frozen && !forgiven && pool_script_is(p))
         pool_script_failed(p, STR("the process that ran it died"));
-    m->failures = was_frozen ? 0 : m->failures + 1;
-    uint64_t pause_ms = was_frozen ? 0
-                                   : MIN((uint64_t)RETRY_FIRST_MS << MIN(m->failures - 1, 10u),
-                                         (uint64_t)RETRY_MAX_MS);
+    m->failures = was_frozen ? 0 : m->failures + !forgiven;
+    uint64_t pause_ms =
+        was_frozen || forgiven
+            ? 0
+            : MIN((uint64_t)RETRY_FIRST_MS << MIN(m->failures - 1, 10u), (uint64_t)RETRY_MAX_MS);
     m->not_before_ns = clock_monotonic_ns() + pause_ms * NS_PER_MS;
     if (WIFSIGNALED(status))
         log_error("the frozen process [%d] was ended by signal %d (%s); it is booted again",

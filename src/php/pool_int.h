@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 #include "channel/control.h"
+#include "channel/report.h"
 #include "php/php_int.h"
 #include "php/stack.h"
 
@@ -83,6 +84,12 @@ struct pool {
     struct pool_script *script; /* of the image of an entry script, else NULL */
     const struct php_layout *layout;
     struct pool_size size;
+    struct pool_report {
+        struct report *shared; /* NULL: none was given */
+        bool unlearned;        /* what was learned stood in the way of an image */
+        bool forgiven;         /* of the one that failed last */
+        uint64_t look_ns, requests, late, names, harm; /* when and as looked at last */
+    } report;
     struct profile *profile; /* of profile.c; NULL: none is being taken */
     uint64_t look_ns;        /* when deadline.c looks at the workers again */
     struct pool_counters {
@@ -236,6 +243,20 @@ void pool_script_failed(struct pool *p, struct str why);
 void pool_script_frozen(struct pool *p);
 uint64_t pool_script_wake_ns(const struct pool *p);
 void pool_script_look(struct pool *p);
+
+/* --- pool_report.c: what is learned and told of images ---------------------------------------- */
+/* CONTROL_REPORT: its descriptors stay the caller's. */
+void pool_report_take(struct pool *p, struct str why, int *fds, size_t n);
+/* The next image holds what was learned. */
+bool pool_report_learns(const struct pool *p);
+/* An image was not made; true: maybe because of that, and it will be tried without. */
+bool pool_report_forgives(struct pool *p);
+/* A worker has ended, with that wait status. */
+void pool_report_death(struct pool *p, const struct seat *seat, int status);
+/* Why a worker asked for a new generation, when it was for what was learned; else NULL. */
+const char *pool_report_harm(struct pool *p);
+void pool_report_look(struct pool *p);
+uint64_t pool_report_next_ns(const struct pool *p);
 
 /* What every worker of the pool is told, whoever forks it; without its seat. */
 struct engine_worker pool_worker(const struct pool *p, const char *role);

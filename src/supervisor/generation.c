@@ -44,6 +44,7 @@ struct pool *pool_new(struct supervisor *s, struct str name)
     struct pool *p = mem_zalloc(sizeof(*p));
 
     p->sup = s;
+    p->report = -1;
     snprintf(p->name, sizeof(p->name), "%.*s", STR_ARG(name));
     list_init(&p->generations);
     list_push_back(&s->all_pools, &p->link);
@@ -56,6 +57,8 @@ void pool_free(struct pool *p)
     loop_timer_cancel(p->sup->loop, &p->retry);
     plan_unref(p->good);
     image_forget(p);
+    fd_close(&p->report);
+    mem_free(p->report_script);
     list_remove(&p->link);
     mem_free(p);
 }
@@ -80,6 +83,7 @@ static void free_generation(struct generation *g)
     plan_unref(g->plan);
     image_order_unref(g->order);
     record_parts_fini(&g->records);
+    fd_close(&g->report);
     mem_free(g->failure);
     g->magic = 0;
     mem_free(g);
@@ -151,6 +155,7 @@ static void attach(struct generation *g)
     control_message_set_text(&m, str_from(g->plan->pools[g->index].document_root));
     role_send(&gw->role, &m, fds, n);
     fallback_tell(g);
+    report_give(g);
     g->attached = true;
     fd_close(&boot);
     link_close(&g->ends);
@@ -234,6 +239,7 @@ static void activate(struct generation *g)
     p->active = g;
     plan_unref(p->good);
     p->good = plan_ref(g->plan);
+    report_hand_on(g);
     if (old) {
         log_notice("%s takes over from generation %u, which finishes its requests", g->role.name,
                    old->number);
@@ -311,6 +317,7 @@ static void on_message(struct role *r, const struct control_message *m)
         if (g == g->pool->active && !stopping(g->pool)) {
             log_notice("%s asks for a new generation: %.*s", g->role.name,
                        STR_ARG(control_message_text(m)));
+            snprintf(g->pool->why, sizeof(g->pool->why), "%.*s", STR_ARG(control_message_text(m)));
             pool_renew(g->pool);
         }
         break;
@@ -469,6 +476,7 @@ static struct generation *new_generation(struct pool *p, struct plan *plan, uint
     g->plan = plan_ref(plan);
     g->order = image_order_ref(image_order_of(p));
     link_init(&g->ends);
+    g->report = -1;
     list_push_back(&p->generations, &g->link);
     snprintf(name, sizeof(name), "pool %s g%u", p->name, g->number);
     role_init(&g->role, p->sup, name);
@@ -494,6 +502,7 @@ static bool launch(struct generation *g, char *why, size_t size)
         free_generation(g);
         return false;
     }
+    report_begin(g);
     r = renew_link(g);
     if (r < 0) {
         g->failure = mem_printf("cannot make a channel: %s", strerror(-r));

@@ -284,6 +284,7 @@ struct generation {
     struct plan *plan;
     struct image_order *order; /* of an image, else NULL */
     struct link ends;
+    int report;              /* see channel/report.h; -1: there is none */
     struct loop_timer timer; /* start limit, later drain limit; an image's age */
     uint64_t active_since_ns;
     char *failure; /* what it said before it died */
@@ -301,6 +302,10 @@ struct pool {
     struct generation *pending; /* STARTING or READY: replaces a dead or worn-out active one */
     struct generation *next;    /* STARTING or READY: of the rollout under way */
     struct plan *good;          /* of the last generation that became active */
+    int report;                 /* of the generation that serves, or did last; -1: none */
+    uid_t report_user;          /* whose processes wrote it */
+    char *report_script;        /* of an image: whose it is; NULL: a worker script's */
+    char why[160];              /* the next generation is started; "": as one can see */
     bool again;                 /* renew once more when the pending one is settled */
     uint32_t last_number;
     struct backoff backoff;
@@ -406,6 +411,14 @@ void image_forgive(struct image_refusal list[IMAGE_REFUSALS], struct str script)
 void image_forgive_all(struct image_refusal list[IMAGE_REFUSALS]);
 /* Is that a script beneath the root, under that name? */
 bool image_is_beneath(struct str script, struct str script_name, const char *document_root);
+
+/* --- report.c -------------------------------------------------------------------------------- */
+/* Its process was started: gives it its report, and what the one before has learned. */
+void report_begin(struct generation *g);
+/* To the gateway that knows it now. */
+void report_give(const struct generation *g);
+/* It serves: the next one learns from it. */
+void report_hand_on(const struct generation *g);
 
 /* --- fallback.c ------------------------------------------------------------------------------ */
 /* The gateway says that `which` went to PHP-FPM. */

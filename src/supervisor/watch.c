@@ -136,6 +136,7 @@ static void renew_loop(struct loop_timer *t)
     if (s->phase != SUPERVISOR_SERVING)
         return;
     log_notice("%s has changed: the worker script starts afresh", w->changed);
+    snprintf(s->pools[w->pool]->why, sizeof(s->pools[w->pool]->why), "a file has changed");
     pool_renew(s->pools[w->pool]);
 }
 

@@ -32,13 +32,14 @@ enum {
 struct options {
     const char *command;
     const char *config, *socket;
-    bool json, full, rollback, no_wait, help;
+    bool json, full, isolation, rollback, no_wait, help;
 };
 
 static const char status_help[] =
     "sapid status [OPTIONS]: what a running server is doing\n"
     "\n"
     "  --full           every worker process and its request, too\n"
+    "  --isolation      what requests load and leave behind, by route (pools with an image)\n"
     "  --json           for programs\n"
     "  --config FILE    the server that runs with this configuration file\n"
     "  --socket PATH    the server with this admin socket\n"
@@ -333,6 +334,8 @@ static int parse(struct options *o, int argc, char **argv, const char *help)
             o->json = true;
         } else if (is_status && strcmp(argv[i], "--full") == 0) {
             o->full = true;
+        } else if (is_status && strcmp(argv[i], "--isolation") == 0) {
+            o->isolation = true;
         } else if (strcmp(o->command, "reload") == 0 && strcmp(argv[i], "--rollback") == 0) {
             o->rollback = true;
         } else if (strcmp(o->command, "stop") == 0 && strcmp(argv[i], "--no-wait") == 0) {
@@ -412,11 +415,10 @@ int status_main(int argc, char **argv)
 
     if (r)
         return r - 1;
-    return run(&o, "GET",
-               o.json && o.full ? "/server?json&full"
-               : o.json         ? "/server?json"
-               : o.full         ? "/server?full"
-                                : "/server");
+    char target[64];
+    snprintf(target, sizeof(target), "/server?%s%s%s", o.json ? "json&" : "", o.full ? "full&" : "",
+             o.isolation ? "isolation" : "");
+    return run(&o, "GET", target);
 }
 
 int reload_main(int argc, char **argv)

@@ -14,6 +14,7 @@
 #include "base/str.h"
 #include "channel/channel.h"
 #include "channel/control.h"
+#include "channel/report.h"
 #include "php/box.h"
 #include "php/engine.h"
 #include "snapshot/snapshot.h"
@@ -70,6 +71,8 @@ struct live {
     uint64_t first_ns;        /* what that took */
     uint64_t disconnected_ns; /* since when a database is missing; 0: none is */
     uint32_t disconnected;    /* which: a bit for each connection of rollback_sockets.c */
+    uint32_t route;           /* of the request that ends with the next rollback: report.h */
+    bool compared;            /* by isolation.c */
     char role[64];
 };
 extern struct live *live;
@@ -300,6 +303,44 @@ void fresh_make(void);
 
 /* session.c: writes and forgets the session of a request, but keeps the application's handlers */
 void session_end(void);
+
+/* state.c: the state of PHP that outlives a request, as a list */
+struct state;
+struct state *state_new(bool values); /* whether numbers and settings are shown */
+void state_list(struct state *s);
+/* `was` NULL: new; `is` NULL: gone; both: changed. As shown: "array(3)", or "". */
+typedef void state_told(void *context, const char *what, const char *was, const char *is);
+void state_compare(const struct state *before, const struct state *after, state_told *tell,
+                   void *context);
+
+/* late.c: what requests load after the image, by name and route */
+enum { LEARNED_LEAST = 2 }; /* requests that have to have loaded a name before it is learned */
+void late_install(void);    /* in MINIT */
+void late_begin(const struct engine_worker *w, const struct engine_image *image);
+void late_record(void); /* the image ends here */
+/* At the end of a request: notes what it has loaded. Its route, for report_rollback. */
+uint32_t late_note(void);
+/* NULL: none is kept. */
+struct report *late_report(void);
+/* The name of a REPORT_FILE, in `out` or `path`. */
+struct str late_name_of(struct str path, char out[REPORT_TEXT_BYTES]);
+/* The path of a REPORT_FILE; false: it is none. */
+MUST_USE bool late_path_of(struct str name, char *out, size_t size);
+/* "GET /products/ *" (without the space) */
+struct str late_route_name(struct str method, struct str path, char *out, size_t size);
+
+/* learned.c: loads before the image what requests have loaded late */
+void learned_begin(const struct engine_image *image);
+void learned_load(void);
+/* The worker script has ended because of that; it can be booted again. */
+bool learned_broke(void);
+/* At the end of a request: whether it failed because of what the image holds. */
+void learned_judge_error(void);
+
+/* isolation.c: what requests leave behind, by route */
+void isolation_record(const struct engine_worker *w); /* the image is made now */
+/* At the end of a request: now and then compares its state with the image's. True: it did. */
+bool isolation_sample(uint32_t route);
 
 /* leaks.c: lists the state that outlives a request, before and after it, and logs what differs */
 void leaks_before(void);

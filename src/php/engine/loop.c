@@ -473,7 +473,7 @@ PHP_FUNCTION(frankenphp_handle_request)
     show_booted(true);
     if (!next_request())
         RETURN_FALSE;
-    if (loop.worker->loop->report_leaks)
+    if (loop.worker->loop->report_leaks && !rollback_is_on())
         leaks_before();
     if (!start_request())
         zend_bailout();
@@ -491,7 +491,7 @@ PHP_FUNCTION(frankenphp_handle_request)
         rollback_after_handler();
     if (!end_request())
         zend_bailout();
-    if (loop.worker->loop->report_leaks)
+    if (loop.worker->loop->report_leaks && !rollback_is_on())
         leaks_after();
     RETURN_TRUE;
 }

@@ -157,6 +157,12 @@ void rollback_leave(int status)
     _exit(status);
 }
 
+static void tell_reason(enum report_kind kind, const char *text)
+{
+    if (late_report())
+        report_reason(late_report(), kind, str_from(text));
+}
+
 static void go_back(void)
 {
     struct snapshot_refusal refusal = { 0 };
@@ -166,6 +172,7 @@ static void go_back(void)
     int rc = snapshot_rollback(&refusal);
     log_warn("this worker cannot go back to its image and is forked anew: %s (%s)", refusal.text,
              strerror(-rc));
+    tell_reason(REPORT_RESPAWN, refusal.text);
 }
 
 /* In a process forked from the frozen one: takes its seat and begins where the image was made. */
@@ -225,12 +232,27 @@ static void fork_worker(const struct control_message *m, int *ends)
     tell_pool(&answer);
 }
 
+static void report_made(const struct snapshot_stats *s)
+{
+    struct report_image *i = &late_report()->image;
+
+    atomic_fetch_add(&i->made, 1);
+    atomic_store(&i->warmed, (uint32_t)rolled.warmed);
+    atomic_store(&i->made_ns, clock_realtime_ns());
+    atomic_store(&i->boot_ns, clock_monotonic_ns() - rolled.began_ns);
+    atomic_store(&i->bytes, s->image_bytes);
+    atomic_store(&i->regions, s->regions);
+    atomic_store(&i->scratch_bytes, s->scratch_bytes);
+}
+
 static void describe_image(struct control_message *m)
 {
     struct snapshot_stats stats;
     char text[256];
 
     snapshot_stats(&stats);
+    if (late_report())
+        report_made(&stats);
     snprintf(text, sizeof(text),
              "%s: frozen %" PRIu64 " ms after its start (%" PRIu64 " ms for %zu warm-up requests); "
              "%" PRIu64 " KiB in %" PRIu64 " regions",
@@ -278,6 +300,7 @@ NORETURN static void fail(const char *reason)
     size_t n = MIN(said.n, rolled.image->said_bytes - 1);
     struct control_message m;
 
+    tell_reason(REPORT_REFUSAL, reason);
     memcpy(rolled.image->said, said.p, n);
     rolled.image->said[n] = '\0';
     control_message_init(&m, CONTROL_FAILED);
@@ -293,10 +316,13 @@ static void freeze(void)
     struct snapshot_refusal refusal = { 0 };
     char text[1024];
 
+    learned_load();
     if (!refusal_check(text, sizeof(text)) || !sockets_freeze(rolled.image, text, sizeof(text)))
         fail(text);
     timeout_worker_stop();
     opened_end();
+    late_record();
+    isolation_record(rolled.worker);
     if (snapshot_detect_by_pid("libcrypto.so") < 0)
         fail("too many copies of libcrypto are loaded");
     memory_tidy();
@@ -323,10 +349,15 @@ static void note_cost(void)
                                    .ns = s.total_ns - live->first_ns,
                                    .pages_last = (uint32_t)(s.last_hot + s.last_cold),
                                    .pages_of_image = (uint32_t)(s.image_bytes >> 12) };
-    if (s.rollbacks == 1)
+    if (s.rollbacks == 1) {
         live->first_ns = s.total_ns;
-    else
-        channel_worker_note_rollbacks(live->channel, &r);
+        return;
+    }
+    channel_worker_note_rollbacks(live->channel, &r);
+    const struct report_cost cost = { live->route, live->compared, s.last_ns,
+                                      s.last_hot + s.last_cold, s.hot_pages };
+    if (late_report())
+        report_rollback(late_report(), &cost);
 }
 
 /* Behind every rollback. */
@@ -425,11 +456,20 @@ const struct engine_image *rollback_image(void)
     return rolled.image;
 }
 
+/* A request has run to its end, whatever that was. */
+static void report_request(void)
+{
+    live->route = late_note();
+    learned_judge_error();
+    live->compared = isolation_sample(live->route);
+}
+
 bool rollback_boundary(void)
 {
     if (worker_is_copy())
         _exit(EG(exit_status));
     if (rolled.used) {
+        report_request();
         ending_run(NULL);
         go_back();
         rollback_leave(ENGINE_EXIT_RENEW);
@@ -449,6 +489,7 @@ void rollback_after_handler(void)
 
 void rollback_after_script(void)
 {
+    report_request();
     ending_run(loop_end_unwound);
     go_back();
     rollback_leave(ENGINE_EXIT_RENEW);
@@ -469,6 +510,8 @@ static void prepare(const struct engine_worker *w, const struct engine_image *im
     snapshot_keep_fd(STDOUT_FILENO);
     snapshot_keep_fd(STDERR_FILENO);
     refusal_record();
+    late_begin(w, image);
+    learned_begin(image);
 }
 
 /* Loops collect garbage between two requests, for what would pile up. Here nothing does, and the
@@ -524,6 +567,10 @@ int rollback_run(const struct engine_worker *w, const struct engine_image *image
         size_t before = rolled.warmed;
         if (!loop_boot(w, boot_url(), "boot"))
             fail("the engine is in doubt after the end of the worker script");
+        if (learned_broke()) {
+            rolled.warmed = 0;
+            continue;
+        }
         if (seed_is_on() && rollback_wants_warmup()) {
             pass();
             continue;

@@ -1,0 +1,91 @@
+/*
+ * The report of a generation with images (channel/report.h): a file of shared memory that its
+ * processes write and the gateway reads. This side only makes it and hands it around: to the pool
+ * process, to each gateway, and that of the generation that serves to the next one, which loads
+ * before its image what requests had to load late. What stands in it was written by processes of
+ * the application's user, so nothing here looks inside, and a pool that runs as another user begins
+ * with an empty one.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "channel/report.h"
+#include "supervisor/supervisor_int.h"
+
+static const struct config_pool *settings_of(const struct generation *g)
+{
+    return &g->plan->config->pools[g->index];
+}
+
+static const char *why(const struct generation *g)
+{
+    const struct pool *p = g->pool;
+
+    return p->why[0]                              ? p->why
+           : p->sup->phase == SUPERVISOR_STARTING ? "the server started"
+           : g == p->next                         ? "a reload"
+                                                  : "the generation before it ended";
+}
+
+/* What the generation before has learned is of use to this one. */
+static bool may_inherit(const struct generation *g)
+{
+    const struct pool *p = g->pool;
+    const char *script = g->order ? g->order->script : "";
+
+    return p->report >= 0 && p->report_user == g->plan->pools[g->index].user.uid &&
+           strcmp(script, p->report_script ? p->report_script : "") == 0;
+}
+
+void report_begin(struct generation *g)
+{
+    struct pool *p = g->pool;
+    struct control_message m;
+
+    if (!config_pool_has_image(settings_of(g)))
+        return;
+    g->report = report_create();
+    if (g->report < 0) {
+        log_warn("%s: no memory for its report (%s): `sapid status` will say less of it, and it "
+                 "learns nothing",
+                 g->role.name, strerror(-g->report));
+        return;
+    }
+    control_message_init(&m, CONTROL_REPORT);
+    m.pool = g->index;
+    m.generation = g->number;
+    control_message_set_text(&m, str_from(why(g)));
+    role_send(&g->role, &m, (int[2]){ g->report, p->report }, may_inherit(g) ? 2 : 1);
+    p->why[0] = '\0';
+}
+
+void report_give(const struct generation *g)
+{
+    struct control_message m;
+
+    if (g->report < 0)
+        return;
+    control_message_init(&m, CONTROL_REPORT);
+    m.pool = g->index;
+    m.generation = g->number;
+    role_send(&g->gateway->role, &m, &g->report, 1);
+}
+
+void report_hand_on(const struct generation *g)
+{
+    struct pool *p = g->pool;
+    int fd = g->report < 0 ? -1 : dup(g->report);
+
+    if (fd < 0)
+        return;
+    fd_close(&p->report);
+    p->report = fd;
+    p->report_user = g->plan->pools[g->index].user.uid;
+    mem_free(p->report_script);
+    p->report_script = g->order ? mem_strdup(g->order->script) : NULL;
+}

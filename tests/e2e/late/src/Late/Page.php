@@ -1,0 +1,10 @@
+<?php
+namespace Late;
+
+class Page implements Base
+{
+    public function title(): string
+    {
+        return 'page';
+    }
+}

@@ -1,0 +1,6 @@
+<?php
+namespace Late;
+
+class Twice
+{
+}
