@@ -323,7 +323,7 @@ struct conn {
 struct gateway_counters {
     uint64_t accepted, refused, requests, underscore_headers, bad_requests, timeouts, aborted,
         queue_full, queue_timeouts, lost_workers, spooled_requests, streamed_requests,
-        spooled_answers, log_bytes_lost;
+        spooled_answers, log_bytes_lost, dropped_fields;
 };
 
 struct gateway_thread {

@@ -51,6 +51,9 @@ static void put_gateway(struct buf *b, const struct gateway *g, const struct sta
            c->log_bytes_lost);
     single(b, "sapid_dropped_headers", "counter",
            "Request header fields dropped because their name holds _ or .", c->underscore_headers);
+    single(b, "sapid_dropped_answer_fields", "counter",
+           "Header fields of answers left out because HTTP does not allow their name or value",
+           c->dropped_fields);
 }
 
 /* --- places ----------------------------------------------------------------------------------- */

@@ -553,6 +553,7 @@ void respond_static(struct exchange *x, struct files *f, struct file *file)
 
 struct php_head {
     bool has_date, has_server;
+    bool was_read;   /* before: what is wrong with it was said */
     bool of_file;    /* what the file itself says better is left out */
     struct str type; /* of_file: its Content-Type */
 };
@@ -608,6 +609,7 @@ static bool take_header(struct exchange *x, struct php_head *h, struct str name,
             return false;
         }
         return !name_is(name, "keep-alive", 10);
+    case 12: return value.n || !name_is(name, "content-type", 12); /* no type says nothing */
     case 14:
         if (name_is(name, "content-length", 14)) {
             if (str_to_u64(value, INT64_MAX, &length))
@@ -618,6 +620,20 @@ static bool take_header(struct exchange *x, struct php_head *h, struct str name,
     case 17: return !name_is(name, "transfer-encoding", 17);
     default: return true;
     }
+}
+
+/* Of the script's head, this line does not reach the client. */
+static void tell_dropped(const struct exchange *x, const struct php_head *h, struct str line)
+{
+    char id[REQUEST_ID_BYTES + 1];
+
+    if (h->was_read)
+        return;
+    exchange_request_id(x, id);
+    x->conn->thread->count.dropped_fields++;
+    log_warn("request %s: \"%.*s\" in the answer's head is left out: expected a name of letters, "
+             "digits and !#$%%&'*+-.^_`|~, a colon, and a value without control characters",
+             id, (int)(line.n < 200 ? line.n : 200), line.p);
 }
 
 /* Copies the worker's header lines to t->head, without what is ours. Lines that are not "Name:
@@ -634,8 +650,11 @@ static void put_php_headers(struct exchange *x, struct php_head *h, struct str l
         struct str value = line;
         struct str name = str_cut(&value, ':');
         value = str_trim(value);
-        if (!value.p || !http_is_token(name) || !http_is_field_value(value))
+        if (!value.p || !http_is_token(name) || !http_is_field_value(value)) {
+            if (line.n)
+                tell_dropped(x, h, line);
             continue;
+        }
         if (is_accel(name) || (h->of_file && file_says(h, name, value)) ||
             !take_header(x, h, name, value))
             continue;
@@ -765,6 +784,7 @@ static void respond_handed_file(struct exchange *x, const struct channel_piece *
     (void)take_reason(&lines);
     t->head.head = t->head.tail = 0;
     put_php_headers(x, &h, lines); /* finds the type */
+    h.was_read = true;
     t->head.head = t->head.tail = 0;
     exchange_parse_again(x);
     if (t->request.method != HTTP_HEAD)

@@ -179,6 +179,7 @@ static void put_json_counters(struct json *j, const struct stats *s)
     json_number(j, "lost_workers", c->lost_workers);
     json_number(j, "access_log_bytes", c->log_bytes_lost);
     json_number(j, "underscore_headers", c->underscore_headers);
+    json_number(j, "dropped_answer_fields", c->dropped_fields);
     json_close(j, '}');
 }
 

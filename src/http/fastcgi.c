@@ -232,7 +232,7 @@ static int take_status(struct str value, struct buf *lines, uint16_t *ret_status
     struct str code = str_cut(&value, ' ');
     uint64_t n;
 
-    if (code.n != 3 || !str_to_u64(code, 999, &n) || n < 100)
+    if (code.n != 3 || !str_to_u64(code, 999, &n) || n < 200) /* final: RFC 9110 section 15 */
         return -EPROTO;
     *ret_status = (uint16_t)n;
     value = str_trim(value);
@@ -242,13 +242,23 @@ static int take_status(struct str value, struct buf *lines, uint16_t *ret_status
     return buf_printf(lines, ":reason: %.*s\r\n", STR_ARG(value));
 }
 
+/* Could somebody read it as the name of a field? Stricter readers, which leave out a field whose
+ * name is no token, come later: one such field is no reason to lose the answer. */
+static bool is_name(struct str name)
+{
+    for (size_t i = 0; i < name.n; i++)
+        if ((unsigned char)name.p[i] <= ' ' || name.p[i] == 0x7f)
+            return false;
+    return name.n > 0;
+}
+
 static int take_line(struct str line, bool want_status, struct buf *lines, uint16_t *ret_status,
                      bool *location)
 {
     struct str value = line;
     struct str name = str_cut(&value, ':');
 
-    if (!value.p || !http_is_token(name))
+    if (!value.p || !is_name(name))
         return -EPROTO;
     value = str_trim(value);
     bool is_status = str_eq_nocase(name, STR("Status"));

@@ -21,6 +21,8 @@
 /* syslog(3)'s numbers; its header cannot be included beside log.h, which has the same names. */
 enum { SYSLOG_ERR = 3, SYSLOG_WARNING = 4 };
 
+enum { HEAD_BYTES_MAX = 256 * 1024 }; /* of an answer; the same as of one from PHP-FPM */
+
 static struct {
     char *text;
     size_t n, max;
@@ -28,6 +30,8 @@ static struct {
 
 static bool head_put(const char *p, size_t n)
 {
+    if (n > HEAD_BYTES_MAX - head.n)
+        return false;
     if (head.max - head.n < n) {
         size_t max = (head.n + n) * 2 + 1024;
         char *grown = mem_try_realloc(head.text, max);
@@ -62,10 +66,11 @@ static bool parse_status(struct str text, uint16_t *ret_status, struct str *ret_
 }
 
 /* Which status and reason phrase this response has: header("HTTP/1.1 404 Gone fishing") beats
- * header("Status: 404 ..."), which counts where PHP itself has no other than 200, as in FPM. */
+ * header("Status: 404 ..."), which counts where PHP itself has no other than 200, as in FPM. 0:
+ * what the script has set is no status. */
 static uint16_t choose_status(sapi_headers_struct *h, struct str *ret_reason)
 {
-    uint16_t status = (uint16_t)(h->http_response_code ? h->http_response_code : 200);
+    int status = h->http_response_code;
     uint16_t given;
     zend_llist_position at;
 
@@ -73,16 +78,21 @@ static uint16_t choose_status(sapi_headers_struct *h, struct str *ret_reason)
     if (h->http_status_line && status != 200) {
         struct str line = str_from(h->http_status_line);
         struct str version = str_cut(&line, ' ');
+        bool has_code = line.p != NULL;
         version.n = MIN(version.n, 5); /* PHP took header("http/1.1 404 Gone") for a status line */
-        if (str_eq_nocase(version, STR("HTTP/")) && parse_status(line, &given, ret_reason))
-            return given;
+        if (has_code && str_eq_nocase(version, STR("HTTP/")))
+            return parse_status(line, &given, ret_reason) ? given : 0;
     }
     for (sapi_header_struct *it = zend_llist_get_first_ex(&h->headers, &at); it;
          it = zend_llist_get_next_ex(&h->headers, &at))
-        if (header_is(it, STR("Status:")) &&
-            parse_status((struct str){ it->header + 7, it->header_len - 7 }, &given, ret_reason))
-            return given;
-    return status;
+        if (header_is(it, STR("Status:")))
+            return parse_status((struct str){ it->header + 7, it->header_len - 7 }, &given,
+                                ret_reason)
+                       ? given
+                       : 0;
+    if (status == 0 && !h->http_status_line)
+        return 200;
+    return status >= 0 && status <= 999 ? (uint16_t)status : 0;
 }
 
 static bool put_headers(sapi_headers_struct *headers, struct str reason)
@@ -104,11 +114,13 @@ static bool put_headers(sapi_headers_struct *headers, struct str reason)
     return ok;
 }
 
-/* Instead of a file that cannot be sent. */
+/* Instead of a file that cannot be sent, or of an answer that is none. */
 static void refuse(uint16_t status)
 {
     static const char type[] = "Content-Type: text/plain; charset=UTF-8\r\n";
-    const char *text = status == 403 ? "Access denied.\n" : "File not found.\n";
+    const char *text = status == 502   ? "Bad gateway: the script's answer is not valid.\n"
+                       : status == 403 ? "Access denied.\n"
+                                       : "File not found.\n";
     struct iovec lines = { (void *)(uintptr_t)type, sizeof(type) - 1 };
     struct iovec body = { (void *)(uintptr_t)text, strlen(text) };
 
@@ -135,24 +147,43 @@ static bool wants_no_buffering(sapi_headers_struct *headers)
     return false;
 }
 
-static int send_headers(sapi_headers_struct *headers)
+/* The head into `head`; its status, or 0: what the script has set is no head of an answer. */
+static uint16_t build_head(sapi_headers_struct *headers)
 {
     struct str reason;
     uint16_t status = choose_status(headers, &reason);
+    const char *line = headers->http_status_line;
 
+    if (status < 200) {
+        log_error("request %.*s: the script has set a status that no answer has: expected 200 to "
+                  "999, found %d%s%.100s; answered 502",
+                  STR_ARG(request.view.request_id), headers->http_response_code,
+                  line ? ", by " : "", line ? line : "");
+        return 0;
+    }
+    if (!put_headers(headers, reason)) {
+        log_error("request %.*s: the answer's head has more than %d bytes, or there is no memory "
+                  "for it; answered 502",
+                  STR_ARG(request.view.request_id), HEAD_BYTES_MAX);
+        return 0;
+    }
+    return status;
+}
+
+static int send_headers(sapi_headers_struct *headers)
+{
     if (!request.active || request.head_sent || SG(request_info).no_headers)
         return SAPI_HEADER_SENT_SUCCESSFULLY;
-    if (!put_headers(headers, reason)) {
-        log_error("request %.*s: out of memory for the response head; answered 500",
-                  STR_ARG(request.view.request_id));
-        status = 500;
-        head.n = 0;
-    }
-    enum sendfile file = request.ended ? SENDFILE_NONE : sendfile_take(headers, &status);
+    uint16_t status = build_head(headers);
+    enum sendfile file = status == 0     ? SENDFILE_REFUSED
+                         : request.ended ? SENDFILE_NONE
+                                         : sendfile_take(headers, &status);
+    if (status == 0)
+        status = 502;
     request.head_sent = true;
     request.status = status;
     request.unbuffered = wants_no_buffering(headers);
-    if (file == SENDFILE_REFUSED) {
+    if (file == SENDFILE_REFUSED && request.worker && !request.ended) {
         refuse(status);
     } else if (request.worker && !request.ended) {
         struct iovec iov = { head.text, head.n };

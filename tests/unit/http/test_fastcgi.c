@@ -322,6 +322,8 @@ TEST(what_is_no_head_is_refused)
         STR("Status: abc\r\n\r\n"), STR("Status: 2000\r\n\r\n"),
         STR("Status: 20\r\n\r\n"),  STR("Status:\r\n\r\n"),
         STR("Status: 099\r\n\r\n"), STR("<html>\n\n"),
+        STR("Status: 103\r\n\r\n"), STR("A\tb: c\r\n\r\n"),
+        STR("A\177: c\r\n\r\n"),
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
