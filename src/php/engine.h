@@ -99,6 +99,8 @@ struct engine_image {
     size_t n_warmup;
     const char *const *rerun; /* functions that are called first in each request */
     size_t n_rerun;
+    const struct engine_setting *guards; /* snapshot_guards: "_SERVER.HTTP_HOST" = "any" */
+    size_t n_guards;
     enum { ENGINE_SOCKETS_REFUSE, ENGINE_SOCKETS_SEVER, ENGINE_SOCKETS_RESET } sockets;
     char *said; /* shared with the pool process: what a boot that failed had printed */
     size_t said_bytes;

@@ -37,6 +37,8 @@ struct settings {
     struct engine_setting *env; /* USER, HOME, then the pool's own */
     size_t n_env;
 };
+/* As many pairs as the configuration's, and texts of their own. */
+struct engine_setting *settings_pairs(const struct config_pairs *pairs);
 const char *settings_executable(void);
 void settings_init(struct settings *s, const struct config_pool *pool,
                    const struct php_probe *probe);

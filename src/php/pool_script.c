@@ -124,6 +124,8 @@ void pool_script_describe(const struct pool *p, struct engine_image *image)
     image->at = c->snapshot_at.n ? mem_strndup(c->snapshot_at) : NULL;
     image->rerun = copy_strings(&c->snapshot_rerun);
     image->n_rerun = c->snapshot_rerun.n;
+    image->guards = settings_pairs(&c->snapshot_guards);
+    image->n_guards = c->snapshot_guards.n;
     image->files = s->files;
 }
 

@@ -7,7 +7,7 @@
 #include "php/php_int.h"
 #include "version.h"
 
-static struct engine_setting *copy_pairs(const struct config_pairs *pairs)
+struct engine_setting *settings_pairs(const struct config_pairs *pairs)
 {
     struct engine_setting *v = mem_zalloc((pairs->n + 1) * sizeof(*v));
 
@@ -30,7 +30,7 @@ static const char *choose(bool given, struct str value, const char *fallback)
 static void init_environment(struct settings *s, const struct config_pool *pool)
 {
     const struct passwd *pw = getpwuid(geteuid());
-    struct engine_setting *extra = copy_pairs(&pool->env);
+    struct engine_setting *extra = settings_pairs(&pool->env);
 
     s->env = mem_zalloc((pool->env.n + 2) * sizeof(*s->env));
     if (pw) {
@@ -61,11 +61,11 @@ void settings_init(struct settings *s, const struct config_pool *pool,
         .software = "sapid/" SAPID_VERSION " (nginx-compatible)",
         .ini_path = choose(pool->ini_path_given, pool->ini_path, probe->ini_file),
         .ini_scan_dir = choose(pool->ini_scan_dir_given, pool->ini_scan_dir, probe->ini_scan_dir),
-        .ini = copy_pairs(&pool->ini),
+        .ini = settings_pairs(&pool->ini),
         .n_ini = pool->ini.n,
-        .admin = copy_pairs(&pool->admin_ini),
+        .admin = settings_pairs(&pool->admin_ini),
         .n_admin = pool->admin_ini.n,
     };
-    s->accel = copy_pairs(&pool->accel_locations);
+    s->accel = settings_pairs(&pool->accel_locations);
     init_environment(s, pool);
 }

@@ -26,7 +26,7 @@ enum { SAID_MAX = 2048 };
 
 static struct {
     struct audit_log *log; /* NULL: this process is none that is audited */
-    const char *at;        /* "include:FILE", "function:NAME", NULL: where the script says */
+    const struct audit_run *run;
     uint64_t began_ns;
     HashTable texts, seen;
     uint32_t copy_file[AUDIT_GLOBALS], copy_line[AUDIT_GLOBALS];
@@ -250,6 +250,17 @@ static void note_output(void)
     }
 }
 
+static void read_configured(enum audit_global global, struct str key)
+{
+    if (!key.p) {
+        audit_read_all(global);
+        return;
+    }
+    zend_string *name = zend_string_init(key.p, key.n, 0);
+    audit_read_key(global, name);
+    zend_string_release(name);
+}
+
 NORETURN static void end(enum audit_state state)
 {
     struct audit_log *log = audit.log;
@@ -257,6 +268,7 @@ NORETURN static void end(enum audit_state state)
     log->end_ns = clock_monotonic_ns() - audit.began_ns;
     log->end_file = here(&log->end_line);
     if (state == AUDIT_FROZEN) {
+        guards_read_configured(audit.run->guards, audit.run->n_guards, read_configured);
         note_descriptors();
         audit_reads_finish();
         note_output();
@@ -313,7 +325,7 @@ static bool is_function_named(const zend_op_array *code, struct str name)
 
 void audit_returned(const zend_op_array *code)
 {
-    struct str at = str_from(audit.at ? audit.at : "");
+    struct str at = str_from(audit.run->at ? audit.run->at : "");
     const struct str include = STR("include:"), function = STR("function:");
 
     if (!code->function_name && code->filename) {
@@ -385,12 +397,12 @@ static uint32_t count_preloaded(void)
     return n;
 }
 
-static void begin(struct audit_log *log, const char *at)
+static void begin(struct audit_log *log, const struct audit_run *run)
 {
     zend_auto_global *g;
 
     audit.log = log;
-    audit.at = at;
+    audit.run = run;
     log->texts_used = 1;
     zend_hash_init(&audit.texts, 1024, NULL, NULL, true);
     zend_hash_init(&audit.seen, 1024, NULL, NULL, true);
@@ -438,7 +450,8 @@ int audit_fork(struct audit_log *log, const struct audit_run *run, char *text, s
     pid_t pid = fork();
 
     if (pid == 0) {
-        begin(log, run->at);
+        worker_be_audit();
+        begin(log, run);
         (void)run->boot(run->context);
         end(AUDIT_ENDED);
     }

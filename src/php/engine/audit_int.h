@@ -38,4 +38,8 @@ void audit_calls_install(void);
 /* audit_streams.c */
 void audit_streams_install(void);
 
+/* guards.c: calls `read` for each key that snapshot_guards has "same" for; `key` NULL is all. */
+void guards_read_configured(const struct engine_setting *v, size_t n,
+                            void (*read)(enum audit_global global, struct str key));
+
 #endif

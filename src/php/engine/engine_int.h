@@ -181,6 +181,8 @@ int worker_run(const struct engine_worker *w);
 /* Log, environment, signals: what every process that runs PHP for the server begins with. */
 void worker_begin(const struct engine_worker *w);
 bool worker_is_copy(void); /* a script's pcntl_fork() made this process */
+/* It was made by audit_fork() instead: no copy of a worker, and no worker. */
+void worker_be_audit(void);
 bool worker_drains(void);
 /* Waits until the gateway lets this worker begin. 0, -ESHUTDOWN, -errno. */
 MUST_USE int worker_attach(const struct engine_worker *w, struct channel_worker **ret);
@@ -353,6 +355,8 @@ struct audit_run {
     bool (*boot)(void *context); /* runs the script; false: the engine is in doubt */
     void *context;
     const char *at; /* "include:FILE", "function:NAME": freeze point; NULL: audit_done() says */
+    const struct engine_setting *guards; /* snapshot_guards: "same" ones are read as well */
+    size_t n_guards;
     uint32_t limit_ms;
 };
 /* 0: `log` (shared memory, zeroed) is complete. -errno with a sentence. */
@@ -362,6 +366,14 @@ MUST_USE int audit_fork(struct audit_log *log, const struct audit_run *run, char
 bool audit_is_on(void);
 /* In it: the freeze point is reached. */
 NORETURN void audit_done(void);
+/* guards.c: which requests an image is for */
+/* Runs an audit of the boot and makes its list of guards, in the process that is to be frozen. 0, or
+ * -errno with a sentence: the boot must not be frozen. */
+MUST_USE int guards_make(const struct engine_image *image, bool (*boot)(void *context),
+                         void *context, char *text, size_t size);
+/* The present request, of which nothing was run yet, may have the image. */
+bool guards_hold(void);
+
 /* sapid audit */
 int audit_command(const struct engine_audit *a, struct audit_log *log, char *text, size_t size);
 

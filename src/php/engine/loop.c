@@ -368,6 +368,17 @@ static void answer_probe(void)
     channel_worker_done(live->channel);
 }
 
+/* The image is not for this request: the gateway takes it to a worker in classic mode. Nothing of it
+ * has been read. */
+static void pass_on(void)
+{
+    request.head_sent = request.ended = true;
+    if (channel_respond(live->channel, CHANNEL_PASS_ON, 0, NULL, 0) < 0)
+        log_info("a request that was to be passed on has gone already");
+    request_finish();
+    channel_worker_done(live->channel);
+}
+
 /* Sleeps until there is a request. False: no more will come. */
 static bool wait_for_request(void)
 {
@@ -390,6 +401,10 @@ static bool wait_for_request(void)
             rc = request_take(live->channel);
         if (rc == 0 && request.view.script_filename.n == 0) {
             answer_probe();
+            continue;
+        }
+        if (rc == 0 && rollback_is_on() && rollback_image()->entry && !guards_hold()) {
+            pass_on();
             continue;
         }
         if (rc == 0) {

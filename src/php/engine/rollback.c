@@ -551,6 +551,13 @@ static struct str boot_url(void)
     return str_from(rolled.image->url ? rolled.image->url : rolled.worker->loop->script_name);
 }
 
+static bool boot(void *context)
+{
+    const struct engine_worker *w = context;
+
+    return loop_boot(w, boot_url(), "audit");
+}
+
 int rollback_run(const struct engine_worker *w, const struct engine_image *image)
 {
     char text[2048];
@@ -560,6 +567,8 @@ int rollback_run(const struct engine_worker *w, const struct engine_image *image
     worker_begin(w);
     keep_realpaths();
     spare_collections();
+    if (image->entry && guards_make(image, boot, (void *)(uintptr_t)w, text, sizeof(text)) < 0)
+        fail(text);
     opened_follow();
     if (image->entry && image->n_warmup)
         pass();

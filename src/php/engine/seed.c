@@ -407,6 +407,8 @@ void seed_freeze(const char *what)
     char text[1024];
 
     CHECK(seed_boots());
+    if (audit_is_on())
+        audit_done();
     if (why) {
         snprintf(text, sizeof(text), "%s %s", what, why);
         refuse(text);

@@ -34,6 +34,11 @@ bool worker_is_copy(void)
     return is_copy;
 }
 
+void worker_be_audit(void)
+{
+    is_copy = false;
+}
+
 bool worker_drains(void)
 {
     return live->drains;
