@@ -1,6 +1,6 @@
 /*
- * One variable of a query string or a Cookie header, found by PHP's own rules (php_register_variable
- * in main/php_variables.c) without making $_GET or $_COOKIE. No php.h here.
+ * One variable of a query string or a Cookie header, found by PHP's own rules
+ * (php_register_variable in main/php_variables.c) without making $_GET or $_COOKIE. No php.h here.
  */
 #ifndef SAPID_PHP_PARAMS_H
 #define SAPID_PHP_PARAMS_H

@@ -367,7 +367,8 @@ bool audit_is_on(void);
 /* In it: the freeze point is reached. */
 NORETURN void audit_done(void);
 /* guards.c: which requests an image is for */
-/* Runs an audit of the boot and makes its list of guards, in the process that is to be frozen. 0, or
+/* Runs an audit of the boot and makes its list of guards, in the process that is to be frozen. 0,
+ * or
  * -errno with a sentence: the boot must not be frozen. */
 MUST_USE int guards_make(const struct engine_image *image, bool (*boot)(void *context),
                          void *context, char *text, size_t size);

@@ -34,8 +34,8 @@ struct guard {
 static struct {
     struct guard *v;
     uint32_t n, max;
-    bool never;               /* nobody knows what the boot reads */
-    struct str query;         /* of the boot's own request */
+    bool never;       /* nobody knows what the boot reads */
+    struct str query; /* of the boot's own request */
 } guards;
 
 /* --- what a request has ----------------------------------------------------------------------- */
@@ -279,8 +279,9 @@ static const struct engine_setting *configured(const struct engine_image *image,
 
 static int set_predicate(struct guard *g, const char *word, char *text, size_t size)
 {
-    static const char *const words[] = { [SAME] = "same", [ANY] = "any", [SET] = "set",
-                                         [ABSENT] = "absent" };
+    static const char *const words[] = {
+        [SAME] = "same", [ANY] = "any", [SET] = "set", [ABSENT] = "absent"
+    };
 
     for (size_t i = 0; i < ARRAY_LENGTH(words); i++)
         if (strcmp(word, words[i]) == 0) {
@@ -293,8 +294,8 @@ static int set_predicate(struct guard *g, const char *word, char *text, size_t s
     int rc = regcomp(g->regex, word + 6, REG_EXTENDED | REG_NOSUB);
     if (rc == 0)
         return 0;
-    size_t n = (size_t)snprintf(text, size, "snapshot_guards: \"%s\" is no regular expression: ",
-                                word);
+    size_t n =
+        (size_t)snprintf(text, size, "snapshot_guards: \"%s\" is no regular expression: ", word);
     regerror(rc, g->regex, text + MIN(n, size - 1), size - MIN(n, size - 1));
     return -EINVAL;
 }
@@ -316,10 +317,12 @@ static void refuse(const struct audit_log *log, const struct audit_event *e, cha
              "the boot reads %s%s%s%s%s%s at %s:%u, in which no two requests agree, so none would "
              "get the image. What to do: %s; or, if nothing of it stays in what the boot makes, "
              "snapshot_guards = { \"%s.%s\" = \"any\" }",
-             e->name ? "$" : e->global == AUDIT_HEADERS ? "all " : "all of $", name,
-             e->name ? "['" : "", key, e->name ? "']" : "",
-             e->flags & AUDIT_COPY ? ", of which it keeps a copy," : "",
-             audit_text(log, e->file), e->line,
+             e->name                      ? "$"
+             : e->global == AUDIT_HEADERS ? "all "
+                                          : "all of $",
+             name, e->name ? "['" : "", key, e->name ? "']" : "",
+             e->flags & AUDIT_COPY ? ", of which it keeps a copy," : "", audit_text(log, e->file),
+             e->line,
              e->name ? "read it behind the freeze point"
                      : "read the keys that are needed one by one, or do it behind the freeze point",
              config, e->name ? key : "*");
@@ -332,8 +335,8 @@ static int learn(const struct engine_image *image, const struct audit_log *log,
     struct str key = e->name ? str_from(audit_text(log, e->name)) : STR_NONE;
     const struct engine_setting *s = configured(image, e->global, key);
 
-    if (e->kind != AUDIT_READ || e->global >= AUDIT_GLOBALS_ALL ||
-        (e->flags & AUDIT_NOT_GUARDED) || (s && strcmp(s->value, "same") != 0))
+    if (e->kind != AUDIT_READ || e->global >= AUDIT_GLOBALS_ALL || (e->flags & AUDIT_NOT_GUARDED) ||
+        (s && strcmp(s->value, "same") != 0))
         return 0; /* those of the configuration come by themselves */
     if (e->flags & AUDIT_HOPELESS) {
         refuse(log, e, text, size);

@@ -368,8 +368,8 @@ static void answer_probe(void)
     channel_worker_done(live->channel);
 }
 
-/* The image is not for this request: the gateway takes it to a worker in classic mode. Nothing of it
- * has been read. */
+/* The image is not for this request: the gateway takes it to a worker in classic mode. Nothing of
+ * it has been read. */
 static void pass_on(void)
 {
     request.head_sent = request.ended = true;
