@@ -323,6 +323,11 @@ bool images_reaped(struct pool *p, pid_t pid, int status)
     bool forgiven = !was_frozen && pool_report_forgives(p);
     if (!was_frozen && !forgiven && pool_script_is(p))
         pool_script_failed(p, STR("the process that ran it died"));
+    if (was_frozen && pool_script_is(p)) { /* see engine/freeze_point.c */
+        m->not_before_ns = UINT64_MAX;
+        pool_renew_memory(p, "the image's frozen process has died");
+        return true;
+    }
     m->failures = was_frozen ? 0 : m->failures + !forgiven;
     uint64_t pause_ms =
         was_frozen || forgiven

@@ -265,6 +265,12 @@ void ending_record(void); /* what belongs to the image */
 void ending_after_handler(void);
 void ending_run(void (*answer)(void));
 
+/* freeze_point.c: snapshot_at */
+/* "include:FILE", "function:NAME": the script is frozen there, if it comes there. */
+void freeze_point_watch(const char *at);
+/* Nothing is looked for any more, and nothing is left of it. */
+void freeze_point_end(void);
+
 /* opened.c: where in PHP the descriptors of a boot were opened */
 void opened_follow(void); /* from now on, in a process that is to be frozen */
 void opened_end(void);

@@ -572,6 +572,8 @@ int rollback_run(const struct engine_worker *w, const struct engine_image *image
     opened_follow();
     if (image->entry && image->n_warmup)
         pass();
+    if (image->at)
+        freeze_point_watch(image->at);
     for (;;) {
         size_t before = rolled.warmed;
         if (!loop_boot(w, boot_url(), "boot"))

@@ -419,6 +419,7 @@ void seed_freeze(const char *what)
         refuse(text);
     if (image->files)
         list_files(image->files);
+    freeze_point_end();
     loop_freeze();
     rerun(image);
     if (restore.called)
