@@ -36,7 +36,8 @@
  *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP,
  *                           REPORT (before CHANNEL: fd of the generation's report, fd of that of
  *                           the one before, if there is one; text = why it was started),
- *                           LOOK (status = CONTROL_LOOK_STACKS: with PHP stacks),
+ *                           LOOK (status = CONTROL_LOOK_STACKS: with PHP stacks;
+ *                           CONTROL_LOOK_FRAMES: nothing else, see observe.c),
  *                           PROFILE (fd: where stacks are written; requests = milliseconds,
  *                           worker = samples a second and worker)
  *   pool -> supervisor      READY, FAILED, WORKER_DEAD, DRAINED, RESTART (wants a new generation),
@@ -127,7 +128,7 @@ enum control_record {
     CONTROL_RECORD_LOOK,
     CONTROL_RECORD_PROFILE
 };
-enum { CONTROL_LOOK_STACKS = 1 };
+enum { CONTROL_LOOK_STACKS = 1, CONTROL_LOOK_FRAMES = 2 };
 /* How a COMMAND ended. */
 enum control_result {
     CONTROL_RESULT_DONE,

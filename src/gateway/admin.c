@@ -145,6 +145,7 @@ void admin_wait_free(struct admin_wait *w)
     loop_timer_cancel(w->thread->loop, &w->timer);
     if (w->x)
         w->x->wait = NULL;
+    mem_free(w->stacks);
     mem_free(w);
 }
 
@@ -167,7 +168,7 @@ static void answer_page(void *ctx, struct stats *s)
         else if (w->page == ADMIN_METRICS)
             metrics_page(w->thread, s, &page);
         else
-            status_server_page(w->thread, s, w->query, &page);
+            status_server_page(w, s, &page);
         respond_own(w->x, 200, page.type, STR(NO_CACHE), buf_view(&page.out));
         buf_fini(&page.out);
     }
@@ -191,20 +192,54 @@ static bool choose_pool(struct admin_wait *w)
     return false;
 }
 
-/* "reload"; the one command with settings is sent as "profile?ms=100". */
-static void send_command(struct gateway *g, struct admin_wait *w)
+static bool ask_supervisor(struct gateway *g, struct admin_wait *w, const char *text)
 {
     struct control_message m;
-    const char *name = w->thread->path + 1;
-    bool has_query = strcmp(name, "profile") == 0;
-    char *text = has_query ? mem_printf("%s?%.*s", name, STR_ARG(w->query)) : mem_strdup(name);
 
     control_message_init(&m, CONTROL_COMMAND);
     m.worker = w->number = ++g->last_command;
     control_message_set_text(&m, str_from(text));
-    mem_free(text);
     list_push_back(&g->commands, &w->link);
-    if (control_send(CONTROL_SUPERVISOR_FD, &m, NULL, 0) == 0)
+    return control_send(CONTROL_SUPERVISOR_FD, &m, NULL, 0) == 0;
+}
+
+/* The page is made with what there is. */
+static void go_on(struct admin_wait *w)
+{
+    list_remove(&w->link);
+    list_init(&w->link);
+    loop_timer_cancel(w->thread->loop, &w->timer);
+    stats_collect(w->thread, answer_page, w);
+}
+
+static void on_no_stacks(struct loop_timer *timer)
+{
+    go_on(CONTAINER_OF(timer, struct admin_wait, timer));
+}
+
+/* Of the page of the server: what the pool processes see of their workers. */
+static void ask_for_stacks(struct gateway *g, struct admin_wait *w)
+{
+    enum { PATIENCE_MS = 2000 };
+
+    if (!ask_supervisor(g, w, "stacks")) {
+        go_on(w);
+        return;
+    }
+    loop_timer_set(w->thread->loop, &w->timer, clock_monotonic_ns() + PATIENCE_MS * NS_PER_MS,
+                   on_no_stacks);
+}
+
+/* "reload"; the one command with settings is sent as "profile?ms=100". */
+static void send_command(struct gateway *g, struct admin_wait *w)
+{
+    const char *name = w->thread->path + 1;
+    bool has_query = strcmp(name, "profile") == 0;
+    char *text = has_query ? mem_printf("%s?%.*s", name, STR_ARG(w->query)) : mem_strdup(name);
+
+    bool sent = ask_supervisor(g, w, text);
+    mem_free(text);
+    if (sent)
         return;
     answer_text(w->x, 503, STR("the supervisor does not take commands\n"));
     admin_wait_free(w);
@@ -230,7 +265,10 @@ void admin_answer(struct exchange *x, const struct route *route)
         admin_wait_free(w);
         return;
     }
-    stats_collect(t, answer_page, w);
+    if (route->page == ADMIN_SERVER && t->index == 0 && admin_query(w->query, STR("full")).p)
+        ask_for_stacks(g, w);
+    else
+        stats_collect(t, answer_page, w);
 }
 
 /* --- main thread ------------------------------------------------------------------------------ */
@@ -244,6 +282,19 @@ static void read_answer(int fd, struct buf *b)
         n = pread(fd, buf_space(b), buf_room(b), (off_t)buf_length(b));
         buf_commit(b, n > 0 ? (size_t)n : 0);
     }
+}
+
+static void take_stacks(struct admin_wait *w, int fd)
+{
+    struct buf b;
+
+    if (fd >= 0) {
+        buf_init(&b, ANSWER_BYTES_MAX);
+        read_answer(fd, &b);
+        w->stacks = mem_strndup(buf_view(&b));
+        buf_fini(&b);
+    }
+    go_on(w);
 }
 
 void admin_result(struct gateway *g, const struct control_message *m, int fd)
@@ -260,6 +311,10 @@ void admin_result(struct gateway *g, const struct control_message *m, int fd)
         struct admin_wait *w = LIST_ENTRY(it, struct admin_wait, link);
         if (w->number != m->worker)
             continue;
+        if (w->page == ADMIN_SERVER) {
+            take_stacks(w, fd);
+            return;
+        }
         if (w->x) {
             buf_init(&b, ANSWER_BYTES_MAX);
             if (fd >= 0)

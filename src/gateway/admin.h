@@ -29,7 +29,8 @@ struct admin_wait {
     char text[256];
     uint32_t number; /* of a command, for its result */
     struct gateway_thread *thread;
-    struct loop_timer timer; /* of a health check */
+    struct loop_timer timer; /* of a health check; how long it waits for `stacks` */
+    char *stacks;            /* PHP stacks of busy workers, as the supervisor gave them; or NULL */
 };
 
 /* Where a request of the admin socket goes: a status or VERDICT_ADMIN. */
@@ -83,12 +84,18 @@ struct process_view {
     struct channel_peek look;
     char user_text[128];
 };
+/* A frame of its stack; false: that was all. `rest`: from stacks_of. */
+struct stack_frame {
+    struct str function, file; /* file empty: of PHP itself */
+    uint64_t line;
+};
+struct str stacks_of(const char *stacks, uint32_t pid);
+bool stack_next(struct str *rest, struct stack_frame *ret);
 /* Calls `see` for each process of the pool; valid during the call. */
 void status_view_processes(struct gateway_thread *t, uint32_t pool,
                            void (*see)(void *ctx, const struct process_view *p), void *ctx);
 /* status_server.c */
-void status_server_page(struct gateway_thread *t, const struct stats *s, struct str query,
-                        struct page *ret);
+void status_server_page(struct admin_wait *w, const struct stats *s, struct page *ret);
 /* metrics.c */
 void metrics_page(struct gateway_thread *t, const struct stats *s, struct page *ret);
 

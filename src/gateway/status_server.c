@@ -11,15 +11,70 @@
 
 /* What the page has beyond the ordinary. */
 struct detail {
-    bool full;      /* each process */
-    bool isolation; /* of images: routes, what is loaded late and left behind */
+    bool full;          /* each process */
+    bool isolation;     /* of images: routes, what is loaded late and left behind */
+    const char *stacks; /* of processes; NULL: unknown */
 };
+
+/* A process on one of the two pages. */
+struct process_page {
+    struct json *json;
+    struct buf *text;
+    const char *stacks;
+};
+
+/* --- stacks ----------------------------------------------------------------------------------- */
+
+struct str stacks_of(const char *stacks, uint32_t pid)
+{
+    char head[32];
+    int n = snprintf(head, sizeof(head), "\npid %" PRIu32 "\n", pid);
+    const char *at = stacks ? strstr(stacks, head) : NULL;
+
+    if (!at)
+        return STR_NONE;
+    return str_from(at + n);
+}
+
+bool stack_next(struct str *rest, struct stack_frame *ret)
+{
+    struct str line = rest->n ? str_cut(rest, '\n') : STR_NONE;
+
+    if (str_find(line, '\t') < 0) /* the next process */
+        return false;
+    ret->function = str_cut(&line, '\t');
+    ret->file = str_cut(&line, '\t');
+    ret->line = 0;
+    (void)str_to_u64(line, UINT32_MAX, &ret->line);
+    return true;
+}
 
 /* --- JSON ------------------------------------------------------------------------------------- */
 
+static void put_json_stack(struct json *j, const char *stacks, uint32_t pid)
+{
+    struct str rest = stacks_of(stacks, pid);
+    struct stack_frame f;
+
+    if (!rest.n)
+        return;
+    json_open(j, "stack", '[');
+    while (stack_next(&rest, &f)) {
+        json_open(j, NULL, '{');
+        json_text(j, "function", f.function);
+        if (f.file.n)
+            json_text(j, "file", f.file);
+        if (f.file.n)
+            json_number(j, "line", f.line);
+        json_close(j, '}');
+    }
+    json_close(j, ']');
+}
+
 static void put_json_process(void *ctx, const struct process_view *p)
 {
-    struct json *j = ctx;
+    const struct process_page *page = ctx;
+    struct json *j = page->json;
 
     json_open(j, NULL, '{');
     json_number(j, "pid", p->pid);
@@ -42,6 +97,7 @@ static void put_json_process(void *ctx, const struct process_view *p)
         json_number(j, "rollback_pages", p->rollbacks.pages_last);
         json_number(j, "image_kib", p->rollbacks.pages_of_image * UINT64_C(4));
     }
+    put_json_stack(j, page->stacks, p->pid);
     json_close(j, '}');
 }
 
@@ -128,7 +184,8 @@ static void put_json_pool(struct json *j, struct gateway_thread *t, const struct
     json_close(j, ']');
     if (detail.full) {
         json_open(j, "processes", '[');
-        status_view_processes(t, pool, put_json_process, j);
+        status_view_processes(t, pool, put_json_process,
+                              &(struct process_page){ .json = j, .stacks = detail.stacks });
         json_close(j, ']');
     }
     json_close(j, '}');
@@ -250,9 +307,26 @@ static void put_plain(struct buf *out, struct str s)
     }
 }
 
+static void put_text_stack(struct buf *out, const char *stacks, uint32_t pid)
+{
+    struct str rest = stacks_of(stacks, pid);
+    struct stack_frame f;
+
+    for (unsigned i = 0; stack_next(&rest, &f); i++) {
+        page_put(out, "          #%-2u ", i);
+        put_plain(out, f.function);
+        page_put(out, "  ");
+        put_plain(out, f.file.n ? f.file : STR("(PHP itself)"));
+        if (f.line > 0)
+            page_put(out, ":%" PRIu64, f.line);
+        page_put(out, "\n");
+    }
+}
+
 static void put_text_process(void *ctx, const struct process_view *p)
 {
-    struct buf *out = ctx;
+    const struct process_page *page = ctx;
+    struct buf *out = page->text;
 
     page_put(out, "  %7u g%-3u %-7s %8" PRIu64 " requests %10.1f ms %7.1f MiB  ", p->pid,
              p->generation, p->running ? "running" : "idle", p->requests,
@@ -261,6 +335,7 @@ static void put_text_process(void *ctx, const struct process_view *p)
     page_put(out, " ");
     put_plain(out, p->target);
     page_put(out, "\n");
+    put_text_stack(out, page->stacks, p->pid);
 }
 
 static void put_text_slow(void *ctx, const struct lane_class *c, double mean_ms)
@@ -318,7 +393,8 @@ static void put_text_pools(struct gateway_thread *t, const struct stats *s, stru
         bulkhead_look(t, i, put_text_slow, out);
         put_text_images(t, i, detail.isolation, out);
         if (detail.full)
-            status_view_processes(t, i, put_text_process, out);
+            status_view_processes(t, i, put_text_process,
+                                  &(struct process_page){ .text = out, .stacks = detail.stacks });
     }
 }
 
@@ -374,16 +450,16 @@ static void put_text(struct gateway_thread *t, const struct stats *s, struct det
     }
 }
 
-void status_server_page(struct gateway_thread *t, const struct stats *s, struct str query,
-                        struct page *ret)
+void status_server_page(struct admin_wait *w, const struct stats *s, struct page *ret)
 {
-    struct detail detail = { .full = admin_query(query, STR("full")).p != NULL,
-                             .isolation = admin_query(query, STR("isolation")).p != NULL };
+    struct detail detail = { .full = admin_query(w->query, STR("full")).p != NULL,
+                             .isolation = admin_query(w->query, STR("isolation")).p != NULL,
+                             .stacks = w->stacks };
 
-    if (admin_query(query, STR("json")).p) {
+    if (admin_query(w->query, STR("json")).p) {
         ret->type = "application/json";
-        put_json(t, s, detail, &ret->out);
+        put_json(w->thread, s, detail, &ret->out);
     } else {
-        put_text(t, s, detail, &ret->out);
+        put_text(w->thread, s, detail, &ret->out);
     }
 }

@@ -159,12 +159,44 @@ void observe_json(struct pool *p, unsigned what, struct buf *out)
     mem_free(look);
 }
 
+static void put_frames(struct buf *out, const struct php_stack *s)
+{
+    char name[2 * PHP_STACK_NAME + 4];
+
+    for (uint32_t i = 0; i < s->n_frames; i++) {
+        const struct php_frame *f = &s->frames[i];
+        php_frame_name(s, f, name, sizeof(name));
+        record_put(out, str_from(name), false);
+        (void)!buf_append(out, "\t", 1);
+        record_put(out, str_from(f->file ? php_stack_text(s, f->file) : ""), false);
+        (void)!buf_printf(out, "\t%" PRIu32 "\n", f->file ? f->line : 0);
+    }
+}
+
+static void observe_frames(struct pool *p, struct buf *out)
+{
+    struct worker_look *look = mem_alloc(sizeof(*look));
+
+    (void)!buf_printf(out, "pool %.*s\n", STR_ARG(p->conf->name));
+    for (uint32_t i = 0; i < p->n_seats && p->channel; i++) {
+        observe_worker(p, i, OBSERVE_STACK, look);
+        if (!look->is_busy || !look->has_stack)
+            continue;
+        (void)!buf_printf(out, "pid %d\n", (int)look->pid);
+        put_frames(out, &look->stack);
+    }
+    mem_free(look);
+}
+
 void observe_answer(struct pool *p, unsigned what)
 {
     struct buf text;
 
     buf_init(&text, 8 << 20);
-    observe_json(p, what, &text);
+    if (what & OBSERVE_FRAMES)
+        observe_frames(p, &text);
+    else
+        observe_json(p, what, &text);
     record_send(p, CONTROL_RECORD_LOOK, buf_view(&text));
     buf_fini(&text);
 }

@@ -537,7 +537,9 @@ static void on_supervisor(struct pool *p)
         break;
     case CONTROL_STOP: pool_stop_now(p, 0);
     case CONTROL_LOOK:
-        observe_answer(p, m.status == CONTROL_LOOK_STACKS ? OBSERVE_STACK : 0);
+        observe_answer(p, m.status == CONTROL_LOOK_STACKS   ? OBSERVE_STACK
+                          : m.status == CONTROL_LOOK_FRAMES ? OBSERVE_FRAMES
+                                                            : 0);
         break;
     case CONTROL_REPORT: pool_report_take(p, control_message_text(&m), fds, n_fds); break;
     case CONTROL_PROFILE: profile_begin(p, &m, &fds[0]); break;

@@ -111,7 +111,7 @@ struct pool {
 };
 
 /* --- observe.c: what is each worker doing now ------------------------------------------------- */
-enum { OBSERVE_STACK = 1, OBSERVE_PSS = 2 };
+enum { OBSERVE_STACK = 1, OBSERVE_PSS = 2, OBSERVE_FRAMES = 4 };
 struct worker_look {
     uint32_t worker, incarnation;
     pid_t pid; /* 0: the seat is empty, nothing else is set */
@@ -131,7 +131,8 @@ uint64_t observe_cpu_ns(pid_t pid);
 uint64_t observe_rss_bytes(pid_t pid);
 /* All workers and counters of the pool as one JSON object. */
 void observe_json(struct pool *p, unsigned what, struct buf *out);
-/* CONTROL_LOOK of the supervisor: answers with it. */
+/* CONTROL_LOOK of the supervisor: answers with it. OBSERVE_FRAMES: only the stacks of busy workers,
+ * "pid 4711" and a line for each frame: function, tabulator, file, tabulator, line. */
 void observe_answer(struct pool *p, unsigned what);
 
 /* --- profile.c: PHP stacks, thousands a second, for some seconds ------------------------------ */

@@ -234,6 +234,10 @@ void admin_command(struct role *gateway, const struct control_message *m)
     struct asker a = { s, gateway->pid, m->worker };
     char text[256];
 
+    if (str_eq(name, STR("stacks")) && s->phase < SUPERVISOR_DRAINING) { /* a question */
+        stacks_command(gateway, m->worker);
+        return;
+    }
     log_notice("admin socket: %.*s", STR_ARG(name));
     if (str_eq(name, STR("reload")) || str_eq(name, STR("rollback"))) {
         struct asker *waiting = mem_alloc(sizeof(*waiting));

@@ -271,6 +271,7 @@ void supervisor_fini(struct supervisor *s)
     logs_close();
     if (s->loop) {
         profile_fini(s);
+        stacks_fini(s);
         watcher_stop(s);
         watchdog_stop(s);
         rollout_cancel(s);

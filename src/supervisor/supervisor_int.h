@@ -289,8 +289,8 @@ struct generation {
     uint64_t active_since_ns;
     char *failure; /* what it said before it died */
     struct record_parts records;
-    /* The answer to CONTROL_LOOK: JSON; NULL: nobody asked. */
-    void (*on_look)(struct generation *g, struct str json);
+    /* The answer to CONTROL_LOOK; NULL: nobody asked. */
+    void (*on_look)(struct generation *g, struct str text);
 };
 
 struct pool {
@@ -494,6 +494,11 @@ void profile_command(struct role *gateway, uint32_t number, struct str query);
 void profile_done(struct generation *g, struct str outcome);
 void profile_fini(struct supervisor *s);
 
+/* --- stacks.c --------------------------------------------------------------------------------- */
+/* The admin command `stacks`: the PHP stacks of all busy workers. */
+void stacks_command(struct role *gateway, uint32_t number);
+void stacks_fini(struct supervisor *s);
+
 /* --- logs.c ---------------------------------------------------------------------------------- */
 /* One line for the person who starts the server: on stderr, and in the log when that is a file. */
 void say_line(const char *line);
@@ -548,6 +553,7 @@ struct supervisor {
     char *program;               /* path that an upgrade executes */
     struct upgrade *upgrade;     /* under way; NULL: none */
     struct profiling *profiling; /* likewise */
+    struct stacks *stacks;       /* likewise */
     bool upgrade_after_rollout;
     struct loop_timer watchdog;
     bool watchdog_waits; /* for the gateway's PONG */

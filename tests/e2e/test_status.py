@@ -3,6 +3,7 @@ and the commands status, reload and stop."""
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import threading
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lib import account, fastcgi
+from lib import account, fastcgi, roles
 from lib.fpm import Fpm
 from lib.process import wait_until
 from lib.sapid import binary
@@ -211,6 +212,40 @@ def test_slow_requests_and_crashes_are_counted(launch, root):
     assert server.get("/crash.php").status == 502
     wait_until(lambda: json.loads(server.admin("/server?json").text)["pools"][0]["crashes"] == 1, "the crash")
     assert 'sapid_worker_crashes_total{pool="www"} 1' in server.admin("/metrics").text
+
+
+def test_full_shows_where_the_php_of_each_busy_worker_is(launch, root):
+    (root / "deep.php").write_text("<?php\nfunction deep($f) {\n    while (!file_exists($f)) { usleep(2000); clearstatcache(); }\n}\n"
+                                   "class Site {\n    static function run($f) {\n        deep($f);\n    }\n}\n"
+                                   "touch(__DIR__ . '/deep.started');\nSite::run(__DIR__ . '/go');\n")
+    server = launch(root, workers=2)
+    thread = threading.Thread(target=lambda: server.get("/deep.php"))
+    thread.start()
+    try:
+        wait_until((root / "deep.started").exists, "the request")
+        wait_until(lambda: "Site::run" in server.admin("/server?full").text, "its stack")
+        text = run("status", "--socket", server.admin_path, "--full").stdout
+        lines = [line.split() for line in text.splitlines() if line.strip().startswith("#")]
+        functions = [(line[1], line[2].removeprefix(str(root))) for line in lines]
+        assert functions[-3:] == [("deep", "/deep.php:3"), ("Site::run", "/deep.php:7"), ("{main}", "/deep.php:11")]
+        processes = json.loads(run("status", "--socket", server.admin_path, "--full", "--json").stdout)["pools"][0]["processes"]
+        busy, idle = sorted(processes, key=lambda p: p["state"] == "idle")
+        assert busy["stack"][-1] == {"function": "{main}", "file": f"{root}/deep.php", "line": 11} and "stack" not in idle
+        assert "stacks" not in server.log_text()             # a question is no event
+    finally:
+        (root / "go").touch()
+        thread.join(20)
+
+
+def test_a_pool_process_that_hangs_does_not_keep_the_page_waiting(launch, root):
+    server = launch(root, workers=1, expect_errors=True)
+    pool = roles.pools(server)[0]
+    os.kill(pool, signal.SIGSTOP)
+    try:
+        assert "pool www" in server.admin("/server?full").text and server.admin("/server").status == 200
+    finally:
+        os.kill(pool, signal.SIGCONT)
+    assert server.get("/").text == "hi"
 
 
 # --- health ------------------------------------------------------------------------------------------
