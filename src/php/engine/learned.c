@@ -4,7 +4,7 @@
  * a worker script that do nothing but declare (as compiled templates and containers are) are
  * included; the others are only compiled into opcache, in a process of its own, because opcache
  * declares what it compiles. Code with effects never runs for this but in a class's file that the
- * autoloader chose, and why classes and declarations may stand there at once: docs/adr/0010.
+ * autoloader chose, and why classes and declarations may stand there at once: docs/adr/0012.
  *
  * Whatever an attempt does (a fatal error, exit(), a crash), its name is marked before it and the
  * mark is taken away after it: a name that still has it is never tried again.
