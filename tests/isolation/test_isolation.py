@@ -62,6 +62,15 @@ def test_rollback_answers_as_classic_mode_does(run):
     nothing_is_wrong(run("rollback", 2000), 2000)
 
 
+def test_a_frozen_script_of_classic_mode_answers_as_ever(run):
+    """restore_state() and snapshot_state() in place of the loop: every byte, what destructors print at the end too."""
+    nothing_is_wrong(run("seed", 1500), 1500)
+
+
+def test_a_frozen_script_with_the_jit(run):
+    nothing_is_wrong(run("seed", 400, ini={"opcache.jit_buffer_size": "32M", "opcache.jit": "tracing"}), 400)
+
+
 @pytest.mark.parametrize("what", ["jit", "verify", "pagemap"])
 def test_rollback_otherwise(run, what):
     """With the tracing JIT; comparing every page after every rollback; as on kernels without PAGEMAP_SCAN."""
