@@ -1,6 +1,6 @@
 """How often `sapid perf compare` is right: the same build against itself, and against one that is slower.
 
-    /usr/bin/python3 bench/verdicts                20 and 20 comparisons (about 25 minutes), writes RESULT.md
+    /usr/bin/python3 bench/verdicts                20 and 20 comparisons (about 50 minutes), writes RESULT.md
     /usr/bin/python3 bench/verdicts --times 3      a look, written to standard output only
 
 The slower build is sapid with an auto_prepend_file that burns CPU; how much is found by trying, until a
@@ -46,18 +46,36 @@ class Slower:
         write(self.burn, f"<?php for ($i = 0; $i < {turns}; $i++) {{ $x = $i * 3; }}\n")
 
 
+def fit(points):
+    """Slope and offset of the straight line with the least squares."""
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
+    return slope, mean_y - slope * mean_x
+
+
 def calibrate(sapid, work, root, percent):
-    """Turns that cost `percent` more CPU than the plain build: a straight line through two measurements."""
+    """Turns that cost `percent` more CPU than the plain build, and what they cost in the end. Without a turn, with so many that
+    they outweigh the noise, then twice with what the line through all measurements says."""
     slower = Slower(sapid, work)
     points = []
-    for turns in (0, 2000):
+
+    def measure(turns):
         slower.set(turns)
-        points.append((turns, compare(sapid, sapid, slower.program, root, "--blocks", "12")
-                       ["cpu_us_per_request"]["ratio"]))
-    (_, base), (turns, high) = points
-    wanted = round(turns * (1 + percent / 100 - base) / (high - base)) if high > base else turns
-    slower.set(max(wanted, 0))
-    return slower, wanted
+        points.append((turns, compare(sapid, sapid, slower.program, root, "--blocks", "16")["cpu_us_per_request"]["ratio"]))
+        print(f"calibration: {turns} turns cost {100 * (points[-1][1] - 1):+.1f} %", file=sys.stderr, flush=True)
+
+    for turns in (0, 10000):
+        measure(turns)
+    for _ in range(2):
+        slope, offset = fit(points)
+        if slope <= 0:
+            sys.exit("bench/verdicts: more turns do not cost more; is the machine too busy to measure anything?")
+        wanted = max(round((1 + percent / 100 - offset) / slope), 0)
+        measure(wanted)
+    slope, offset = fit(points)
+    slower.set(max(round((1 + percent / 100 - offset) / slope), 0))
+    return slower, points
 
 
 def main():
@@ -74,7 +92,7 @@ def main():
         root = os.path.join(work, "root")
         os.mkdir(root)
         write(os.path.join(root, "index.php"), "<?php echo 'hello';")
-        slower, turns = calibrate(options.sapid, work, root, options.percent)
+        slower, points = calibrate(options.sapid, work, root, options.percent)
         for i in range(options.times):
             for name, program in (("same", options.sapid), ("slower", slower.program)):
                 got = compare(options.sapid, options.sapid, program, root)
@@ -84,10 +102,12 @@ def main():
                              f"{cpu['high']:.3f} | {rps['ratio']:.3f} |")
                 print(lines[-1], file=sys.stderr, flush=True)
     summary = (f"Same build: noise in {counts['same']['noise']} of {options.times}. "
-               f"{options.percent:g} % slower ({turns} turns of an empty loop in each request): regress in "
-               f"{counts['slower']['regress']} of {options.times}.\n")
+               f"{options.percent:g} % slower: regress in {counts['slower']['regress']} of {options.times}.\n\n"
+               f"Calibration: " + ", ".join(f"{turns} turns of an empty loop {100 * (ratio - 1):+.1f} %" for turns, ratio in points)
+               + ".\n")
     text = ("# Verdicts of `sapid perf compare`\n\nMade by `/usr/bin/python3 bench/verdicts`: hello.php, "
-            "defaults (12 blocks of A B B A, 0.5 s, medium).\n\n" + summary + "\n" + "\n".join(lines) + "\n")
+            "defaults (12 to 48 blocks of 10 times A B B A, 50 ms each, medium; server and generator on "
+            "processors of their own).\n\n" + summary + "\n" + "\n".join(lines) + "\n")
     if options.times < 20:
         print(text)
     else:

@@ -13,6 +13,7 @@
 #ifndef SAPID_TOOLS_PERF_INT_H
 #define SAPID_TOOLS_PERF_INT_H
 
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/types.h>
@@ -41,8 +42,9 @@ struct perf_options {
     pid_t pid; /* its first process, to count its CPU time; 0: unknown */
     bool loads[PERF_LOADS];
     const struct perf_load *verdict_load;
-    uint32_t rounds, blocks, max_blocks;
-    uint64_t duration_ns, warmup_ns, slice_ns;
+    uint32_t rounds, blocks, max_blocks, turns;
+    bool no_pinning;
+    uint64_t duration_ns, warmup_ns, slice_ns, timeout_ns;
     char *history;  /* folder */
     char *baseline; /* program or commit; NULL: the one kept in `history` */
     bool set_baseline;
@@ -65,10 +67,12 @@ struct perf_server {
     char *program, *url, *log_path;
     pid_t pid;         /* 0: not ours */
     pid_t counted;     /* root of the process tree that is counted; 0: none */
+    uint64_t timeout_ns; /* of an answer */
+    cpu_set_t cpus; /* where it is to run; none: anywhere */
     char *digest;      /* SHA-256 of the answer in hex, when two answers were the same; else NULL */
     char *status_text; /* "200, 1,234 bytes" */
 };
-/* Starts `program` and waits for a right answer. 0, or -errno with a message that has the end of
+/* Starts `program`, on the processors of s->cpus, and waits for a right answer. 0, or -errno with a message that has the end of
  * the server's log. */
 MUST_USE int perf_server_start(const struct perf_options *o, const char *program,
                                struct perf_server *s, char **ret_message);
@@ -99,6 +103,18 @@ void perf_sample_take(pid_t server, struct perf_sample *ret);
 void perf_sample_pss(pid_t server, struct perf_sample *s);
 /* `root` and all processes beneath it, "12,14,15" (mem_free). */
 char *perf_tree_list(pid_t root);
+
+/* One process, as its stat in /proc says (proc(5)), whatever it calls itself. False: no such text. */
+struct perf_process {
+    pid_t pid, parent;
+    uint64_t own_ticks, children_ticks; /* of CPU time; children that ended */
+    bool in_tree;
+};
+bool perf_parse_process(const char *text, pid_t pid, struct perf_process *ret);
+/* Sets in_tree of `root` and all beneath it. */
+void perf_mark_tree(struct perf_process *all, size_t n, pid_t root);
+/* Takes what /proc/stat says of the processors; lines that say something else are passed over. */
+void perf_parse_machine(const char *text, struct perf_sample *s);
 
 /* --- one slice -------------------------------------------------------------------------------- */
 
@@ -166,6 +182,9 @@ enum {
     PERF_SHARP_PERCENT = 8, /* an interval of CPU time no wider than that needs no more blocks */
 };
 double perf_median(double *values, size_t n); /* sorts them */
+/* Of positive values: the median of the geometric means of all pairs (Hodges and Lehmann), which a
+ * few odd ones do not move and which uses the others nearly as well as a mean. */
+double perf_centre(const double *values, size_t n);
 /* `ratios`: one of B to A for each block. `better` as in perf_metric. */
 void perf_judge(const double *ratios, size_t n, int better, struct perf_ratio *ret);
 
@@ -175,6 +194,9 @@ struct perf_comparison {
     struct perf_row a, b; /* medians */
     enum perf_verdict verdict;
 };
+/* The processors this process may use, in two: the lower for the load generator, the upper for the
+ * server. False: there is only one. */
+bool perf_split_cpus(const cpu_set_t *all, cpu_set_t *ret_client, cpu_set_t *ret_server);
 MUST_USE int perf_compare_programs(const struct perf_options *o, const char *a, const char *b,
                                    struct perf_comparison *ret, char **ret_message);
 void perf_comparison_print(const struct perf_options *o, const struct perf_comparison *c,

@@ -36,12 +36,15 @@ const char perf_help[] =
     "  --rounds N        how often each, in turns (3)\n"
     "  --duration TIME   length of one load (3s)\n"
     "  --warmup TIME     load before the first round and each block (1s)\n"
+    "  --timeout TIME    limit of an answer (10s)\n"
     "verdict (track, compare):\n"
     "  --baseline NAME   program or commit; else the one kept in the history\n"
     "  --set-baseline    keep this program as the baseline from now on\n"
     "  --blocks N        both servers started afresh, then loads A B B A (12)\n"
     "  --max-blocks N    as long as the figures are vague (48)\n"
-    "  --slice TIME      length of each of those (500ms)\n"
+    "  --turns N         A B B A how often in a block (10)\n"
+    "  --slice TIME      length of each of those loads (50ms)\n"
+    "  --no-pinning      let the kernel choose who runs on which processor\n"
     "  --verdict-load NAME  which load profile (medium)\n"
     "  --history DIR     former runs and the baseline (perf/history)\n"
     "profile:\n"
@@ -72,6 +75,9 @@ enum option {
     SET_BASELINE,
     BLOCKS,
     MAX_BLOCKS,
+    TIMEOUT,
+    TURNS,
+    NO_PINNING,
     SLICE,
     VERDICT_LOAD,
     HISTORY,
@@ -101,6 +107,9 @@ static const struct bench_option known[] = {
     [SET_BASELINE] = { "--set-baseline", NULL },
     [BLOCKS] = { "--blocks", "a whole number from 5 to 1000 (fewer prove nothing)" },
     [MAX_BLOCKS] = { "--max-blocks", "a whole number from 5 to 1000" },
+    [TIMEOUT] = { "--timeout", "a time above 0 such as 10s" },
+    [TURNS] = { "--turns", "a whole number from 1 to 1000" },
+    [NO_PINNING] = { "--no-pinning", NULL },
     [SLICE] = { "--slice", "a time above 0 such as 500ms" },
     [VERDICT_LOAD] = { "--verdict-load", "light, medium, heavy or extreme" },
     [HISTORY] = { "--history", "a folder" },
@@ -215,6 +224,9 @@ static bool set_option(struct perf_options *o, enum option option, const char *v
     case SET_BASELINE: o->set_baseline = true; return true;
     case BLOCKS: return set_number(value, BLOCKS_MIN, BLOCKS_MAX, &o->blocks);
     case MAX_BLOCKS: return set_number(value, BLOCKS_MIN, BLOCKS_MAX, &o->max_blocks);
+    case TIMEOUT: return bench_parse_time(value, &o->timeout_ns) && o->timeout_ns > 0;
+    case NO_PINNING: o->no_pinning = true; return true;
+    case TURNS: return set_number(value, 1, 1000, &o->turns);
     case SLICE: return bench_parse_time(value, &o->slice_ns) && o->slice_ns > 0;
     case VERDICT_LOAD: o->verdict_load = find_load(str_from(value)); return o->verdict_load != NULL;
     case HISTORY: return replace(&o->history, value);
@@ -263,6 +275,8 @@ static int check_together(const struct perf_options *o, char **ret_message)
         wrong = "compare needs two programs or commits: sapid perf compare A B";
     else if (o->url && (o->command == PERF_COMPARE || o->command == PERF_TRACK))
         wrong = "--url names a server that runs already; track and compare start their own";
+    else if (o->url && strncasecmp(o->url, "https:", 6) == 0)
+        wrong = "--url: expected http://; sapid bench speaks TLS, sapid perf does not";
     else if (o->pid && !o->url)
         wrong = "--pid goes with --url";
     if (wrong)
@@ -303,7 +317,9 @@ int perf_options_parse(int argc, char **argv, struct perf_options *o, char **ret
                                 .max_blocks = 48,
                                 .duration_ns = 3 * NS_PER_S,
                                 .warmup_ns = NS_PER_S,
-                                .slice_ns = 500 * NS_PER_MS,
+                                .turns = 10,
+                                .timeout_ns = 10 * NS_PER_S,
+                                .slice_ns = 50 * NS_PER_MS,
                                 .frequency = 499,
                                 .php_rate = 2000,
                                 .wants_c = true,

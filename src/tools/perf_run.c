@@ -39,16 +39,18 @@ const struct perf_metric perf_metrics[PERF_METRICS] = {
 static int make_options(const struct perf_server *s, const struct perf_load *load,
                         uint64_t duration_ns, uint64_t warmup_ns, struct bench_options *o)
 {
-    char threads[16], connections[16], duration[32], warmup[32], *message = NULL;
+    char threads[16], connections[16], duration[32], warmup[32], timeout[32];
+    char *message = NULL;
     char *argv[] = { "bench",           s->url,       "--threads", threads,    "--concurrency",
                      connections,       "--duration", duration,    "--warmup", warmup,
-                     "--expect-sha256", s->digest,    NULL };
+                     "--timeout", timeout, "--expect-sha256", s->digest,    NULL };
     int argc = ARRAY_LENGTH(argv) - 1 - (s->digest ? 0 : 2);
 
     snprintf(threads, sizeof(threads), "%u", load->threads);
     snprintf(connections, sizeof(connections), "%u", load->connections);
     snprintf(duration, sizeof(duration), "%.3fms", (double)duration_ns / (double)NS_PER_MS);
     snprintf(warmup, sizeof(warmup), "%.3fms", (double)warmup_ns / (double)NS_PER_MS);
+    snprintf(timeout, sizeof(timeout), "%.3fms", (double)s->timeout_ns / (double)NS_PER_MS);
     int rc = bench_options_parse(argc, argv, o, &message);
     CHECKF(rc == 0, "sapid bench does not understand its own options: %s", message);
     return rc;
@@ -104,6 +106,14 @@ static void fill_usage(const struct perf_sample *a, const struct perf_sample *b,
     v[PERF_IOWAIT] = 100 * grown(a->iowait_ns, b->iowait_ns) / wall;
 }
 
+/* The figures only count errors. */
+static void tell_causes(const struct bench_result *r)
+{
+    for (size_t i = 0; i < r->n_causes; i++)
+        fprintf(stderr, "  %llu errors: %s: %s\n", (unsigned long long)r->causes[i].n,
+                bench_error_name(r->causes[i].kind), r->causes[i].text);
+}
+
 int perf_slice(const struct perf_server *s, const struct perf_load *load, uint64_t duration_ns,
                uint64_t warmup_ns, struct perf_row *ret)
 {
@@ -129,6 +139,7 @@ int perf_slice(const struct perf_server *s, const struct perf_load *load, uint64
     if (rc == 0 && r->interrupted)
         rc = -EINTR;
     if (rc == 0) {
+        tell_causes(r);
         fill_load(r, ret);
         fill_usage(&before, &after, s->counted > 0, ret);
     }

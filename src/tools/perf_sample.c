@@ -22,31 +22,30 @@ static uint64_t tick_ns(void)
 
 /* --- the process tree ------------------------------------------------------------------------- */
 
-struct process {
-    pid_t pid, parent;
-    uint64_t own_ticks, children_ticks;
-    bool in_tree;
-};
-
-/* Fields of proc(5) stat behind the command, which may hold spaces and parentheses. */
-static bool read_process(pid_t pid, struct process *ret)
+bool perf_parse_process(const char *text, pid_t pid, struct perf_process *ret)
 {
-    char path[64], text[PROC_BYTES];
     unsigned long long user, system, gone_user, gone_system;
+    const char *rest = strrchr(text, ')'); /* the name may hold spaces and parentheses */
     int parent;
 
-    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-    const char *rest = kernel_file_read(path, text, sizeof(text)) ? strrchr(text, ')') : NULL;
     if (!rest || sscanf(rest + 1, " %*c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu",
                         &parent, &user, &system, &gone_user, &gone_system) != 5)
         return false;
-    *ret = (struct process){ pid, parent, user + system, gone_user + gone_system, false };
+    *ret = (struct perf_process){ pid, parent, user + system, gone_user + gone_system, false };
     return true;
 }
 
-static size_t read_processes(struct process **ret)
+static bool read_process(pid_t pid, struct perf_process *ret)
 {
-    struct process *all = mem_alloc(TREE_MAX * sizeof(*all));
+    char path[64], text[PROC_BYTES];
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    return kernel_file_read(path, text, sizeof(text)) && perf_parse_process(text, pid, ret);
+}
+
+static size_t read_processes(struct perf_process **ret)
+{
+    struct perf_process *all = mem_alloc(TREE_MAX * sizeof(*all));
     DIR *dir = opendir("/proc");
     size_t n = 0;
 
@@ -60,7 +59,7 @@ static size_t read_processes(struct process **ret)
 }
 
 /* Parents have been started before their children, but pids wrap around: until nothing changes. */
-static void mark_tree(struct process *all, size_t n, pid_t root)
+void perf_mark_tree(struct perf_process *all, size_t n, pid_t root)
 {
     bool changed = true;
 
@@ -79,11 +78,11 @@ static void mark_tree(struct process *all, size_t n, pid_t root)
 }
 
 /* `root` and what is beneath it, in memory to be freed. */
-static size_t read_tree(pid_t root, struct process **ret)
+static size_t read_tree(pid_t root, struct perf_process **ret)
 {
     size_t n = read_processes(ret), kept = 0;
 
-    mark_tree(*ret, n, root);
+    perf_mark_tree(*ret, n, root);
     for (size_t i = 0; i < n; i++)
         if ((*ret)[i].in_tree)
             (*ret)[kept++] = (*ret)[i];
@@ -92,7 +91,7 @@ static size_t read_tree(pid_t root, struct process **ret)
 
 char *perf_tree_list(pid_t root)
 {
-    struct process *all;
+    struct perf_process *all;
     char *list = mem_strdup("");
 
     for (size_t n = read_tree(root, &all), i = 0; i < n; i++) {
@@ -132,7 +131,7 @@ static bool add_tasks(pid_t pid, struct perf_sample *s)
     return exact;
 }
 
-static void add_process(const struct process *p, struct perf_sample *s)
+static void add_process(const struct perf_process *p, struct perf_sample *s)
 {
     if (!add_tasks(p->pid, s))
         s->server_cpu_ns += p->own_ticks * tick_ns();
@@ -141,16 +140,15 @@ static void add_process(const struct process *p, struct perf_sample *s)
 
 /* --- the machine ------------------------------------------------------------------------------ */
 
-static void read_machine(struct perf_sample *s)
+void perf_parse_machine(const char *text, struct perf_sample *s)
 {
-    char text[PROC_BYTES];
     unsigned long long user, nice, system, idle, iowait, irq, softirq, steal;
     unsigned cpu;
 
-    if (!kernel_file_read("/proc/stat", text, sizeof(text)))
-        return;
     for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
-        if (sscanf(line, "cpu%u %llu %llu %llu %llu %llu %llu %llu %llu", &cpu, &user, &nice,
+        /* "cpu 1 2 ..." is the sum of all; sscanf would take its first figure for a number. */
+        if (strncmp(line, "cpu", 3) != 0 || line[3] < '0' || line[3] > '9' ||
+            sscanf(line, "cpu%u %llu %llu %llu %llu %llu %llu %llu %llu", &cpu, &user, &nice,
                    &system, &idle, &iowait, &irq, &softirq, &steal) != 9 ||
             cpu >= PERF_CPUS_MAX)
             continue;
@@ -163,7 +161,8 @@ static void read_machine(struct perf_sample *s)
 
 void perf_sample_take(pid_t server, struct perf_sample *ret)
 {
-    struct process *all;
+    struct perf_process *all;
+    char text[PROC_BYTES];
 
     memset(ret, 0, sizeof(*ret));
     if (server > 0) {
@@ -171,7 +170,8 @@ void perf_sample_take(pid_t server, struct perf_sample *ret)
             add_process(&all[i], ret);
         mem_free(all);
     }
-    read_machine(ret);
+    if (kernel_file_read("/proc/stat", text, sizeof(text)))
+        perf_parse_machine(text, ret);
     ret->client_cpu_ns = clock_cpu_ns();
     ret->at_ns = clock_monotonic_ns();
 }
@@ -179,7 +179,7 @@ void perf_sample_take(pid_t server, struct perf_sample *ret)
 void perf_sample_pss(pid_t server, struct perf_sample *s)
 {
     char path[64], text[PROC_BYTES];
-    struct process *all;
+    struct perf_process *all;
 
     if (server <= 0)
         return;

@@ -26,7 +26,7 @@ enum {
     STOP_MS = 10000,
     LOG_SHOWN = 2000, /* bytes of the end of a failed server's log */
     PORT_TRIES = 5,   /* another process may take a port between our look and our start */
-    ANSWER_BYTES_MAX = 256 << 20,
+    HEAD_BYTES_MAX = 1 << 20,
 };
 
 /* --- commands --------------------------------------------------------------------------------- */
@@ -115,9 +115,11 @@ struct answer {
     char digest[2 * SHA256_BYTES + 1];
 };
 
-static int connect_to(const struct bench_options *b)
+static int connect_to(const struct bench_options *b, uint64_t until_ns)
 {
-    const struct timeval limit = { .tv_sec = 10 };
+    uint64_t now = clock_monotonic_ns(), left = until_ns > now ? until_ns - now : 1;
+    const struct timeval limit = { (time_t)(left / NS_PER_S),
+                                   (suseconds_t)(left % NS_PER_S / 1000 + 1) };
     int fd = socket(b->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
@@ -125,78 +127,114 @@ static int connect_to(const struct bench_options *b)
     if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0 ||
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0 ||
         connect(fd, (const struct sockaddr *)&b->address, b->address_bytes) < 0) {
-        int rc = -errno;
+        int rc = errno == EINPROGRESS ? -ETIMEDOUT : -errno;
         close(fd);
         return rc;
     }
     return fd;
 }
 
-/* The body of a whole answer: its length and digest. 0 or -EPROTO. */
-static int digest_answer(struct str all, struct answer *ret)
-{
-    static const struct http_limits limits = { .headers_bytes = 1 << 20,
-                                               .headers_count = HTTP_HEADERS_MAX };
-    struct http1_response_parser parser = { .scanned = 0 };
-    struct http_response r;
+/* An answer that is on its way. */
+struct reading {
+    struct buf head; /* until it is whole */
+    struct http1_response_parser parser;
+    struct http_response response;
     struct http1_body body;
     struct sha256 sum;
-    struct str piece;
-    uint8_t digest[SHA256_BYTES];
-    size_t used;
-    int rc = http1_parse_response(&parser, all, &limits, &r);
+    size_t bytes;
+    bool in_body, to_the_end;
+};
 
-    if (rc <= 0)
-        return -EPROTO;
-    struct str rest = str_skip(all, (size_t)rc);
-    bool to_the_end = http1_body_init_response(&body, &r, false);
-    *ret = (struct answer){ .status = r.status };
-    sha256_init(&sum);
-    do {
-        rc = http1_body_next(&body, rest, &piece, &used);
+/* 1: the answer is whole; 0: there is more to come; -EPROTO. */
+static int read_body(struct reading *g, struct str in)
+{
+    struct str piece;
+    size_t used;
+
+    for (;;) {
+        int rc = http1_body_next(&g->body, in, &piece, &used);
         if (rc < 0)
             return -EPROTO;
-        sha256_update(&sum, piece);
-        ret->bytes += piece.n;
-        rest = str_skip(rest, used);
-    } while (rc == 0 && used > 0);
-    if (rc == 0 && !to_the_end)
-        return -EPROTO;
-    sha256_final(&sum, digest);
-    for (size_t i = 0; i < SHA256_BYTES; i++)
-        snprintf(ret->digest + 2 * i, 3, "%02x", digest[i]);
-    return 0;
+        sha256_update(&g->sum, piece);
+        g->bytes += piece.n;
+        in = str_skip(in, used);
+        if (rc == 1 || in.n == 0)
+            return rc;
+    }
 }
 
-/* One GET on a connection of its own. 0 or -errno. */
-static int ask(const char *url, struct answer *ret)
+/* The same, with what has come since. */
+static int read_more(struct reading *g)
 {
-    char *argv[] = { "bench", (char *)url, "--no-keepalive", NULL }, *message = NULL;
-    struct bench_options b;
-    struct buf all;
-    int rc = bench_options_parse(ARRAY_LENGTH(argv) - 1, argv, &b, &message);
-    int fd = rc < 0 ? rc : connect_to(&b);
+    static const struct http_limits limits = { .headers_bytes = HEAD_BYTES_MAX,
+                                               .headers_count = HTTP_HEADERS_MAX };
 
-    mem_free(message);
-    rc = fd < 0 ? fd : 0;
-    buf_init(&all, ANSWER_BYTES_MAX);
-    for (struct str left = fd < 0 ? STR_NONE : buf_view(&b.targets[0].bytes); left.n && rc == 0;) {
+    while (!g->in_body) {
+        int n = http1_parse_response(&g->parser, buf_view(&g->head), &limits, &g->response);
+        if (n <= 0)
+            return n < 0 ? -EPROTO : 0;
+        buf_consume(&g->head, (size_t)n);
+        g->parser = (struct http1_response_parser){ .line = 0 };
+        g->in_body = g->response.status >= 200; /* else another head follows */
+        if (g->in_body)
+            g->to_the_end = http1_body_init_response(&g->body, &g->response, false);
+    }
+    int rc = read_body(g, buf_view(&g->head));
+    buf_consume(&g->head, buf_length(&g->head));
+    return rc;
+}
+
+/* Sends a request and reads its answer. 0 or -errno; -ETIMEDOUT also when it goes on and on. */
+static int exchange(int fd, struct str request, uint64_t until_ns, struct reading *g)
+{
+    int rc = 0;
+
+    for (struct str left = request; left.n && rc == 0;) {
         ssize_t n = send(fd, left.p, left.n, MSG_NOSIGNAL);
         rc = n < 0 ? -errno : 0;
         left = str_skip(left, n < 0 ? 0 : (size_t)n);
     }
-    for (ssize_t n = 1; rc == 0 && n > 0;) {
-        rc = buf_reserve(&all, 64 << 10);
-        n = rc < 0 ? 0 : recv(fd, buf_space(&all), buf_room(&all), 0);
+    while (rc == 0) {
+        rc = buf_reserve(&g->head, 64 << 10);
+        ssize_t n = rc < 0 ? 0 : recv(fd, buf_space(&g->head), buf_room(&g->head), 0);
         if (n < 0)
             rc = -errno;
-        else
-            buf_commit(&all, (size_t)n);
+        if (n > 0) {
+            buf_commit(&g->head, (size_t)n);
+            rc = read_more(g);
+        } else if (rc == 0) {
+            rc = g->in_body && g->to_the_end ? 1 : -EPROTO;
+        }
+        if (rc == 0 && clock_monotonic_ns() > until_ns)
+            rc = -ETIMEDOUT;
     }
-    if (rc == 0)
-        rc = digest_answer(buf_view(&all), ret);
+    return rc == -EAGAIN ? -ETIMEDOUT : rc < 0 ? rc : 0;
+}
+
+/* One GET on a connection of its own. 0 or -errno. */
+static int ask(const struct perf_server *s, struct answer *ret)
+{
+    char *argv[] = { "bench", s->url, "--no-keepalive", NULL }, *message = NULL;
+    uint64_t until_ns = clock_monotonic_ns() + s->timeout_ns;
+    struct reading *g = mem_zalloc(sizeof(*g));
+    uint8_t digest[SHA256_BYTES];
+    struct bench_options b;
+    int rc = bench_options_parse(ARRAY_LENGTH(argv) - 1, argv, &b, &message);
+    int fd = rc < 0 ? rc : connect_to(&b, until_ns);
+
+    mem_free(message);
+    buf_init(&g->head, 2 * HEAD_BYTES_MAX);
+    sha256_init(&g->sum);
+    rc = fd < 0 ? fd : exchange(fd, buf_view(&b.targets[0].bytes), until_ns, g);
+    if (rc == 0) {
+        *ret = (struct answer){ .status = g->response.status, .bytes = g->bytes };
+        sha256_final(&g->sum, digest);
+        for (size_t i = 0; i < SHA256_BYTES; i++)
+            snprintf(ret->digest + 2 * i, 3, "%02x", digest[i]);
+    }
     fd_close(&fd);
-    buf_fini(&all);
+    buf_fini(&g->head);
+    mem_free(g);
     bench_options_fini(&b);
     return rc;
 }
@@ -227,6 +265,8 @@ NORETURN static void exec_server(const struct perf_options *o, const struct perf
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (CPU_COUNT(&s->cpus) > 0)
+        sched_setaffinity(0, sizeof(s->cpus), &s->cpus); /* not more than a wish */
     dup2(log, STDOUT_FILENO);
     dup2(log, STDERR_FILENO);
     argv[n++] = s->program;
@@ -285,16 +325,21 @@ static int await(struct perf_server *s, char **ret_message)
             *ret_message = failure(s, "was never answered: the server ended");
             return -ECHILD;
         }
-        rc = ask(s->url, &first);
-        if (rc == 0)
-            break;
+        rc = ask(s, &first);
+        if (rc == 0 || rc == -ETIMEDOUT || rc == -EPROTO)
+            break; /* it is there, and this is how it answers */
         if (!s->pid && rc == -ECONNREFUSED)
             break; /* not ours to wait for */
         nanosleep(&(struct timespec){ 0, LOOK_MS * (long)NS_PER_MS }, NULL);
     }
     if (rc < 0 || first.status != 200) {
         char what[128];
-        if (rc < 0)
+        if (rc == -ETIMEDOUT)
+            snprintf(what, sizeof(what), "gives no whole answer within %.3g s (--timeout)",
+                     (double)s->timeout_ns / (double)NS_PER_S);
+        else if (rc == -EPROTO)
+            snprintf(what, sizeof(what), "answers something that is not HTTP");
+        else if (rc < 0)
             snprintf(what, sizeof(what), "gives no answer: %s", strerror(-rc));
         else
             snprintf(what, sizeof(what), "answers %d; expected 200", first.status);
@@ -302,7 +347,7 @@ static int await(struct perf_server *s, char **ret_message)
         return rc < 0 ? rc : -EPROTO;
     }
     /* A page that is the same twice is compared from now on, byte for byte. */
-    if (ask(s->url, &second) == 0 && strcmp(first.digest, second.digest) == 0)
+    if (ask(s, &second) == 0 && strcmp(first.digest, second.digest) == 0)
         s->digest = mem_strdup(first.digest);
     s->status_text =
         mem_printf("200, %zu bytes%s", first.bytes,
@@ -321,9 +366,11 @@ static int start_once(const struct perf_options *o, const char *program, const c
         *ret_message = mem_printf("%s: %s", log_path, strerror(errno));
         return -errno;
     }
-    *s = (struct perf_server){ .program = mem_strdup(program),
+    *s = (struct perf_server){ .cpus = s->cpus,
+                               .program = mem_strdup(program),
                                .url = mem_printf("http://%s%s", listen, o->path),
-                               .log_path = mem_strdup(log_path) };
+                               .log_path = mem_strdup(log_path),
+                               .timeout_ns = o->timeout_ns };
     s->pid = fork();
     if (s->pid == 0)
         exec_server(o, s, listen, log);
@@ -341,11 +388,14 @@ int perf_server_start(const struct perf_options *o, const char *program, struct 
                       char **ret_message)
 {
     char listen[64];
+    cpu_set_t cpus = s->cpus;
     int rc = 0;
 
     memset(s, 0, sizeof(*s));
+    s->cpus = cpus;
     if (o->url) {
         s->url = mem_strdup(o->url);
+        s->timeout_ns = o->timeout_ns;
         s->counted = o->pid;
         return await(s, ret_message);
     }
@@ -356,6 +406,7 @@ int perf_server_start(const struct perf_options *o, const char *program, struct 
         if (!taken)
             break;
         perf_server_stop(s);
+        s->cpus = cpus;
         if (try + 1 < PORT_TRIES) {
             mem_free(*ret_message);
             *ret_message = NULL;

@@ -105,6 +105,20 @@ static double centre(const double *v, size_t n, double *work)
     return select_median(work, pairs);
 }
 
+double perf_centre(const double *values, size_t n)
+{
+    double *logs = mem_alloc((n + n * (n + 1) / 2 + 1) * sizeof(*logs)), result = NAN;
+    size_t usable = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (values[i] > 0 && isfinite(values[i]))
+            logs[usable++] = log(values[i]);
+    if (usable)
+        result = exp(centre(logs, usable, logs + n));
+    mem_free(logs);
+    return result;
+}
+
 /* Interval of the centre of `logs`, in `ret_low` and `ret_high`. */
 static void bootstrap(const double *logs, size_t n, double *work, double *ret_low, double *ret_high)
 {

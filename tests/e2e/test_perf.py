@@ -7,11 +7,12 @@ import subprocess
 import pytest
 
 from lib.sapid import binary
+from lib.target import Target
 
 pytestmark = pytest.mark.sapid_only
 
 SHORT = ["--loads", "light", "--rounds", "2", "--duration", "150ms", "--warmup", "50ms"]
-BLOCKS = ["--blocks", "5", "--max-blocks", "5", "--slice", "100ms", "--verdict-load", "light"]
+BLOCKS = ["--blocks", "5", "--max-blocks", "5", "--turns", "2", "--slice", "50ms", "--verdict-load", "light"]
 
 
 @pytest.fixture
@@ -191,3 +192,103 @@ def test_profile_without_linux_perf_says_what_to_install(root, tmp_path):
                           capture_output=True, text=True, timeout=60, env={**os.environ, "PATH": str(folder)})
     assert done.returncode == 1
     assert "apt-get install linux-perf" in done.stderr and "--stacks php" in done.stderr
+
+
+# --- servers that are not what they should be --------------------------------------------------------
+
+def perf_url(url, *args, status=1):
+    done = subprocess.run([binary(), "perf", "run", *SHORT, "--url", url, *args], capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize("behave, message", [
+    (lambda r: None, "gives no whole answer within 0.3 s"),
+    (lambda r: r.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhel"), "gives no whole answer within 0.3 s"),
+    (lambda r: [r.send(b"HTTP/1.1 200 OK\r\n\r\n")] + [r.send(b"x" * 65536) for _ in iter(int, 1)],
+     "gives no whole answer within 0.3 s"),
+    (lambda r: (r.send(b"\0\1\2garbage\r\n\r\n"), r.close()), "answers something that is not HTTP"),
+    (lambda r: (r.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhel"), r.close()), "answers something that is not HTTP"),
+    (lambda r: r.close(), "answers something that is not HTTP"),
+], ids=["silent", "stuck", "endless", "garbage", "cut", "closes"])
+def test_a_server_that_does_not_answer_is_not_loaded(behave, message):
+    with Target(behave) as target:
+        done = perf_url(target.url, "--timeout", "300ms")
+        assert f"{target.url} {message}" in done.stderr and done.stdout == ""
+        assert len(target.lines) <= 2
+
+
+def test_nothing_listens():
+    with Target(lambda r: r.answer()) as target:
+        pass
+    assert "Connection refused" in perf_url(target.url).stderr
+
+
+def after(number, behave):
+    return lambda request: request.answer() if request.number <= number else behave(request)
+
+
+@pytest.mark.parametrize("behave, kind, cause", [
+    (after(50, lambda r: r.target.stop()), "connect", "Connection refused"),
+    (after(50, lambda r: r.send(b"garbage\r\n\r\n")), "read", ""),
+    (after(50, lambda r: r.close()), "read", "closed without an answer"),
+    (after(50, lambda r: None), "timeout", "no answer"),
+    (after(50, lambda r: r.answer(b"other")), "body", ""),
+    (after(50, lambda r: r.answer(status="503 No")), "status", ""),
+], ids=["dies", "garbage", "closes", "falls-silent", "other-body", "fails"])
+def test_what_goes_wrong_under_load_is_counted_and_named(behave, kind, cause):
+    with Target(behave) as target:
+        done = perf_url(target.url, "--timeout", "300ms", "--format", "json")
+    light = json.loads(done.stdout)["loads"]["light"]
+    assert light["errors"] > 0 and min(light["success_rate"]) < 100
+    if cause:
+        assert re.search(rf"\d+ errors: {kind}: {cause}", done.stderr), done.stderr
+
+
+DYING = """#!/usr/bin/python3
+import http.server, os, sys
+left = 60
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"hello")
+    def log_message(self, *_):
+        pass
+host, port = sys.argv[sys.argv.index("--listen") + 1].rsplit(":", 1)
+http.server.ThreadingHTTPServer((host, int(port)), Handler).serve_forever()
+"""
+
+
+def test_a_candidate_that_dies_gets_no_verdict(root, tmp_path):
+    program = tmp_path / "dying"
+    program.write_text(DYING)
+    program.chmod(0o755)
+    done = perf("compare", str(binary()), str(program), *BLOCKS, root=root, status=1)
+    assert "answers were wrong; a verdict on speed would mean nothing" in done.stderr
+    assert "verdict:" not in done.stdout
+
+
+def test_https_is_refused(tmp_path):
+    done = subprocess.run([binary(), "perf", "run", "--url", "https://127.0.0.1/"], capture_output=True, text=True, timeout=10)
+    assert done.returncode == 2 and "sapid perf does not" in done.stderr
+
+
+def test_server_and_generator_run_on_processors_of_their_own(root, tmp_path):
+    if len(os.sched_getaffinity(0)) < 2:
+        return  # nothing to part
+    seen = tmp_path / "seen"
+    program = wrapper(tmp_path / "one", "2>/dev/null")
+    program.write_text(f'#!/bin/sh\ngrep Cpus_allowed_list /proc/self/status >> {seen}\nexec {binary()} "$@"\n')
+    perf("compare", str(program), str(program), *BLOCKS, root=root)
+    pinned = set(seen.read_text().splitlines())
+    seen.unlink()
+    perf("compare", str(program), str(program), *BLOCKS, "--no-pinning", root=root)
+    free = set(seen.read_text().splitlines())
+    assert len(pinned) == len(free) == 1 and pinned != free

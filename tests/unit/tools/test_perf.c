@@ -2,8 +2,11 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "test.h"
 #include "tools/perf_int.h"
@@ -263,4 +266,158 @@ TEST(sampled_stacks_that_are_none_are_refused)
         CHECKF(perf_stacks_read(str_from(wrong[i]), &s) == -EPROTO, "line %zu", i);
         perf_stacks_fini(&s);
     }
+}
+
+/* --- /proc, where other processes choose what stands in it ------------------------------------- */
+
+#define STAT(name, rest) "17 (" name ") S " rest
+#define NUMBERS "5 17 17 0 -1 4194560 100 0 0 0 11 22 33 44 20 0 1 0 99 1000 50\n"
+
+TEST(a_process_is_read_whatever_it_calls_itself)
+{
+    static const char *const texts[] = {
+        STAT("php", NUMBERS),         STAT("a b", NUMBERS),
+        STAT("", NUMBERS),            STAT(")", NUMBERS),
+        STAT("x) R 1 2 3 (", NUMBERS), STAT("17 (php) S 6 6 6", NUMBERS),
+        STAT("\n\t\x01\xff", NUMBERS), STAT("%s%n%d", NUMBERS),
+    };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        struct perf_process p = { .in_tree = true };
+        EXPECT(perf_parse_process(texts[i], 17, &p));
+        EXPECT_INT(p.pid, 17);
+        EXPECT_INT(p.parent, 5);
+        EXPECT_INT(p.own_ticks, 33);
+        EXPECT_INT(p.children_ticks, 77);
+        EXPECT(!p.in_tree);
+    }
+}
+
+TEST(what_is_no_stat_of_a_process_is_refused)
+{
+    static const char *const texts[] = {
+        "", ")", "17", "17 (php", "17 (php)", "17 (php) S", "17 (php) S five 17 17",
+        STAT("php", "5 17 17 0 -1 4194560 100 0 0 0 11 22 33"), /* cut off */
+        STAT("php", "5 17 17 0 -1 4194560 100 0 0 0 a b c d"),
+    };
+    struct perf_process p = { .pid = 1 };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++)
+        EXPECT(!perf_parse_process(texts[i], 17, &p));
+    EXPECT_INT(p.pid, 1); /* left alone */
+    /* Every prefix of a right one: read whole or refused, never misread. */
+    static const char whole[] = STAT("p) S (", NUMBERS);
+    for (size_t n = 0; n < sizeof(whole); n++) {
+        char *prefix = mem_strndup((struct str){ whole, n });
+        if (perf_parse_process(prefix, 17, &p))
+            EXPECT_INT(p.parent, 5);
+        mem_free(prefix);
+    }
+}
+
+TEST(a_tree_of_processes_ends_whatever_their_parents_are)
+{
+    /* 7 is its own parent, 8 and 9 each other's; 3 is below 2 although it is listed before it. */
+    struct perf_process all[] = {
+        { .pid = 3, .parent = 2 }, { .pid = 7, .parent = 7 }, { .pid = 8, .parent = 9 },
+        { .pid = 9, .parent = 8 }, { .pid = 2, .parent = 1 }, { .pid = 1, .parent = 0 },
+        { .pid = 4, .parent = 3 }, { .pid = 0, .parent = -1 },
+    };
+
+    perf_mark_tree(all, ARRAY_LENGTH(all), 1);
+    for (size_t i = 0; i < ARRAY_LENGTH(all); i++)
+        EXPECT_INT(all[i].in_tree, all[i].pid >= 1 && all[i].pid <= 4);
+    perf_mark_tree(all, 0, 1);
+    struct perf_process alone = { .pid = 9, .parent = 9 };
+    perf_mark_tree(&alone, 1, 9);
+    EXPECT(alone.in_tree);
+}
+
+TEST(processors_are_read_and_all_other_lines_passed_over)
+{
+    struct perf_sample s = { .cpus = 0 };
+    uint64_t tick = NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK);
+
+    perf_parse_machine("cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n"
+                       "cpu1 10 0 0 0 1 0 0 0 0 0\nintr 1 2 3\nctxt 5\n", &s);
+    EXPECT_INT(s.cpus, 2);
+    EXPECT_INT(s.busy_ns[0], 27 * tick);
+    EXPECT_INT(s.busy_ns[1], 10 * tick);
+    EXPECT_INT(s.iowait_ns, 6 * tick);
+}
+
+TEST(hostile_lines_of_processors_touch_nothing)
+{
+    static const char *const texts[] = {
+        "", "\n\n\n", "cpu", "cpu0", "cpu0 1 2 3", "cpu64 1 1 1 1 1 1 1 1", "cpu-1 1 1 1 1 1 1 1 1",
+        "cpu4294967295 1 1 1 1 1 1 1 1", "cpu99999999999999999999 1 1 1 1 1 1 1 1",
+        "cpux 1 1 1 1 1 1 1 1", "cpu0 a b c d e f g h", "no line ends here",
+    };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        struct perf_sample s = { .cpus = 0 }, none = { .cpus = 0 };
+        perf_parse_machine(texts[i], &s);
+        EXPECT(memcmp(&s, &none, sizeof(s)) == 0);
+    }
+}
+
+TEST(a_process_with_a_hostile_name_is_counted_with_its_parents)
+{
+    struct perf_sample before, after;
+    int ready[2], end[2];
+    char byte;
+
+    CHECK(pipe(ready) == 0 && pipe(end) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_NAME, ") R 1 1 (x");
+        for (uint64_t until = clock_cpu_ns() + 50 * NS_PER_MS; clock_cpu_ns() < until;)
+            continue;
+        CHECK(write(ready[1], "x", 1) == 1);
+        close(end[1]);
+        _exit(read(end[0], &byte, 1) < 0);
+    }
+    perf_sample_take(getpid(), &before);
+    CHECK(read(ready[0], &byte, 1) == 1);
+    perf_sample_take(getpid(), &after);
+    perf_sample_pss(getpid(), &after);
+    char *list = perf_tree_list(getpid()), number[16];
+    snprintf(number, sizeof(number), ",%d", (int)pid);
+    EXPECT(strstr(list, number) != NULL);
+    EXPECT(after.server_cpu_ns - before.server_cpu_ns >= 40 * NS_PER_MS);
+    EXPECT(after.server_pss_bytes > 100000);
+    mem_free(list);
+    close(end[1]);
+    CHECK(waitpid(pid, NULL, 0) == pid);
+    /* One that is gone is nothing, and no mistake. */
+    perf_sample_take(pid, &after);
+    perf_sample_pss(pid, &after);
+    EXPECT_INT(after.server_cpu_ns, 0);
+    EXPECT_INT(after.server_pss_bytes, 0);
+}
+
+TEST(processors_are_parted_between_generator_and_server)
+{
+    cpu_set_t all, client, server;
+
+    CPU_ZERO(&all);
+    EXPECT(!perf_split_cpus(&all, &client, &server));
+    CPU_SET(3, &all);
+    EXPECT(!perf_split_cpus(&all, &client, &server));
+    CPU_SET(5, &all);
+    CPU_SET(64, &all);
+    EXPECT(perf_split_cpus(&all, &client, &server));
+    EXPECT(CPU_COUNT(&client) == 1 && CPU_ISSET(3, &client));
+    EXPECT(CPU_COUNT(&server) == 2 && CPU_ISSET(5, &server) && CPU_ISSET(64, &server));
+}
+
+TEST(the_centre_of_the_turns_is_not_moved_by_a_few_odd_ones)
+{
+    const double even[] = { 1.0, 1.02, 0.98, 1.01, 0.99 };
+    const double odd[] = { 1.0, 1.02, 0.98, 1.01, 3.0 }, missing[] = { NAN, 0, -1 };
+
+    EXPECT(fabs(perf_centre(even, 5) - 1) < 0.001);
+    EXPECT(perf_centre(odd, 5) < 1.1);
+    EXPECT(isnan(perf_centre(missing, 3)));
+    EXPECT(perf_centre(even, 1) == 1);
 }
