@@ -228,8 +228,9 @@ int main(int argc, char **argv)
     int at = 3;
 
     if (argc < 3 || argc > 8) {
-        fprintf(stderr, "usage: %s FILE LATENCY_US [SLOW_US SLOW_PERCENT] "
-                        "[stall LENGTH_MS EVERY_MS]\n",
+        fprintf(stderr,
+                "usage: %s FILE LATENCY_US [SLOW_US SLOW_PERCENT] "
+                "[stall LENGTH_MS EVERY_MS]\n",
                 argv[0]);
         return 2;
     }

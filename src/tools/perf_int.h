@@ -65,15 +65,15 @@ extern const char perf_help[];
 
 struct perf_server {
     char *program, *url, *log_path;
-    pid_t pid;         /* 0: not ours */
-    pid_t counted;     /* root of the process tree that is counted; 0: none */
+    pid_t pid;           /* 0: not ours */
+    pid_t counted;       /* root of the process tree that is counted; 0: none */
     uint64_t timeout_ns; /* of an answer */
-    cpu_set_t cpus; /* where it is to run; none: anywhere */
+    cpu_set_t cpus;      /* where it is to run; none: anywhere */
     char *digest;      /* SHA-256 of the answer in hex, when two answers were the same; else NULL */
     char *status_text; /* "200, 1,234 bytes" */
 };
-/* Starts `program`, on the processors of s->cpus, and waits for a right answer. 0, or -errno with a message that has the end of
- * the server's log. */
+/* Starts `program`, on the processors of s->cpus, and waits for a right answer. 0, or -errno with a
+ * message that has the end of the server's log. */
 MUST_USE int perf_server_start(const struct perf_options *o, const char *program,
                                struct perf_server *s, char **ret_message);
 void perf_server_stop(struct perf_server *s);
@@ -104,7 +104,8 @@ void perf_sample_pss(pid_t server, struct perf_sample *s);
 /* `root` and all processes beneath it, "12,14,15" (mem_free). */
 char *perf_tree_list(pid_t root);
 
-/* One process, as its stat in /proc says (proc(5)), whatever it calls itself. False: no such text. */
+/* One process, as its stat in /proc says (proc(5)), whatever it calls itself. False: no such text.
+ */
 struct perf_process {
     pid_t pid, parent;
     uint64_t own_ticks, children_ticks; /* of CPU time; children that ended */

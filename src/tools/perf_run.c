@@ -41,9 +41,9 @@ static int make_options(const struct perf_server *s, const struct perf_load *loa
 {
     char threads[16], connections[16], duration[32], warmup[32], timeout[32];
     char *message = NULL;
-    char *argv[] = { "bench",           s->url,       "--threads", threads,    "--concurrency",
-                     connections,       "--duration", duration,    "--warmup", warmup,
-                     "--timeout", timeout, "--expect-sha256", s->digest,    NULL };
+    char *argv[] = { "bench",     s->url,       "--threads",       threads,    "--concurrency",
+                     connections, "--duration", duration,          "--warmup", warmup,
+                     "--timeout", timeout,      "--expect-sha256", s->digest,  NULL };
     int argc = ARRAY_LENGTH(argv) - 1 - (s->digest ? 0 : 2);
 
     snprintf(threads, sizeof(threads), "%u", load->threads);

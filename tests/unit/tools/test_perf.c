@@ -268,7 +268,7 @@ TEST(sampled_stacks_that_are_none_are_refused)
     }
 }
 
-/* --- /proc, where other processes choose what stands in it ------------------------------------- */
+/* --- /proc, where other processes choose what stands in it ------------------------------------ */
 
 #define STAT(name, rest) "17 (" name ") S " rest
 #define NUMBERS "5 17 17 0 -1 4194560 100 0 0 0 11 22 33 44 20 0 1 0 99 1000 50\n"
@@ -276,10 +276,14 @@ TEST(sampled_stacks_that_are_none_are_refused)
 TEST(a_process_is_read_whatever_it_calls_itself)
 {
     static const char *const texts[] = {
-        STAT("php", NUMBERS),         STAT("a b", NUMBERS),
-        STAT("", NUMBERS),            STAT(")", NUMBERS),
-        STAT("x) R 1 2 3 (", NUMBERS), STAT("17 (php) S 6 6 6", NUMBERS),
-        STAT("\n\t\x01\xff", NUMBERS), STAT("%s%n%d", NUMBERS),
+        STAT("php", NUMBERS),
+        STAT("a b", NUMBERS),
+        STAT("", NUMBERS),
+        STAT(")", NUMBERS),
+        STAT("x) R 1 2 3 (", NUMBERS),
+        STAT("17 (php) S 6 6 6", NUMBERS),
+        STAT("\n\t\x01\xff", NUMBERS),
+        STAT("%s%n%d", NUMBERS),
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
@@ -296,7 +300,13 @@ TEST(a_process_is_read_whatever_it_calls_itself)
 TEST(what_is_no_stat_of_a_process_is_refused)
 {
     static const char *const texts[] = {
-        "", ")", "17", "17 (php", "17 (php)", "17 (php) S", "17 (php) S five 17 17",
+        "",
+        ")",
+        "17",
+        "17 (php",
+        "17 (php)",
+        "17 (php) S",
+        "17 (php) S five 17 17",
         STAT("php", "5 17 17 0 -1 4194560 100 0 0 0 11 22 33"), /* cut off */
         STAT("php", "5 17 17 0 -1 4194560 100 0 0 0 a b c d"),
     };
@@ -319,8 +329,8 @@ TEST(a_tree_of_processes_ends_whatever_their_parents_are)
 {
     /* 7 is its own parent, 8 and 9 each other's; 3 is below 2 although it is listed before it. */
     struct perf_process all[] = {
-        { .pid = 3, .parent = 2 }, { .pid = 7, .parent = 7 }, { .pid = 8, .parent = 9 },
-        { .pid = 9, .parent = 8 }, { .pid = 2, .parent = 1 }, { .pid = 1, .parent = 0 },
+        { .pid = 3, .parent = 2 }, { .pid = 7, .parent = 7 },  { .pid = 8, .parent = 9 },
+        { .pid = 9, .parent = 8 }, { .pid = 2, .parent = 1 },  { .pid = 1, .parent = 0 },
         { .pid = 4, .parent = 3 }, { .pid = 0, .parent = -1 },
     };
 
@@ -339,7 +349,8 @@ TEST(processors_are_read_and_all_other_lines_passed_over)
     uint64_t tick = NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK);
 
     perf_parse_machine("cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n"
-                       "cpu1 10 0 0 0 1 0 0 0 0 0\nintr 1 2 3\nctxt 5\n", &s);
+                       "cpu1 10 0 0 0 1 0 0 0 0 0\nintr 1 2 3\nctxt 5\n",
+                       &s);
     EXPECT_INT(s.cpus, 2);
     EXPECT_INT(s.busy_ns[0], 27 * tick);
     EXPECT_INT(s.busy_ns[1], 10 * tick);
@@ -349,9 +360,18 @@ TEST(processors_are_read_and_all_other_lines_passed_over)
 TEST(hostile_lines_of_processors_touch_nothing)
 {
     static const char *const texts[] = {
-        "", "\n\n\n", "cpu", "cpu0", "cpu0 1 2 3", "cpu64 1 1 1 1 1 1 1 1", "cpu-1 1 1 1 1 1 1 1 1",
-        "cpu4294967295 1 1 1 1 1 1 1 1", "cpu99999999999999999999 1 1 1 1 1 1 1 1",
-        "cpux 1 1 1 1 1 1 1 1", "cpu0 a b c d e f g h", "no line ends here",
+        "",
+        "\n\n\n",
+        "cpu",
+        "cpu0",
+        "cpu0 1 2 3",
+        "cpu64 1 1 1 1 1 1 1 1",
+        "cpu-1 1 1 1 1 1 1 1 1",
+        "cpu4294967295 1 1 1 1 1 1 1 1",
+        "cpu99999999999999999999 1 1 1 1 1 1 1 1",
+        "cpux 1 1 1 1 1 1 1 1",
+        "cpu0 a b c d e f g h",
+        "no line ends here",
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
