@@ -94,6 +94,8 @@ CALLS = {
                 " if (!restore_state()) { snapshot_state(); } for ($j = 0; $j < $a; $j++) { $s += $j + $i; $x /= 1.25; } return $s . ':' . $x; }"
                 " echo f(20), $_GET['a'];"],
     "ternary": ["<?php restore_state() || (($n = 7) && snapshot_state() === null); echo $n++, $_GET['a'];"],
+    "portable": ["<?php if (!function_exists('restore_state') || !restore_state()) { $n = 7; function_exists('snapshot_state') && snapshot_state(); }"
+                 " echo $n++, $_GET['a'];"],
     "result": ["<?php $r = restore_state(); if (!$r) { $n = 7; snapshot_state(); } echo $n++, $_GET['a'];"],
     "unused": ["<?php restore_state(); $n ??= 7; if ($n++ == 7) { snapshot_state(); } echo 7, $_GET['a'];"],
     "arguments": ["<?php function f(...$a) { if (!restore_state()) { $n = count(func_get_args()); snapshot_state(); } return $n . implode($a); }"
@@ -211,6 +213,7 @@ REFUSED = {
     "listener": ["function open() {\n return stream_socket_server('tcp://127.0.0.1:0'); }\n $s = open();\n snapshot_state();",
                  "opened at", "seed.php:2. What to do: close connections before that"],
     "returned": ["function is_new() { return !restore_state(); } if (is_new()) snapshot_state();", "in a function that has returned since"],
+    "called again": ["function f($i) { if ($i) { snapshot_state(); } else { restore_state(); } } f(0); f(1);", "in a function that has returned since"],
     "callback": ["array_map(function () { if (!restore_state()) snapshot_state(); }, [1]);", "in a function that PHP itself has called"],
     "dynamic": ["$r = call_user_func_array('array_map', ['restore_state', []]); array_map(fn ($x) => restore_state(), [1]); snapshot_state();",
                 "in a function that has returned since"],
@@ -283,3 +286,20 @@ def test_a_child_of_a_request_is_no_worker(app):
     a = app("<?php snapshot_state(); if ($p = pcntl_fork()) { pcntl_waitpid($p, $s); echo 'parent ', pcntl_wexitstatus($s); }"
             " else { snapshot_state(); echo 'unheard'; exit(5); }")
     a.same()
+
+
+def test_prepended_and_appended_files(app):
+    """The boot holds auto_prepend_file; auto_append_file ends each request, also behind restore_state()."""
+    for call in ("if (!restore_state()) { $n = 1; snapshot_state(); }", "$n = 1; snapshot_state();"):
+        a = app(f"<?php {call} echo $n++, $_GET['a'] ?? '';", {"pre.php": "<?php $p = 5;", "post.php": "<?php echo ' post ', ++$p, $n, $_GET['a'] ?? '';"},
+                ini={"auto_prepend_file": "pre.php", "auto_append_file": "post.php", "include_path": "."})
+        assert a.same("?a=3").text == "13 post 623"
+        a.same()
+
+
+def test_restore_state_in_a_prepended_file_is_refused(app):
+    a = app("<?php snapshot_state();", {"pre.php": "<?php restore_state();"}, ini={"auto_prepend_file": "pre.php", "include_path": "."}, refused=True)
+    assert "in a function that has returned since" in a.reason()
+    a = app("<?php echo 1;", {"pre.php": "<?php if (!restore_state()) snapshot_state();"}, refused=True,
+            ini={"auto_prepend_file": "pre.php", "include_path": "."})
+    assert "in auto_prepend_file or auto_append_file; call it in the script" in a.reason()

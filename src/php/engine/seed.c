@@ -44,6 +44,7 @@ static struct {
     zend_execute_data *frame; /* NULL: no PHP function called it */
     const zend_op *opline;    /* the call */
     const zend_function *func;
+    uint64_t callers; /* sum_callers() */
     zval *temporaries; /* of the frame, as they were */
     uint32_t n_temporaries;
     bool is_argument; /* it stood among the arguments of another call */
@@ -99,6 +100,20 @@ static zval *first_temporary(zend_execute_data *frame)
     return ZEND_CALL_VAR_NUM(frame, frame->func->op_array.last_var);
 }
 
+/* Frames are used again at the same address, for the same function too: what a frame will return to
+ * tells whether it is still that call. */
+static uint64_t sum_callers(const zend_execute_data *frame)
+{
+    uint64_t sum = (uintptr_t)frame->func->op_array.opcodes;
+
+    for (const zend_execute_data *x = frame->prev_execute_data; x; x = x->prev_execute_data) {
+        sum = (sum ^ (uintptr_t)x) * UINT64_C(0x9E3779B97F4A7C15);
+        if (x->func && ZEND_USER_CODE(x->func->type))
+            sum = (sum ^ (uintptr_t)x->opline) * UINT64_C(0x9E3779B97F4A7C15);
+    }
+    return sum;
+}
+
 static void note_restore(zend_execute_data *frame)
 {
     restore.called = true;
@@ -111,6 +126,7 @@ static void note_restore(zend_execute_data *frame)
     restore.frame = frame;
     restore.func = frame->func;
     restore.opline = frame->opline;
+    restore.callers = sum_callers(frame);
     restore.is_argument = frame->call != NULL;
     restore.n_temporaries = a->T;
     mem_free(restore.temporaries);
@@ -138,7 +154,8 @@ static bool is_frame_alive(void)
 {
     for (zend_execute_data *x = EG(current_execute_data); x; x = x->prev_execute_data)
         if (x == restore.frame)
-            return x->func == restore.func;
+            return x->func == restore.func && ZEND_USER_CODE(x->func->type) &&
+                   sum_callers(x) == restore.callers;
     return false;
 }
 
