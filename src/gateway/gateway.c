@@ -160,9 +160,7 @@ static void worker_died(struct pool_link *link, const struct control_message *m)
         return;
     fallback_on_death(link, m->worker, m->status);
     if (WIFSIGNALED(m->status) && m->cause == CONTROL_CAUSE_ITS_OWN)
-        atomic_fetch_add_explicit(
-            &g->figures[link->image ? link->image->of_pool : link->pool].crashes, 1,
-            memory_order_relaxed);
+        atomic_fetch_add_explicit(&g->figures[images_pool(link)].crashes, 1, memory_order_relaxed);
     link->causes[m->worker] = m->cause; /* before the threads are told: partner is their mailbox */
     link->recovering[m->worker] = g->n_threads;
     for (uint32_t i = 0; i < g->n_threads; i++)

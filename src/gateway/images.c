@@ -68,14 +68,13 @@ void images_count(struct gateway_thread *t, const struct pool_link *link)
     t->n_images[link->image->of_pool] = n;
 }
 
-void images_look(const struct gateway *g, uint32_t pool,
+void images_look(const struct gateway_thread *t, uint32_t pool,
                  void (*see)(void *ctx, const struct pool_link *image), void *ctx)
 {
-    LIST_FOR_EACH(it, &g->links) {
-        const struct pool_link *link = LIST_ENTRY(it, struct pool_link, link);
-        if (link->image && link->active && !link->dead && link->image->of_pool == pool)
-            see(ctx, link);
-    }
+    for (uint32_t i = 0; t->n_images[pool] && i < POOLS_MAX; i++)
+        if (t->active[i] && t->active[i]->pool->image &&
+            t->active[i]->pool->image->of_pool == pool)
+            see(ctx, t->active[i]->pool);
 }
 
 /* --- requests --------------------------------------------------------------------------------- */
@@ -213,7 +212,7 @@ static void pass_wish(struct pool_link *link, struct control_message *m,
 
     if (link->image || !link->active || link->dead || has_image(link->gateway, link, image->script))
         return;
-    images_look(link->gateway, link->pool, tell_use, &now);
+    images_look(&link->gateway->threads[0], link->pool, tell_use, &now);
     m->pool = link->pool;
     m->generation = link->generation;
     send_to_supervisor(m);

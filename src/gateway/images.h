@@ -17,6 +17,7 @@ struct link_image {
     char *script, *script_name;
     uint32_t of_pool, of_generation;
     _Atomic uint64_t used_ns; /* monotonic: its last request */
+    _Atomic uint64_t served, passed_on;
 };
 
 /* Of a classic pool, over all generations; any thread. */
@@ -42,8 +43,13 @@ void images_on_asked(struct gateway_thread *t, struct command *c);
 /* Main thread: IMAGE_WANTED of a worker of that generation; IMAGE_REFUSED of the supervisor. */
 void images_wanted(struct pool_link *link, const struct control_message *m);
 void images_refused(struct gateway *g, const struct control_message *m);
-/* Main thread: calls `see` with each image of that pool that takes requests. */
-void images_look(const struct gateway *g, uint32_t pool,
+/* The pool whose requests it takes: of an image, that of its script. */
+static inline uint32_t images_pool(const struct pool_link *link)
+{
+    return link->image ? link->image->of_pool : link->pool;
+}
+/* Calls `see` with each image of that pool that takes requests. */
+void images_look(const struct gateway_thread *t, uint32_t pool,
                  void (*see)(void *ctx, const struct pool_link *image), void *ctx);
 
 #endif

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 
 #include "gateway/admin.h"
+#include "gateway/images.h"
 
 static void family(struct buf *b, const char *name, const char *type, const char *help)
 {
@@ -232,6 +233,45 @@ static void put_crashes(struct buf *b, struct gateway_thread *t, const struct st
     }
 }
 
+static void count_one(void *ctx, const struct pool_link *image)
+{
+    (void)image;
+    ++*(uint64_t *)ctx;
+}
+
+enum image_row { IMAGES_ACTIVE, IMAGES_SERVED, IMAGES_PASSED_ON, IMAGES_REFUSED, IMAGES_ROWS };
+
+static uint64_t image_value(const struct gateway_thread *t, uint32_t pool, enum image_row row)
+{
+    const struct image_figures *f = &t->gateway->images[pool];
+    uint64_t n = 0;
+
+    switch (row) {
+    case IMAGES_SERVED: return atomic_load_explicit(&f->served, memory_order_relaxed);
+    case IMAGES_PASSED_ON: return atomic_load_explicit(&f->passed_on, memory_order_relaxed);
+    case IMAGES_REFUSED: return atomic_load_explicit(&f->refused, memory_order_relaxed);
+    default: images_look(t, pool, count_one, &n); return n;
+    }
+}
+
+static void put_images(struct buf *b, const struct gateway_thread *t)
+{
+    static const char *const rows[][3] = {
+        { "sapid_images", "gauge", "Entry scripts that are served from an image" },
+        { "sapid_image_requests", "counter", "Requests answered from an image" },
+        { "sapid_image_passed_on", "counter", "Requests that an image left to classic mode" },
+        { "sapid_image_refusals", "counter", "Times that a script could not be frozen" },
+    };
+
+    for (unsigned row = 0; row < IMAGES_ROWS; row++) {
+        family(b, rows[row][0], rows[row][1], rows[row][2]);
+        for (uint32_t i = 0; i < t->gateway->config->n_pools; i++)
+            page_put(b, "%s%s{pool=\"%.*s\"} %" PRIu64 "\n", rows[row][0],
+                     row == IMAGES_ACTIVE ? "" : "_total",
+                     STR_ARG(t->gateway->config->pools[i].name), image_value(t, i, row));
+    }
+}
+
 /* --- FastCGI servers -------------------------------------------------------------------------- */
 
 static void put_server_row(struct buf *b, const struct stats *s, const char *name, const char *type,
@@ -279,6 +319,7 @@ void metrics_page(struct gateway_thread *t, const struct stats *s, struct page *
     put_crashes(&ret->out, t, s);
     if (t->index == 0)
         report_put_metrics(&ret->out, t);
+    put_images(&ret->out, t);
     put_gates(&ret->out, t->gateway);
     put_upstreams(&ret->out, s);
     page_put(&ret->out, "# EOF\n");

@@ -129,15 +129,9 @@ static void raise_to(_Atomic uint32_t *most, uint32_t n)
         continue;
 }
 
-/* An image's requests are those of its pool. */
-static uint32_t pool_of(const struct backend *b)
-{
-    return b->pool->image ? b->pool->image->of_pool : b->pool->pool;
-}
-
 void stats_pushed(struct backend *b)
 {
-    struct pool_figures *f = &b->thread->gateway->figures[pool_of(b)];
+    struct pool_figures *f = &b->thread->gateway->figures[images_pool(b->pool)];
     uint32_t workers = b->pool->workers;
     uint32_t n = atomic_fetch_add_explicit(&b->pool->inflight, 1, memory_order_relaxed) + 1;
 
@@ -160,15 +154,18 @@ void stats_passed_on(struct backend *b)
     struct gateway *g = b->thread->gateway;
 
     /* it is given to workers once more */
-    atomic_fetch_sub_explicit(&g->figures[pool_of(b)].accepted, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&g->images[pool_of(b)].passed_on, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&g->figures[images_pool(b->pool)].accepted, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&g->images[images_pool(b->pool)].passed_on, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&b->pool->image->passed_on, 1, memory_order_relaxed);
 }
 
 void stats_answered(struct backend *b)
 {
-    if (b->pool->image)
-        atomic_fetch_add_explicit(&b->thread->gateway->images[b->pool->image->of_pool].served, 1,
+    if (b->pool->image) {
+        atomic_fetch_add_explicit(&b->thread->gateway->images[images_pool(b->pool)].served, 1,
                                   memory_order_relaxed);
+        atomic_fetch_add_explicit(&b->pool->image->served, 1, memory_order_relaxed);
+    }
     atomic_store_explicit(&b->thread->gateway->figures[b->pool->pool].answered_ns,
                           loop_now_ns(b->thread->loop), memory_order_relaxed);
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "gateway/admin.h"
+#include "gateway/images.h"
 
 #define MS(ns) ((double)(ns) / NS_PER_MS)
 
@@ -153,6 +154,39 @@ static void put_json_gate(void *ctx, const char *name, const struct gate *g)
     json_close(j, '}');
 }
 
+static void put_json_image(void *ctx, const struct pool_link *link)
+{
+    struct json *j = ctx;
+
+    json_open(j, NULL, '{');
+    json_text(j, "script", str_from(link->image->script_name));
+    json_text(j, "pool", link->config->pools[link->pool].name);
+    json_number(j, "generation", link->generation);
+    json_number(j, "served", atomic_load_explicit(&link->image->served, memory_order_relaxed));
+    json_number(j, "passed_on",
+                atomic_load_explicit(&link->image->passed_on, memory_order_relaxed));
+    json_close(j, '}');
+}
+
+static void put_json_images(struct json *j, const struct gateway_thread *t, uint32_t pool)
+{
+    const struct image_figures *f = &t->gateway->images[pool];
+    uint64_t refused = atomic_load_explicit(&f->refused, memory_order_relaxed);
+
+    json_open(j, "images", '{');
+    json_open(j, "active", '[');
+    images_look(t, pool, put_json_image, j);
+    json_close(j, ']');
+    json_number(j, "served", atomic_load_explicit(&f->served, memory_order_relaxed));
+    json_number(j, "passed_on", atomic_load_explicit(&f->passed_on, memory_order_relaxed));
+    json_number(j, "refused", refused);
+    if (refused && t->index == 0) { /* whose text it is */
+        json_number(j, "refused_at", f->refused_ns / NS_PER_S);
+        json_text(j, "last_refusal", str_from(f->refusal));
+    }
+    json_close(j, '}');
+}
+
 static void put_json_pool(struct json *j, struct gateway_thread *t, const struct stats *s,
                           uint32_t pool, struct detail detail)
 {
@@ -182,6 +216,7 @@ static void put_json_pool(struct json *j, struct gateway_thread *t, const struct
             put_json_channel(j, b, detail.isolation);
     }
     json_close(j, ']');
+    put_json_images(j, t, pool);
     if (detail.full) {
         json_open(j, "processes", '[');
         status_view_processes(t, pool, put_json_process,
@@ -361,12 +396,37 @@ static void put_text_gate(void *ctx, const char *name, const struct gate *g)
              atomic_load_explicit(&g->refused, memory_order_relaxed));
 }
 
+static void put_text_image(void *ctx, const struct pool_link *link)
+{
+    struct buf *out = ctx;
+
+    page_put(out, "    image of ");
+    put_plain(out, str_from(link->image->script_name));
+    page_put(out, " (%.*s g%u): %" PRIu64 " requests, %" PRIu64 " passed on to classic mode\n",
+             STR_ARG(link->config->pools[link->pool].name), link->generation,
+             atomic_load_explicit(&link->image->served, memory_order_relaxed),
+             atomic_load_explicit(&link->image->passed_on, memory_order_relaxed));
+}
+
+static void put_text_scripts(const struct gateway_thread *t, uint32_t pool, struct buf *out)
+{
+    const struct image_figures *f = &t->gateway->images[pool];
+    uint64_t refused = atomic_load_explicit(&f->refused, memory_order_relaxed);
+
+    images_look(t, pool, put_text_image, out);
+    if (refused == 0 || t->index != 0)
+        return;
+    page_put(out, "    %" PRIu64 " times a script could not be frozen; last: ", refused);
+    put_plain(out, str_from(f->refusal));
+    page_put(out, "\n");
+}
+
 static void put_text_images(struct gateway_thread *t, uint32_t pool, bool isolation,
                             struct buf *out)
 {
     LIST_FOR_EACH(it, &t->backends) {
         const struct backend *b = LIST_ENTRY(it, struct backend, link);
-        if (t->index == 0 && b->pool->pool == pool && b->pool->report)
+        if (t->index == 0 && images_pool(b->pool) == pool && b->pool->report)
             report_put_text(out, b->pool, isolation);
     }
 }
@@ -391,6 +451,7 @@ static void put_text_pools(struct gateway_thread *t, const struct stats *s, stru
                  v.active, v.idle, v.queue, v.queue_size, v.active_max, v.queue_max, v.accepted,
                  v.limit_reached, v.slow, v.crashes);
         bulkhead_look(t, i, put_text_slow, out);
+        put_text_scripts(t, i, out);
         put_text_images(t, i, detail.isolation, out);
         if (detail.full)
             status_view_processes(t, i, put_text_process,

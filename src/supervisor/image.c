@@ -125,6 +125,20 @@ static void forget_refusal(struct image_refusal *r)
     *r = (struct image_refusal){ 0 };
 }
 
+/* But for numbers, such as those of processes. */
+static bool same_reason(const char *a, const char *b)
+{
+    while (*a && *b) {
+        a += strspn(a, "0123456789");
+        b += strspn(b, "0123456789");
+        if (*a != *b)
+            return false;
+        a += *a != '\0';
+        b += *b != '\0';
+    }
+    return *a == *b;
+}
+
 uint64_t image_refuse(struct image_refusal list[IMAGE_REFUSALS], const char *script,
                       uint64_t changed_ns, const char *why, uint64_t now_ns, bool *ret_new)
 {
@@ -142,7 +156,7 @@ uint64_t image_refuse(struct image_refusal list[IMAGE_REFUSALS], const char *scr
     r->pause_ms = pause_ms < IMAGE_PAUSE_MAX_MS ? pause_ms : IMAGE_PAUSE_MAX_MS;
     r->until_ns = now_ns + r->pause_ms * NS_PER_MS;
     r->changed_ns = changed_ns;
-    *ret_new = !r->why || strcmp(r->why, why) != 0;
+    *ret_new = !r->why || !same_reason(r->why, why);
     mem_free(r->why);
     r->why = mem_strdup(why);
     return r->pause_ms;

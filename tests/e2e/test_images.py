@@ -1,0 +1,401 @@
+"""Images of entry scripts: made when they are asked for, used by the requests of their script, replaced and given up
+without anybody noticing. What is frozen, and how, is test_snapshot_api.py's."""
+import hashlib
+import json
+import os
+import signal
+import threading
+
+import pytest
+
+from lib import account, roles
+from lib.httpclient import Connection
+from lib.process import descendants, wait_until
+from lib.roles import Load, pools, title
+
+pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
+
+# Answers with ?n=, or says which boot it goes on from and how many requests that one has seen: always 1 from an image.
+APP = """<?php
+if (!restore_state()) {
+    $boot = getmypid();
+    $seen = 0;
+    %s
+    snapshot_state();
+}
+$seen++;
+if (isset($_GET['wait'])) {
+    $f = __DIR__ . '/' . basename($_GET['wait']);
+    touch("$f.started");
+    while (!file_exists($f)) { usleep(2000); clearstatcache(); }
+}
+if (isset($_GET['n'])) {
+    echo $_GET['n'];
+} else {
+    echo json_encode(['boot' => $boot, 'pid' => getmypid(), 'seen' => $seen, 'host' => $_SERVER['HTTP_HOST'],
+                      'body' => md5(file_get_contents('php://input')), 'method' => $_SERVER['REQUEST_METHOD']]);
+}
+"""
+
+# The same in classic mode.
+PLAIN = "<?php echo json_encode(['boot' => getmypid(), 'pid' => getmypid()]);"
+
+
+@pytest.fixture
+def site(launch):
+    root = launch.new_root()
+
+    def start(scripts=None, *, boot="", workers=2, expect_errors=False, ini=None, **php):
+        for name, text in (scripts or {"index.php": APP % boot}).items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        account.give(root)
+        server = launch(root, workers=workers, expect_errors=expect_errors,
+                        ini={"opcache.revalidate_freq": "1", "opcache.validate_timestamps": "1", **(ini or {})}, php=php)
+        server.root = root
+        return server
+    return start
+
+
+def images(server, pool=0):
+    return json.loads(server.admin("/server?json").text)["pools"][pool]["images"]
+
+
+def active(server):
+    return {i["script"]: i for i in images(server)["active"]}
+
+
+def ask(server, path="/"):
+    return server.get(path).json()
+
+
+def from_image(answer):
+    return answer["boot"] != answer["pid"]
+
+
+def wait_for_image(server, path="/"):
+    """Asks until an image answers; that answer."""
+    def answered():
+        answer = ask(server, path)
+        return answer if from_image(answer) else None
+    return wait_until(answered, f"an image of {path}", interval=0.05)
+
+
+def image_pools(server):
+    return [p for p in pools(server) if "-image" in title(p)]
+
+
+def generation(server, script="/index.php"):
+    return active(server).get(script, {}).get("generation", 0)
+
+
+# --- made by demand -------------------------------------------------------------------------------------------
+
+def test_nothing_is_there_until_a_script_asks(site):
+    server = site({"index.php": APP % "", "plain.php": PLAIN})
+    assert not from_image(ask(server, "/plain.php"))
+    assert len(pools(server)) == 1
+    assert images(server) == {"active": [], "served": 0, "passed_on": 0, "refused": 0}
+    assert "image" not in server.log_text()
+    assert "image" not in server.admin("/server").text
+
+
+def test_the_first_request_runs_in_classic_mode_and_asks(site):
+    server = site()
+    first = ask(server)
+    assert not from_image(first) and first["seen"] == 1
+    boot = wait_for_image(server)["boot"]
+    for _ in range(5):
+        answer = ask(server)
+        assert answer["boot"] == boot and answer["seen"] == 1
+    found = active(server)["/index.php"]
+    assert found["pool"] == "www-image1" and found["served"] >= 6 and found["passed_on"] == 0
+    assert images(server)["served"] == found["served"]
+    assert "image of /index.php (www-image1 g1)" in server.admin("/server").text
+    assert 'sapid_images{pool="www"} 1' in server.admin("/metrics").text
+
+
+def test_other_scripts_stay_in_classic_mode(site):
+    server = site({"index.php": APP % "", "plain.php": PLAIN, "sub/index.php": APP % ""})
+    wait_for_image(server)
+    assert not from_image(ask(server, "/plain.php"))
+    wait_for_image(server, "/sub/")
+    assert set(active(server)) == {"/index.php", "/sub/index.php"}
+    assert ask(server)["boot"] != ask(server, "/sub/")["boot"]
+
+
+def test_zero_images_are_none(site):
+    server = site(max_images=0)
+    for _ in range(5):
+        assert not from_image(ask(server))
+    assert len(pools(server)) == 1
+
+
+def test_a_named_script_gets_one_without_asking(site):
+    code = """<?php
+    require __DIR__ . '/boot.php';
+    echo json_encode(['boot' => $boot, 'pid' => getmypid()]);"""
+    server = site({"front.php": code, "boot.php": "<?php $boot = getmypid();", "other.php": code},
+                  front_controller="front.php", snapshot_at="include:boot.php")
+    assert not from_image(ask(server, "/nowhere"))
+    wait_for_image(server, "/nowhere")
+    for _ in range(3):
+        assert not from_image(ask(server, "/other.php"))
+    assert list(active(server)) == ["/front.php"]
+
+
+@pytest.mark.parametrize("size", [0, 10, 16384, 16385, 300000], ids=["none", "inline", "most", "file", "large"])
+def test_bodies_reach_the_image(site, size):
+    server = site()
+    wait_for_image(server)
+    body = b"x" * size
+    r = server.get("/", method="POST", body=body).json()
+    assert from_image(r) and r["body"] == hashlib.md5(body).hexdigest() and r["method"] == "POST"
+
+
+def test_every_thread_of_the_gateway_knows_it(launch):
+    root = launch.new_root()
+    (root / "index.php").write_text(APP % "")
+    account.give(root)
+    server = launch(root, workers=2, server={"gateway_threads": 4})
+    wait_for_image(server)
+    for _ in range(40):
+        assert from_image(ask(server))
+
+
+# --- kept and replaced ----------------------------------------------------------------------------------------
+
+def test_the_least_recently_used_makes_room(site):
+    server = site({f"{n}.php": APP % "" for n in "abc"}, max_images=2)
+    wait_for_image(server, "/a.php")
+    wait_for_image(server, "/b.php")
+    assert not from_image(ask(server, "/c.php"))    # both were used a moment ago
+
+    def a_goes():
+        ask(server, "/b.php")
+        ask(server, "/c.php")
+        return set(active(server)) == {"/b.php", "/c.php"}
+    wait_until(a_goes, "c to get a's place", interval=0.3)
+    assert from_image(ask(server, "/b.php")) and not from_image(ask(server, "/a.php"))
+    wait_until(lambda: len(image_pools(server)) == 2, "a's processes to end")
+    assert "the image of /a.php was used least recently and makes room" in server.log_text()
+
+
+def test_a_changed_file_makes_another_one(site):
+    server = site({"index.php": APP % "$text = require __DIR__ . '/part.php';", "part.php": "<?php return 1;"})
+    before = wait_for_image(server)["boot"]
+    (server.root / "part.php").write_text("<?php return 22;")
+    wait_until(lambda: ask(server)["boot"] != before and generation(server) == 2, "another image", interval=0.05)
+    assert "part.php has changed" in server.log_text()
+
+
+def test_age_makes_another_one(site):
+    server = site(snapshot_max_age="1s")
+    wait_for_image(server)
+    with Load(server.address, "/?n=", clients=2) as load:
+        wait_until(lambda: generation(server) >= 3, "two more of them")
+    assert set(load.answers) == {200} and not load.mixed and not load.broken
+
+
+def test_a_change_that_cannot_be_frozen_ends_the_image(site):
+    server = site(expect_errors=True)
+    wait_for_image(server)
+    (server.root / "index.php").write_text("<?php echo 'x'; restore_state(); flush(); snapshot_state(); echo 'new';")
+    wait_until(lambda: server.get("/").text == "xnew" and not active(server), "classic mode", interval=0.05)
+    wait_until(lambda: not image_pools(server), "its processes to end")
+
+
+# --- refused --------------------------------------------------------------------------------------------------
+
+def test_a_boot_that_fails_is_said_once_and_requests_go_on(site):
+    server = site(boot="if (!isset($_COOKIE['ok'])) throw new Exception('no visitor');", expect_errors=True)
+    for _ in range(3):
+        r = server.get("/", headers=[("Cookie", "ok=1")])
+        assert r.status == 200 and not from_image(r.json())
+    wait_until(lambda: images(server)["refused"] == 1, "the refusal")
+    for _ in range(20):
+        assert server.get("/", headers=[("Cookie", "ok=1")]).status == 200
+    said = [line for line in server.log_text().splitlines() if "there is no image of /index.php" in line]
+    assert len(said) == 1
+    assert images(server)["refused"] == 1 and images(server)["last_refusal"].startswith("/index.php: ")
+    assert "1 times a script could not be frozen" in server.admin("/server").text
+    wait_until(lambda: not image_pools(server), "the process that tried to end")
+    assert 'sapid_image_refusals_total{pool="www"} 1' in server.admin("/metrics").text
+
+
+def test_a_repaired_script_is_tried_at_once(site):
+    server = site(boot="throw new Exception('not yet');", expect_errors=True)
+    assert server.get("/").status == 500
+    (server.root / "index.php").write_text("<?php echo 'out'; flush(); snapshot_state();")
+    os.utime(server.root / "index.php", (1, 1))
+    wait_until(lambda: server.get("/").text == "out" and images(server)["refused"] == 1, "a refusal", interval=0.05)
+    (server.root / "index.php").write_text(APP % "")
+    wait_until(lambda: b"boot" in server.get("/").body, "opcache to see it", interval=0.05)
+    wait_for_image(server)
+
+
+# --- deaths and reloads under load ----------------------------------------------------------------------------
+
+def only_these(load, *statuses):
+    assert set(load.answers) <= set(statuses), load.answers
+    assert not load.mixed and not load.broken, (load.mixed[:3], load.broken[:3])
+
+
+def test_reloads_under_load_lose_nothing(site):
+    server = site()
+    wait_for_image(server)
+    with Load(server.address, "/?n=", clients=4) as load:
+        for number in (2, 3, 4):
+            server.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: server.log_text().count(" reload done in") == number - 1, "the reload")
+            wait_until(lambda: generation(server) >= number, "the image of the new generation")
+    only_these(load, 200)
+    assert from_image(ask(server))
+    wait_until(lambda: len(image_pools(server)) == 1 and len(pools(server)) == 2, "the old ones to end")
+
+
+def test_another_gateway_takes_over_under_load(site):
+    server = site()
+    wait_for_image(server)
+    with Load(server.address, "/?n=", clients=4) as load:
+        server.config_path.write_text(server.config_path.read_text().replace("[server]", "[server]\nmax_header_count = 90"))
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: " reload done in" in server.log_text(), "the reload")
+        wait_until(lambda: generation(server) >= 2, "the image of the new generation")
+    only_these(load, 200)
+    assert from_image(ask(server))
+
+
+def test_fewer_images_after_a_reload(site):
+    server = site({f"{n}.php": APP % "" for n in "ab"}, max_images=2)
+    wait_for_image(server, "/a.php")
+    wait_for_image(server, "/b.php")
+    server.config_path.write_text(server.config_path.read_text().replace("max_images = 2", "max_images = 1"))
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: " reload done in" in server.log_text(), "the reload")
+    wait_until(lambda: len(active(server)) == 1 and len(image_pools(server)) == 1, "one image")
+    server.config_path.write_text(server.config_path.read_text().replace("max_images = 1", "max_images = 0"))
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.log_text().count(" reload done in") == 2, "the reload")
+    wait_until(lambda: not image_pools(server), "none")
+    assert not from_image(ask(server, "/a.php")) and not from_image(ask(server, "/b.php"))
+
+
+def test_a_pool_that_goes_takes_its_images_along(site, launch):
+    server = site()
+    other = launch.new_root()
+    (other / "index.php").write_text(APP % "")
+    account.give(other)
+    run_as = account.web()
+    before = server.config_path.read_text()
+    user = f'user = "{run_as.name}"\ngroup = "{run_as.group}"\n' if account.is_root() else ""
+    server.config_path.write_text(before + f'\n[pool.b]\ndocument_root = "{other}"\nworker_pool_size = 1\n{user}'
+                                  '[[route]]\nmatch = { prefix = "/b" }\npool = "b"\n'
+                                  'try = ["/index.php"]\n')
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.log_text().count(" reload done in") == 1, "the reload")
+    wait_for_image(server, "/b")
+    assert [i["pool"] for i in images(server, 1)["active"]] == ["b-image1"]
+    server.config_path.write_text(before)
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: server.log_text().count(" reload done in") == 2, "the reload")
+    wait_until(lambda: not image_pools(server), "its image to end")
+    assert not from_image(ask(server, "/b"))
+    wait_for_image(server, "/b")     # it is the first pool's script now
+
+
+@pytest.mark.parametrize("victim", ["pool", "frozen", "worker"])
+def test_kill_9_under_load(site, victim):
+    server = site(expect_errors=True, workers=4)
+    wait_for_image(server)
+    load = Load(server.address, "/?n=", clients=8)
+    with load:
+        for number in range(3):
+            pool = wait_until(lambda: active(server) and image_pools(server), "an image", 40)[0]
+            inside = descendants(pool)
+            frozen = [p for p in inside if "sapid: image" in title(p)]
+            target = {"pool": [pool], "frozen": frozen, "worker": [p for p in inside if p not in frozen]}[victim]
+            before = load.count()
+            for pid in target[:1]:
+                os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: load.count() > before + 200, "answers meanwhile")
+    only_these(load, 200, 502)
+    assert load.answers[200] > 500 and load.answers.get(502, 0) <= 3 * 8
+    if victim == "frozen":
+        assert 502 not in load.answers
+    assert not from_image(ask(server)) or active(server)
+
+
+def test_kill_9_of_the_classic_pool_under_load(site):
+    server = site(expect_errors=True, workers=4)
+    wait_for_image(server)
+    with Load(server.address, "/?n=", clients=4) as load:
+        classic = next(p for p in pools(server) if "-image" not in title(p))
+        os.kill(classic, signal.SIGKILL)
+        wait_until(lambda: generation(server) == 2, "an image of the next generation", 40)
+    only_these(load, 200, 502)
+    assert from_image(ask(server))
+
+
+def test_the_next_gateway_gets_it(site):
+    server = site(expect_errors=True)
+    before = wait_for_image(server)["boot"]
+    os.kill(server.gateway_pid(), signal.SIGKILL)
+    wait_until(lambda: "accepts connections" in server.log_text(), "the next gateway")
+    wait_until(lambda: active(server), "it to know the image")
+    assert ask(server)["boot"] == before
+
+
+def test_a_running_request_ends_in_the_old_image(site):
+    server = site(workers=2)
+    before = wait_for_image(server)["boot"]
+    answer = {}
+
+    def get():
+        with Connection(server.address, timeout=30) as c:
+            answer["is"] = c.request("GET", "/?wait=go").json()
+    waiting = threading.Thread(target=get)
+    waiting.start()
+    wait_until(lambda: (server.root / "go.started").exists(), "the request to run")
+    server.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: generation(server) == 2, "the next image")
+    (server.root / "go").touch()
+    waiting.join(30)
+    assert answer["is"]["boot"] == before
+    wait_until(lambda: len(image_pools(server)) == 1, "the old one to end")
+
+
+def test_stop_waits_for_what_runs_in_an_image(site):
+    server = site()
+    wait_for_image(server)
+    with Connection(server.address) as c:
+        c.send(b"GET /?wait=go HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_until(lambda: (server.root / "go.started").exists(), "the request to run")
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "finish" in server.log_text() or "stop" in server.log_text(), "the stop to begin")
+        (server.root / "go").touch()
+        assert c.read_response().status == 200
+
+
+# --- not this one ---------------------------------------------------------------------------------------------
+
+def test_another_host_is_passed_on_with_its_body(site):
+    """What the boot has read of the request must be the same; a body is kept for the classic worker."""
+    server = site(boot="$host = $_SERVER['HTTP_HOST'];")
+    assert wait_for_image(server)["seen"] == 1
+    for size in (0, 100, 300000):
+        body = b"y" * size
+        r = server.get("/", method="POST", headers=[("Host", "other.example")], body=body).json()
+        assert not from_image(r) and r["host"] == "other.example" and r["body"] == hashlib.md5(body).hexdigest()
+    assert from_image(ask(server))
+    found = images(server)
+    assert found["passed_on"] == 3 and found["active"][0]["passed_on"] == 3
+
+
+def test_php_fpm_has_none(launch):
+    root = launch.new_root()
+    (root / "index.php").write_text(PLAIN)
+    account.give(root)
+    server = launch(root, php={"use_fpm": True, "fpm_socket": str(root / "nobody.sock")})
+    assert server.get("/").status == 502
+    assert images(server) == {"active": [], "served": 0, "passed_on": 0, "refused": 0}
