@@ -72,8 +72,7 @@ void images_look(const struct gateway_thread *t, uint32_t pool,
                  void (*see)(void *ctx, const struct pool_link *image), void *ctx)
 {
     for (uint32_t i = 0; t->n_images[pool] && i < POOLS_MAX; i++)
-        if (t->active[i] && t->active[i]->pool->image &&
-            t->active[i]->pool->image->of_pool == pool)
+        if (t->active[i] && t->active[i]->pool->image && t->active[i]->pool->image->of_pool == pool)
             see(ctx, t->active[i]->pool);
 }
 

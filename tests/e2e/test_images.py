@@ -132,16 +132,13 @@ def test_zero_images_are_none(site):
 
 
 def test_a_named_script_gets_one_without_asking(site):
-    code = """<?php
-    require __DIR__ . '/boot.php';
-    echo json_encode(['boot' => $boot, 'pid' => getmypid()]);"""
-    server = site({"front.php": code, "boot.php": "<?php $boot = getmypid();", "other.php": code},
-                  front_controller="front.php", snapshot_at="include:boot.php")
-    assert not from_image(ask(server, "/nowhere"))
-    wait_for_image(server, "/nowhere")
-    for _ in range(3):
-        assert not from_image(ask(server, "/other.php"))
-    assert list(active(server)) == ["/front.php"]
+    code = "<?php if (!isset($_GET['plain'])) { snapshot_state(); } echo 'hi';"
+    server = site({"index.php": code, "other.php": code}, snapshot_scripts=["index.php"])
+    assert server.get("/other.php?plain=1").text == "hi"
+    assert server.get("/?plain=1").text == "hi"     # never calls snapshot_state()
+    wait_until(lambda: active(server), "an image")
+    assert list(active(server)) == ["/index.php"]
+    assert server.get("/").text == "hi"
 
 
 @pytest.mark.parametrize("size", [0, 10, 16384, 16385, 300000], ids=["none", "inline", "most", "file", "large"])
