@@ -38,7 +38,8 @@ def servers(launch_module, mariadb):
             options["worker"] |= {"isolation": "rollback", "snapshot_sockets": kind, "warmup": WORKERS[kind]}
         if kind == "seed":
             del options["front_controller"]
-            options["worker"] = {"script": str(app.root / "public/seed.php"), "num": 3, "isolation": "rollback", "warmup": WITH_DATABASE}
+            options["worker"] = {"script": str(app.root / "public/seed.php"), "num": 3, "isolation": "rollback",
+                                 "warmup": WITH_DATABASE}
         found[kind] = launch_module(app.root / "public", kind="fpm" if kind == "fpm" else "sapid", **options)
     return found
 

@@ -86,7 +86,7 @@ class Crowd:
             if name.lower() not in apart:
                 fields.append(f"{name.lower()}: {self.masked(browser, value)}")
         body = self.masked(browser, response.body.decode("latin-1"))
-        return "\n".join([f"{method} {url}: {response.status}", *sorted(fields), "", body])
+        return "\n".join([f"{method} {self.masked(browser, url)}: {response.status}", *sorted(fields), "", body])
 
     def hunt(self, browser: Browser, server: str, since: int) -> None:
         """Nobody else's mark or cookie is in what this browser was given."""
@@ -153,5 +153,8 @@ def difference(one: str, two: str) -> str:
     """The first line that differs, with its surroundings."""
     a, b = one.split("\n"), two.split("\n")
     at = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
-    show = lambda lines: "\n".join(line[:400] for line in lines[max(0, at - 2):at + 4])
-    return f"{a[0]}\n--- line {at}\n{show(a)}\n--- but\n{show(b)}"
+    x, y = (lines[at] if at < len(lines) else "" for lines in (a, b))
+    column = next((i for i, (c, d) in enumerate(zip(x, y)) if c != d), min(len(x), len(y)))
+    part = slice(max(0, column - 100), column + 200)
+    show = lambda lines, line: "\n".join([*(text[:200] for text in lines[max(0, at - 2):at]), "..." + line[part]])
+    return f"{a[0]}\n--- line {at}, column {column}\n{show(a, x)}\n--- but\n{show(b, y)}"

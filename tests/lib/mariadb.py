@@ -52,6 +52,12 @@ class MariaDB:
             raise RuntimeError(f"SQL failed: {statement}\n{done.stderr}")
         return [line.split("\t") for line in done.stdout.splitlines()]
 
+    def dump(self, database: str) -> str:
+        """All tables and rows as SQL."""
+        done = subprocess.run(["mariadb-dump", "--no-defaults", f"--socket={self.socket_path}", "-uroot", f"-p{self._password}",
+                               "--default-character-set=utf8mb4", database], capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout
+
     def create(self, name: str, password: str = "secret") -> None:
         """An empty database and a user of the same name who owns it, in the place of former ones."""
         self.sql(f"SET foreign_key_checks = 0; CREATE OR REPLACE DATABASE `{name}`;"
