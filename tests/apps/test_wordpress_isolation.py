@@ -5,14 +5,17 @@ They log in and out in random order, change their profiles, comment, search, rea
 the admin pages. What may differ between servers is MASKS, values and times of Set-Cookie, and lib.crowd's FIELDS_APART.
 """
 import html
+import json
 import re
+import tomllib
 from datetime import datetime, timezone
 
 import pytest
 
 from lib.crowd import Crowd, Person
 from lib.forms import form, forms
-from lib.wordpress import Blogs
+from lib.process import wait_until
+from lib.wordpress import EXAMPLE, Blogs
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
@@ -27,9 +30,12 @@ MASKS = [(r"\b[0-9a-f]{10}\b", "NONCE"),   # of a time of day, a user and a sess
 PEOPLE = [Person(i, "wordpress") for i in range(5)]
 for person in PEOPLE:
     person.login = f"person{person.number}"
-FREEZE = "require ABSPATH . WPINC . '/pluggable-deprecated.php';"
-AGAIN = "snapshot_state(); timer_start(); wp_fix_server_vars(); wp_debug_mode(); wp_maintenance(); wp_cache_flush();"
-SERVERS = {"fpm": {}, "classic": {}, "image": {"snapshot_sockets": "sever", "max_images": 12}}
+BROWSERS = ["sapid-tests/1.0", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/108.0 Safari/537.36",
+            "Mozilla/5.0 (X11; Linux x86_64; rv:108.0) Gecko/20100101 Firefox/108.0", "Lynx/2.8.9",
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 16_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.1 Mobile Safari/604.1"]
+IMAGE = {key: value for key, value in tomllib.loads((EXAMPLE / "sapid.toml").read_text())["php"].items() if key != "document_root"}
+IMAGE |= {"max_images": 6, "snapshot_scripts": [*IMAGE["snapshot_scripts"], "wp-admin/profile.php", "wp-admin/edit.php"]}
+SERVERS = {"fpm": {}, "classic": {}, "image": IMAGE}
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +43,6 @@ def servers(launch_module, mariadb):
     blogs, found = Blogs(launch_module.folder, mariadb, PEOPLE), {}
     for kind in SERVERS:
         root, port = blogs.make(kind)
-        if kind == "image":
-            settings = (root / "wp-settings.php").read_text()
-            assert settings.count(FREEZE) == 1
-            (root / "wp-settings.php").write_text(settings.replace(FREEZE, FREEZE + AGAIN))
         found[kind] = launch_module(root, kind="fpm" if kind == "fpm" else "sapid", workers=3, port=port, expect_errors=True,
                                     ini={"memory_limit": "256M"}, php=SERVERS[kind])
     return found
@@ -49,6 +51,8 @@ def servers(launch_module, mariadb):
 @pytest.fixture
 def crowd(servers):
     crowd = Crowd(servers, PEOPLE, MASKS)
+    for browser in crowd.browsers.values():
+        browser.headers["User-Agent"] = BROWSERS[browser.person.number]
     yield crowd
     crowd.close()
 
@@ -90,7 +94,7 @@ def ask_who_i_am(browser, dice, person):
 
 def read_the_blog(browser, dice, person):
     for target in dice.sample(["/", "/page/2/", "/2026/03/post-7/", f"/2026/03/post-{dice.randint(1, 25)}/", "/about-us/", "/category/news/",
-                               "/tag/tag1/", "/2026/03/", "/author/person1/", "/feed/", "/comments/feed/", "/?p=9", "/wp-sitemap.xml",
+                               "/tag/tag1/", "/2026/03/", "/author/admin/", "/feed/", "/comments/feed/", "/?p=9", "/wp-sitemap.xml",
                                "/robots.txt", "/xmlrpc.php?rsd", "/2026/03/post-7"], 3):
         browser.get(target)
 
@@ -130,6 +134,44 @@ ACTIONS = [log_in, log_in, fail_to_log_in, log_out, change_the_profile, change_t
            send_what_is_refused]
 
 
-def test_answers_are_equal_and_nobody_meets_anothers_data(crowd):
+def from_images(server) -> tuple[int, int]:
+    """Requests that images have answered, and all of PHP."""
+    status = json.loads(server.admin("/server?json&full").text)
+    (pool,) = status["pools"]
+    return pool["accepted"] - sum(g["done"] for g in pool["generations"]), pool["accepted"]
+
+
+def test_answers_are_equal_and_nobody_meets_anothers_data(crowd, servers):
     crowd.walk(ACTIONS, 100, "a walk")
     assert crowd.compared > 150
+    images, all_of_them = from_images(servers["image"])
+    assert images > all_of_them / 3, f"images have answered only {images} of {all_of_them} requests"
+
+
+def test_all_at_once(crowd):
+    crowd.rush("image", ACTIONS, 500, "a rush")
+
+
+def test_an_option_that_changes_is_seen_at_once(servers, mariadb):
+    image = servers["image"]
+    for name in ("First name", "Second name", "The Sapid Blog"):
+        mariadb.sql(f"UPDATE wp_options SET option_value = '{name}' WHERE option_name = 'blogname'", "wp_image")
+        before = from_images(image)
+        for _ in range(3):
+            assert f"<title>{name}" in image.get("/").text
+        assert from_images(image)[0] == before[0] + 3
+
+
+def test_the_image_is_made_anew_when_plugins_change(servers):
+    """What a plugin is, the boot has taken from the database; the mu-plugin touches a file of the image."""
+    admin = servers["image"].session()
+    page = admin.get("/wp-login.php")
+    form(page, id="loginform").set("log", "admin").set("pwd", "secret").submit(admin, page, "wp-submit")
+    page = admin.get("/wp-admin/plugins.php")
+    link = re.search(r'href="(plugins\.php\?action=deactivate[^"]*sapid-test[^"]*)"', page.text)[1]
+    assert "Plugin deactivated" in admin.get(f"/wp-admin/{html.unescape(link)}").text
+    wait_until(lambda: admin.get("/wp-json/sapid/v1/echo/x").status == 404, "an image without the plugin", 30)
+    before = from_images(servers["image"])[0]
+    wait_until(lambda: admin.get("/").status == 200 and from_images(servers["image"])[0] > before, "requests that an image answers", 30)
+    assert all(admin.get("/wp-json/sapid/v1/echo/x").status == 404 for _ in range(5))
+    admin.close()

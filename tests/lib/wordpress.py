@@ -9,6 +9,7 @@ from lib import account, phpini, ports
 
 SOURCE = Path("/usr/share/wordpress")
 FILES = Path(__file__).resolve().parents[1] / "apps" / "wordpress"
+EXAMPLE = FILES.parents[2] / "examples" / "wordpress"
 PLUGIN = FILES / "sapid-test.php"
 
 CONFIG = """<?php
@@ -64,9 +65,9 @@ class Blogs:
         root = make_wordpress(self.folder / name, self.db, database, more="\n".join([
             f"define('WP_HOME', 'http://127.0.0.1:{port}');", f"define('WP_SITEURL', 'http://127.0.0.1:{port}');",
             "define('COOKIEHASH', 'ofthetests');", "define('DISABLE_WP_CRON', true);"]))
-        (root / "wp-content/mu-plugins/image").mkdir(parents=True)
-        shutil.copy(FILES / "must-use.php", root / "wp-content/mu-plugins/sapid.php")
-        (root / "wp-content/mu-plugins/image/stamp.php").write_text("<?php\n")
+        (root / "wp-content/mu-plugins").mkdir()
+        shutil.copy(FILES / "must-use.php", root / "wp-content/mu-plugins/tests.php")
+        shutil.copy(EXAMPLE / "sapid.php", root / "wp-content/mu-plugins")
         if self.dump is None:
             self._install(root)
             here = f"REPLACE(%s, 'http://127.0.0.1:{port}', 'http://blog.test')"
@@ -80,8 +81,8 @@ class Blogs:
     def _install(self, root: Path) -> None:
         shutil.copy(FILES / "install.php", root / "sapid-install.php")
         people = json.dumps([{"login": p.login, "email": p.email} for p in self.people])
-        done = subprocess.run([f"/usr/bin/php{phpini.version()}", root / "sapid-install.php", people], capture_output=True, text=True,
-                              timeout=120, env={**os.environ, "XDEBUG_MODE": "off"})
+        done = subprocess.run([f"/usr/bin/php{phpini.version()}", root / "sapid-install.php", people], capture_output=True,
+                              text=True, timeout=120, env={**os.environ, "XDEBUG_MODE": "off"})
         if done.returncode != 0 or "installed" not in done.stdout:
             raise RuntimeError(f"WordPress could not be installed:\n{done.stdout}\n{done.stderr}")
         (root / "sapid-install.php").unlink()

@@ -11,7 +11,7 @@ foreach (json_decode($argv[1], true) as ['login' => $login, 'email' => $email]) 
 }
 $news = wp_create_category('News');
 for ($i = 1; $i <= 25; $i++) {
-    wp_insert_post(['post_title' => "Post $i", 'post_status' => 'publish', 'post_author' => $i % 4 + 1, 'post_category' => [$i % 2 ? $news : 1],
+    wp_insert_post(['post_title' => "Post $i", 'post_status' => 'publish', 'post_author' => 1, 'post_category' => [$i % 2 ? $news : 1],
                     'post_date' => sprintf('2026-03-%02d 10:00:00', $i), 'tags_input' => ['tag' . $i % 3],
                     'post_content' => str_repeat("<!-- wp:paragraph --><p>Paragraph of post $i, “quoted” & more.</p><!-- /wp:paragraph -->\n", 5)]);
 }
