@@ -168,6 +168,13 @@ def test_the_url_is_what_the_boot_sees(audit):
     assert one(audit, code, "--url", "https://shop.example:8443/index.php?page=2&a[]=x") == wanted
 
 
+def test_what_was_merged_is_still_the_request_s(audit):
+    report = audit("<?php\n$_SERVER = array_merge(['MINE' => 1], $_SERVER);\n$x = $_SERVER['HTTP_HOST'];\n"
+                   "$_SERVER['HTTPS'] = 'on';\n$x = $_SERVER['HTTPS'];" + FREEZE)
+    assert report.reads() == {"_SERVER.*": None, **HOST}
+    assert report.place("_SERVER.HTTP_HOST") == "index.php:3"
+
+
 def test_a_key_that_differs_in_each_request(audit):
     report = audit("<?php\n$x = $_SERVER['REMOTE_PORT'];" + FREEZE)
     assert report.status == 3

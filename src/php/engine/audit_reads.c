@@ -17,7 +17,8 @@ enum { OLD_MAX = 256 };
 static struct {
     zend_string *names[AUDIT_GLOBALS];
     HashTable written[AUDIT_GLOBALS]; /* keys that the boot itself has set or unset */
-    bool replaced[AUDIT_GLOBALS];     /* the boot has assigned another array */
+    bool replaced[AUDIT_GLOBALS];     /* the boot has assigned another array, */
+    bool whole[AUDIT_GLOBALS];        /* which may be made of the first: all of it was read */
     struct {
         HashTable *array;
         enum audit_global global;
@@ -62,12 +63,18 @@ static bool is_current(enum audit_global g, const HashTable *array)
     return v && Z_TYPE_P(v) == IS_ARRAY && Z_ARR_P(v) == array;
 }
 
+/* Its present array is nothing that the request brought. */
+static bool is_own(enum audit_global g)
+{
+    return reads.replaced[g] && !reads.whole[g];
+}
+
 enum audit_global audit_global_of(const HashTable *array)
 {
     if (array == &zend_empty_array) /* shared by all that are empty */
         return AUDIT_GLOBALS;
     for (unsigned g = 0; g < AUDIT_GLOBALS; g++)
-        if (array == original(g) || (!reads.replaced[g] && is_current(g, array)))
+        if (array == original(g) || (!is_own(g) && is_current(g, array)))
             return g;
     for (uint32_t i = 0; i < reads.n_old; i++)
         if (array == reads.old[i].array)
@@ -105,7 +112,7 @@ static zend_string *key_of(const zval *v)
 
 static void read_key_of(enum audit_global g, HashTable *array, zend_string *key)
 {
-    if (is_current(g, array) && (reads.replaced[g] || zend_hash_exists(&reads.written[g], key)))
+    if (is_current(g, array) && (is_own(g) || zend_hash_exists(&reads.written[g], key)))
         return;
     HashTable *from = original(g) ? original(g) : array;
     audit_note_read(g, key, zend_symtable_find(from, key));
@@ -126,6 +133,8 @@ void audit_read_all(enum audit_global g)
     zval whole;
     HashTable *array = g < AUDIT_GLOBALS ? original(g) : NULL;
 
+    if (g < AUDIT_GLOBALS)
+        reads.whole[g] = true;
     if (array)
         ZVAL_ARR(&whole, array);
     /* what all of $_SERVER was is not for a list, and is never the same */
@@ -308,7 +317,7 @@ static int on_isset_variable(zend_execute_data *execute_data)
     if (!(opline->extended_value & ZEND_ISEMPTY) || !name || Z_TYPE_P(name) != IS_STRING)
         return go_on(execute_data);
     for (unsigned g = 0; g < AUDIT_GLOBALS; g++)
-        if (g != AUDIT_SERVER && !reads.replaced[g] &&
+        if (g != AUDIT_SERVER && !is_own(g) &&
             zend_string_equals(reads.names[g], Z_STR_P(name)) && variable(g))
             audit_read_all(g);
     return go_on(execute_data);
@@ -350,7 +359,8 @@ static int on_assign_op(zend_execute_data *execute_data)
     return go_on(execute_data);
 }
 
-/* $_SERVER = array_merge(...): what is in it now the boot has put there. */
+/* $_GET = []: what is in it now the boot has put there. $_SERVER = array_merge(..., $_SERVER), as in
+ * WordPress: it is still the request's. */
 static int on_assign(zend_execute_data *execute_data)
 {
     const zval *into = OP1(), *value = OP2();
@@ -361,6 +371,7 @@ static int on_assign(zend_execute_data *execute_data)
         if (is_variable(g, into) && global_of(value) != g) {
             remember(g, Z_ARR_P(into));
             reads.replaced[g] = true;
+            zend_hash_clean(&reads.written[g]);
         }
     return go_on(execute_data);
 }
@@ -509,7 +520,7 @@ void audit_reads_finish(void)
         const zval *now = variable(g);
         bool is_array = now && Z_TYPE_P(now) == IS_ARRAY;
         if (is_held(g, original(g), 0) || is_referenced(g) ||
-            (is_array && !reads.replaced[g] && is_held(g, Z_ARR_P(now), 0)))
+            (is_array && !is_own(g) && is_held(g, Z_ARR_P(now), 0)))
             audit_note_alive(g);
     }
     for (uint32_t i = 0; i < reads.n_old; i++)
