@@ -61,7 +61,7 @@ enum {
     AUDIT_IS_ARRAY = 2,    /* the value read is an array; `value` shows it */
     AUDIT_CUT = 4,         /* `value` is longer than is shown */
     AUDIT_HOPELESS = 8,    /* no two requests agree on it */
-    AUDIT_OPEN = 16,       /* of a connection: open at the freeze */
+    AUDIT_HIDDEN = 16,     /* it has a value, which is not for a report */
     AUDIT_COPY = 32,       /* of a read of all: by a copy that is alive at the freeze */
 };
 

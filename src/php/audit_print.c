@@ -47,13 +47,18 @@ static struct str value_of(const struct audit_log *log, const struct audit_event
     return (struct str){ log->texts + e->value, e->value_n };
 }
 
-/* Without the folder that all have in common: of the document root, or the one above it. */
+/* Without the document root, or the folder that this is in: as include:FILE understands it. */
 static const char *short_path(const struct audit_report *r, const char *path)
 {
-    size_t n = strlen(r->audit->document_root);
+    struct str root = str_from(r->audit->document_root);
 
-    if (n > 1 && strncmp(path, r->audit->document_root, n) == 0 && path[n] == '/')
-        return path + n + 1;
+    for (int i = 0; i < 2 && root.n > 1; i++) {
+        if (strncmp(path, root.p, root.n) == 0 && path[root.n] == '/')
+            return path + root.n + 1;
+        while (root.n && root.p[root.n - 1] != '/')
+            root.n--;
+        root.n -= root.n > 0;
+    }
     return path;
 }
 
@@ -174,8 +179,8 @@ static void judge_event(struct verdict *v, const struct audit_report *r,
             e->global == AUDIT_HEADERS ? "_SERVER" : audit_global_name(e->global),
             e->name ? audit_text(r->log, e->name) : "*");
         add(v, b);
-    } else if (e->kind == AUDIT_SESSION) {
-        put(b, "a session is started at ");
+    } else if (e->kind == AUDIT_SESSION && r->log->session_active) {
+        put(b, "a session is active, which was started at ");
         put_place(b, r, e);
         put(b, ": start it after the freeze");
         add(v, b);
@@ -264,7 +269,7 @@ static void put_value(struct buf *b, const struct audit_report *r, const struct 
     bool cut = value.n > VALUE_SHOWN || (e->flags & AUDIT_CUT);
 
     if (!value.p) {
-        put(b, " absent");
+        put(b, e->flags & AUDIT_HIDDEN ? " is set" : " absent");
         return;
     }
     put(b, e->flags & AUDIT_IS_ARRAY ? " = " : " = \"");
@@ -461,6 +466,8 @@ static void put_event(struct buf *b, const struct audit_report *r, const struct 
             is_guarded(e) ? "true" : "false", e->flags & AUDIT_COPY ? "true" : "false");
     put_string(b, "name", e->name ? str_from(audit_text(log, e->name)) : STR_NONE);
     put(b, ",");
+    if (e->flags & AUDIT_HIDDEN)
+        put(b, "\"hidden\":true,");
     put_string(b, "value", value_of(log, e));
     put(b, ",");
     put_string(b, "file", str_from(audit_text(log, e->file)));

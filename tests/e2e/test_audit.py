@@ -243,13 +243,28 @@ def test_output_cannot_be_frozen(audit, code):
 def test_a_session_cannot_be_frozen(audit, workdir):
     report = audit(f"<?php\nsession_save_path('{workdir}');\nsession_start();" + FREEZE)
     assert report.status == 3
-    assert "a session is started at index.php:3" in report.problems()
+    assert "a session is active, which was started at index.php:3" in report.problems()
+
+
+def test_a_session_that_was_closed_is_only_a_cookie_read(audit, workdir):
+    report = audit(f"<?php\nsession_save_path('{workdir}');\nsession_start();\nsession_write_close();" + FREEZE)
+    assert report.status == 0, report.problems()
+    assert report.reads() == {"_COOKIE.PHPSESSID": None}
+
+
+def test_secrets_are_not_shown(audit, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "mysql://me:hunter2@db/x")
+    report = audit("<?php\n$x = getenv('DATABASE_URL') . $_SERVER['DATABASE_URL'];\ndefine('DB_PASSWORD', strrev('2retnuh'));\n"
+                   "putenv('TOKEN=hunter2');" + FREEZE)
+    assert "hunter2" not in json.dumps(report.data)
+    assert [e for e in report.of("read") if e["name"] == "DATABASE_URL" and e["hidden"]]
 
 
 SITE = {"index.php": "<?php\nrequire 'config.php';\nrequire 'routes.php';\n(function () { handle(); })();\n",
-        "config.php": "<?php\ndefine('A', 1);\n",
+        "config.php": "<?php\ndefine('A', strtolower('X'));\n",
         "routes.php": "<?php\n$h = $_SERVER['HTTP_HOST'];\nfunction boot() { return 1; }\n"
                       "class K { static function up() { $x = $_GET['q'] ?? 1; } }\n"
+                      "class Child extends K {}\n"
                       "function handle() { boot(); K::up(); echo 'page'; }\n"}
 
 
@@ -258,6 +273,9 @@ SITE = {"index.php": "<?php\nrequire 'config.php';\nrequire 'routes.php';\n(func
     pytest.param("include:routes.php", HOST, id="file-that-reads"),
     pytest.param("function:boot", HOST, id="function"),
     pytest.param("function:K::up", {**HOST, "_GET.q": None}, id="method"),
+    pytest.param("function:\\k::UP", {**HOST, "_GET.q": None}, id="other-case"),
+    pytest.param("function:Child::up", {**HOST, "_GET.q": None}, id="inherited"),
+    pytest.param("function:strtolower", {}, id="internal"),
 ])
 def test_freeze_points_from_outside(audit, at, reads):
     report = audit(SITE, "--at", at)

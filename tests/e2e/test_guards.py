@@ -57,7 +57,7 @@ def guarded(launch):
         root = launch.new_root()
         pairs = json.dumps([r.split(".", 1) for r in reads])
         (root / "index.php").write_text(SCRIPT.replace("READS", pairs).replace("CODE", code))
-        return Guarded(launch(root, workers=2, php=php), first or {})
+        return Guarded(launch(root, workers=2, php=php, server={"trusted_proxies": ["127.0.0.1"]}), first or {})
 
     return start
 
@@ -148,6 +148,21 @@ def test_request(guarded):
     assert s.holds("/index.php?b=1", {"Cookie": "a=1"})  # request_order is "GP" in Debian's php.ini
     assert not s.holds("/index.php?a=1")
     assert not s.holds(method="POST", body=b"a=1", headers=FORM)
+
+
+def test_the_server_s_side(guarded):
+    s = guarded("_SERVER.SERVER_PORT", "_SERVER.SERVER_NAME", "_SERVER.REQUEST_SCHEME", "_SERVER.PHP_SELF")
+    assert s.holds()
+    assert not s.holds(headers={"Host": "other.example"})
+
+
+def test_https_of_the_proxy_before(guarded):
+    https = {"X-Forwarded-Proto": "https", "Host": "shop.example"}
+    s = guarded("_SERVER.HTTPS", "_SERVER.SERVER_PORT", first={"headers": https})
+    assert s.holds(headers=https)
+    assert s.holds(headers={"X-Forwarded-Proto": "https", "Host": "other.example"})
+    assert not s.holds(headers={"Host": "shop.example"})
+    assert s.ask(headers=https)["seen"] == {"_SERVER.HTTPS": "on", "_SERVER.SERVER_PORT": "443"}
 
 
 def test_credentials(guarded):

@@ -157,7 +157,11 @@ static void note_server_value(struct audit_event *e, const zend_string *key, con
 {
     struct str name = { ZSTR_VAL(key), ZSTR_LEN(key) }, raw;
 
-    if (is_time(key) || !variables_may_differ(name)) {
+    if (!variables_may_differ(name)) { /* passwords are often there */
+        e->flags |= AUDIT_NOT_GUARDED | (value ? AUDIT_HIDDEN : 0);
+        return;
+    }
+    if (is_time(key)) {
         e->flags |= AUDIT_NOT_GUARDED;
         note_value(e, value);
         return;
@@ -239,6 +243,7 @@ static void note_output(void)
 
     log->output_levels = levels > 0 ? (uint32_t)levels : 0;
     log->headers_sent = SG(headers_sent);
+    log->session_active = session_is_active();
     while (php_output_get_level() > 0) { /* this process ends now: nobody will miss the buffers */
         ZVAL_UNDEF(&text);
         if (php_output_get_contents(&text) == SUCCESS && Z_TYPE(text) == IS_STRING)
@@ -310,33 +315,59 @@ static bool is_file_named(const zend_string *file, struct str name)
     return str_has_suffix(path, name) && (path.n == name.n || path.p[path.n - name.n - 1] == '/');
 }
 
-static bool is_function_named(const zend_op_array *code, struct str name)
+static zend_string *lower(struct str s)
 {
-    struct str function = { ZSTR_VAL(code->function_name), ZSTR_LEN(code->function_name) };
-    const zend_class_entry *class = code->scope;
+    zend_string *text = zend_string_init(s.p, s.n, 0);
+    zend_string *lowered = zend_string_tolower(text);
 
-    if (class && !(code->fn_flags & ZEND_ACC_CLOSURE)) {
-        struct str its = { ZSTR_VAL(class->name), ZSTR_LEN(class->name) };
-        return name.n == its.n + 2 + function.n && str_eq_nocase(str_take(name, its.n), its) &&
-               name.p[its.n] == ':' && str_eq_nocase(str_skip(name, its.n + 2), function);
-    }
-    return str_eq_nocase(function, name);
+    zend_string_release(text);
+    return lowered;
 }
 
-void audit_returned(const zend_op_array *code)
+/* "boot", "App\\Kernel::boot" as that class has it now, by itself or from a parent; NULL: there is
+ * no such function yet. */
+static const zend_function *find_function(struct str name)
+{
+    HashTable *functions = EG(function_table);
+    ptrdiff_t colon = str_find(name, ':');
+
+    if (name.n && name.p[0] == '\\')
+        return find_function(str_skip(name, 1));
+    if (colon > 0 && (size_t)colon + 2 < name.n) {
+        zend_string *class = lower(str_take(name, (size_t)colon));
+        const zend_class_entry *ce = zend_hash_find_ptr(EG(class_table), class);
+        zend_string_release(class);
+        if (!ce)
+            return NULL;
+        functions = (HashTable *)(uintptr_t)&ce->function_table;
+        name = str_skip(name, (size_t)colon + 2);
+    }
+    zend_string *key = lower(name);
+    const zend_function *f = zend_hash_find_ptr(functions, key);
+    zend_string_release(key);
+    return f;
+}
+
+void audit_returned(const zend_function *f, bool is_main)
 {
     struct str at = str_from(audit.run->at ? audit.run->at : "");
     const struct str include = STR("include:"), function = STR("function:");
+    const zend_op_array *code = ZEND_USER_CODE(f->type) ? &f->op_array : NULL;
 
-    if (!code->function_name && code->filename) {
+    if (code && !code->function_name) {
+        if (code->type == ZEND_EVAL_CODE || !code->filename)
+            return;
         (void)add(AUDIT_FILE_END, 0,
                   (struct str){ ZSTR_VAL(code->filename), ZSTR_LEN(code->filename) }, STR_NONE,
                   true);
-        if (str_has_prefix(at, include) && is_file_named(code->filename, str_skip(at, include.n)))
+        if (!is_main && str_has_prefix(at, include) &&
+            is_file_named(code->filename, str_skip(at, include.n)))
             end(AUDIT_FROZEN);
-    } else if (code->function_name && str_has_prefix(at, function) &&
-               is_function_named(code, str_skip(at, function.n))) {
-        end(AUDIT_FROZEN);
+    } else if (str_has_prefix(at, function)) {
+        const zend_function *wanted = find_function(str_skip(at, function.n));
+        if (wanted && (wanted == f || (code && ZEND_USER_CODE(wanted->type) &&
+                                       wanted->op_array.opcodes == code->opcodes)))
+            end(AUDIT_FROZEN);
     }
 }
 

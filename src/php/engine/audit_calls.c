@@ -31,8 +31,7 @@ static struct str string_argument(const struct call *c, uint32_t i)
 }
 
 /* For people: what was given. */
-static void note_with_value(const struct call *c, enum audit_kind kind, struct str name,
-                            const zval *value)
+static void note_with_value(enum audit_kind kind, struct str name, const zval *value)
 {
     smart_str text = { 0 };
 
@@ -49,7 +48,6 @@ static void note_with_value(const struct call *c, enum audit_kind kind, struct s
                         PHP_JSON_UNESCAPED_SLASHES | PHP_JSON_UNESCAPED_UNICODE |
                             PHP_JSON_PARTIAL_OUTPUT_ON_ERROR);
     smart_str_0(&text);
-    (void)c;
     if (text.s)
         audit_note(kind, name, (struct str){ ZSTR_VAL(text.s), ZSTR_LEN(text.s) });
     smart_str_free(&text);
@@ -77,7 +75,7 @@ static void on_bare(const struct call *c, enum audit_kind kind)
 
 static void on_callable(const struct call *c, enum audit_kind kind)
 {
-    note_with_value(c, kind, str_from(c->shown), argument(c, 0));
+    note_with_value(kind, str_from(c->shown), argument(c, 0));
 }
 
 /* name = value */
@@ -85,14 +83,22 @@ static void on_pair(const struct call *c, enum audit_kind kind)
 {
     struct str name = string_argument(c, 0);
 
-    note_with_value(c, kind, name.p ? name : str_from(c->shown), argument(c, 1));
+    note_with_value(kind, name.p ? name : str_from(c->shown), argument(c, 1));
+}
+
+/* putenv("NAME=value"): the value may be a secret. */
+static void on_putenv(const struct call *c, enum audit_kind kind)
+{
+    struct str setting = string_argument(c, 0);
+
+    audit_note(kind, str_from(c->shown), str_cut(&setting, '='));
 }
 
 /* Only with an argument does it change anything. */
 static void on_change(const struct call *c, enum audit_kind kind)
 {
     if (c->n_args)
-        note_with_value(c, kind, str_from(c->shown), argument(c, 0));
+        note_with_value(kind, str_from(c->shown), argument(c, 0));
 }
 
 /* Without one it tells of this moment. */
@@ -117,6 +123,18 @@ static void on_date(const struct call *c, enum audit_kind kind)
         audit_note(kind, str_from(c->shown), text);
 }
 
+/* By its name. Reports are shown around. */
+static bool is_secret(struct str name)
+{
+    static const char *const words[] = { "pass", "secret", "key", "token", "salt", "dsn", "auth" };
+
+    for (size_t i = 0; i < name.n; i++)
+        for (size_t w = 0; w < ARRAY_LENGTH(words); w++)
+            if (str_eq_nocase(str_take(str_skip(name, i), strlen(words[w])), str_from(words[w])))
+                return true;
+    return false;
+}
+
 /* define("X", 1) is the same in every boot. */
 static void on_define(const struct call *c, enum audit_kind kind)
 {
@@ -130,7 +148,10 @@ static void on_define(const struct call *c, enum audit_kind kind)
             send->op1_type == IS_CONST)
             return;
     }
-    note_with_value(c, kind, name, argument(c, 1));
+    if (is_secret(name))
+        audit_note(kind, name, STR("(not shown)"));
+    else
+        note_with_value(kind, name, argument(c, 1));
 }
 
 static void on_getenv(const struct call *c, enum audit_kind kind)
@@ -217,7 +238,7 @@ static void on_buffer(const struct call *c, enum audit_kind kind)
 {
     if (str_eq_nocase(string_argument(c, 0), STR("ob_gzhandler")))
         read_server("HTTP_ACCEPT_ENCODING");
-    note_with_value(c, kind, str_from(c->shown), argument(c, 0));
+    note_with_value(kind, str_from(c->shown), argument(c, 0));
 }
 
 static void on_session(const struct call *c, enum audit_kind kind)
@@ -377,7 +398,7 @@ static const struct known {
     { "session_name", AUDIT_SETTING, on_change },
     { "session_save_path", AUDIT_SETTING, on_change },
     { "session_set_cookie_params", AUDIT_SETTING, on_bare },
-    { "putenv", AUDIT_ENVIRONMENT, on_named },
+    { "putenv", AUDIT_ENVIRONMENT, on_putenv },
     { "apache_setenv", AUDIT_ENVIRONMENT, on_named },
 
     { "set_error_handler", AUDIT_HANDLER, on_callable },
@@ -509,11 +530,15 @@ static void note_call(zend_execute_data *frame)
 
 static void execute_noted(zend_execute_data *frame, zval *return_value)
 {
+    const zend_function *f = frame->func;
+
     note_call(frame);
     if (execute_before)
         execute_before(frame, return_value);
     else
         frame->func->internal_function.handler(frame, return_value);
+    if (!EG(exception))
+        audit_returned(f, false);
 }
 
 void audit_calls_install(void)

@@ -18,8 +18,8 @@ void audit_note_read(enum audit_global global, zend_string *key, const zval *val
 /* At the freeze: a copy of that array is alive, made where audit_note_copy() said. */
 void audit_note_alive(enum audit_global global);
 void audit_note_copy(enum audit_global global);
-/* That file's or function's code has returned. */
-void audit_returned(const zend_op_array *code);
+/* That function, or the code of a file, is about to return; `is_main`: it was called by nothing. */
+void audit_returned(const zend_function *f, bool is_main);
 
 /* audit_reads.c */
 void audit_reads_install(void);

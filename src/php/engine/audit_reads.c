@@ -317,8 +317,8 @@ static int on_isset_variable(zend_execute_data *execute_data)
     if (!(opline->extended_value & ZEND_ISEMPTY) || !name || Z_TYPE_P(name) != IS_STRING)
         return go_on(execute_data);
     for (unsigned g = 0; g < AUDIT_GLOBALS; g++)
-        if (g != AUDIT_SERVER && !is_own(g) &&
-            zend_string_equals(reads.names[g], Z_STR_P(name)) && variable(g))
+        if (g != AUDIT_SERVER && !is_own(g) && zend_string_equals(reads.names[g], Z_STR_P(name)) &&
+            variable(g))
             audit_read_all(g);
     return go_on(execute_data);
 }
@@ -359,8 +359,8 @@ static int on_assign_op(zend_execute_data *execute_data)
     return go_on(execute_data);
 }
 
-/* $_GET = []: what is in it now the boot has put there. $_SERVER = array_merge(..., $_SERVER), as in
- * WordPress: it is still the request's. */
+/* $_GET = []: what is in it now the boot has put there. $_SERVER = array_merge(..., $_SERVER), as
+ * in WordPress: it is still the request's. */
 static int on_assign(zend_execute_data *execute_data)
 {
     const zval *into = OP1(), *value = OP2();
@@ -409,7 +409,7 @@ static int on_fetch(zend_execute_data *execute_data)
 
 static int on_return(zend_execute_data *execute_data)
 {
-    audit_returned(&EX(func)->op_array);
+    audit_returned(EX(func), !EX(prev_execute_data));
     return go_on(execute_data);
 }
 
@@ -473,6 +473,7 @@ static const struct {
     { ZEND_FETCH_W, on_fetch },
     { ZEND_FETCH_FUNC_ARG, on_fetch },
     { ZEND_RETURN, on_return },
+    { ZEND_RETURN_BY_REF, on_return },
     { ZEND_ECHO, on_echo },
 };
 

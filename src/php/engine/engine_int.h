@@ -311,6 +311,8 @@ void fresh_make(void);
 
 /* session.c: writes and forgets the session of a request, but keeps the application's handlers */
 void session_end(void);
+/* One is open, or its handlers run. */
+bool session_is_active(void);
 
 /* state.c: the state of PHP that outlives a request, as a list */
 struct state;

@@ -398,6 +398,27 @@ static int learn_all(const struct engine_image *image, const struct audit_log *l
     return rc;
 }
 
+/* So that people see why requests do not get the image. */
+static void tell(void)
+{
+    enum { SHOWN_MAX = 12 };
+    char text[1024];
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < guards.n && i < SHOWN_MAX && n < sizeof(text) - 1; i++) {
+        const struct guard *g = &guards.v[i];
+        int more = snprintf(text + n, sizeof(text) - n, "%s%s.%.*s", i ? ", " : "",
+                            audit_global_name(g->global), g->key.p ? (int)MIN(g->key.n, 64u) : 1,
+                            g->key.p ? g->key.p : "*");
+        n += more > 0 ? (size_t)more : 0;
+    }
+    if (guards.n == 0)
+        log_info("the boot reads nothing of its request: every request may have the image");
+    else
+        log_notice("the image is for requests that agree with its boot's in %s%s",
+                   guards.n > SHOWN_MAX ? "more than " : "", text);
+}
+
 int guards_make(const struct engine_image *image, bool (*boot)(void *context), void *context,
                 char *text, size_t size)
 {
@@ -424,7 +445,6 @@ int guards_make(const struct engine_image *image, bool (*boot)(void *context), v
         guards.never = true; /* the real boot will fail as well, and say why */
     munmap(log, sizeof(*log));
     if (rc == 0 && !guards.never)
-        log_info("the boot reads %" PRIu32 " things of its request that others must agree in",
-                 guards.n);
+        tell();
     return rc;
 }

@@ -172,11 +172,29 @@ static struct str cut_host(struct str *url, bool *ret_https)
     return str_from(text);
 }
 
+/* Its port, as the gateway says it of a request for that host, and the host without it. */
+static struct str cut_port(struct str host, bool https, uint16_t *ret_port)
+{
+    size_t n = host.n;
+    uint64_t port;
+
+    *ret_port = https ? 443 : 80;
+    while (n && host.p[n - 1] >= '0' && host.p[n - 1] <= '9')
+        n--;
+    if (n == 0 || host.p[n - 1] != ':' || !str_to_u64(str_skip(host, n), UINT16_MAX, &port))
+        return host;
+    *ret_port = (uint16_t)port;
+    return str_take(host, n - 1);
+}
+
 void request_pretend(const struct pretended *p)
 {
     struct channel_request *r = &request.view;
     bool https;
     struct str url = p->url, host = cut_host(&url, &https), query = url;
+    uint16_t port;
+    static char server_name[256]; /* NUL-terminated, as all texts of a request */
+    snprintf(server_name, sizeof(server_name), "%.*s", STR_ARG(cut_port(host, https, &port)));
 
     CHECK(!request.active);
     (void)str_cut(&query, '?');
@@ -190,10 +208,10 @@ void request_pretend(const struct pretended *p)
         .path_info = STR(""),
         .document_root = str_from(p->document_root),
         .host = host.n ? host : STR(""),
-        .server_name = host.n ? host : STR(""),
+        .server_name = str_from(server_name),
         .remote_addr = host.n ? STR("127.0.0.1") : STR(""),
         .server_addr = host.n ? STR("127.0.0.1") : STR(""),
-        .server_port = https ? 443 : 80,
+        .server_port = port,
         .request_id = str_from(p->request_id),
         .content_length = -1,
         .body_kind = CHANNEL_BODY_NONE,

@@ -25,11 +25,8 @@
 #pragma GCC diagnostic ignored "-Wshadow"
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wunused-parameter"
-#include "ext/session/php_session.h"
 #include "zend_generators.h"
 #pragma GCC diagnostic pop
-
-#pragma weak ps_globals
 
 enum {
     EXCERPT_BYTES = 80, /* of what a boot printed */
@@ -68,11 +65,6 @@ static bool in_destructor(void)
         if (x->func && is_destructor(x->func))
             return true;
     return false;
-}
-
-static bool session_is_active(void)
-{
-    return &ps_globals && (PS(session_status) == php_session_active || PS(in_save_handler));
 }
 
 /* What stands against this place, whatever the process; NULL: nothing. */

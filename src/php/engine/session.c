@@ -67,3 +67,8 @@ void session_end(void)
         php_session_flush(1);
     forget_session();
 }
+
+bool session_is_active(void)
+{
+    return &ps_globals && (PS(session_status) == php_session_active || PS(in_save_handler));
+}
