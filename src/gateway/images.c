@@ -13,12 +13,11 @@
 
 #include "base/mem.h"
 
-enum { ASK_MS = 1000, ASKED_SCRIPTS = 8 };
+enum { ASK_MS = 1000, ASKED_SCRIPTS = 16 };
 
-/* Scripts that the supervisor was asked about, by workers: a script that finds no place here is
- * asked for more often than need be. */
+/* When the supervisor was asked for what workers want, by a hash of the script: so many questions a
+ * second at most, whatever they say. */
 struct asked {
-    uint32_t hash;
     uint64_t at_ns;
 };
 
@@ -183,9 +182,9 @@ static bool asked_lately(struct pool_link *link, struct str script)
     for (size_t i = 0; i < script.n; i++)
         hash = (hash ^ (unsigned char)script.p[i]) * 16777619u;
     struct asked *a = &link->asked_by_workers[hash % ASKED_SCRIPTS];
-    if (a->hash == hash && a->at_ns && now - a->at_ns < ASK_MS * NS_PER_MS)
+    if (a->at_ns && now - a->at_ns < ASK_MS * NS_PER_MS)
         return true;
-    *a = (struct asked){ hash, now };
+    a->at_ns = now;
     return false;
 }
 

@@ -397,8 +397,8 @@ static void tell_gateway(const struct pool *of, const char *script_name, const c
     mem_free(text);
 }
 
-/* Says it once for each reason. */
-static void refuse(struct pool *p, const char *name, const char *why)
+/* True: that is a new reason, which people should hear of. */
+static bool refuse(struct pool *p, const char *why)
 {
     struct pool *of = p->seat->of;
     const struct image_order *o = p->seat->order;
@@ -407,12 +407,10 @@ static void refuse(struct pool *p, const char *name, const char *why)
     uint64_t pause_ms = image_refuse(images_of(of)->refusals, o->script, file_changed_ns(o->script),
                                      why, clock_monotonic_ns(), &is_new);
     tell_gateway(of, o->script_name, why);
-    if (is_new)
-        log_error("%s: there is no image of %s, whose requests run in classic mode: %s", name,
-                  o->script_name, why);
     log_info("%s is not frozen again before %llu s have passed, its file changes, or pool %s is "
              "reloaded",
              o->script_name, (unsigned long long)(pause_ms / 1000), of->name);
+    return is_new;
 }
 
 void image_failed(struct pool *p, const char *name, const char *why)
@@ -421,7 +419,9 @@ void image_failed(struct pool *p, const char *name, const char *why)
 
     if (!p->seat->of || !p->seat->of->active)
         return;
-    refuse(p, name, why);
+    if (refuse(p, why))
+        log_error("%s: there is no image of %s, whose requests run in classic mode: %s", name,
+                  p->seat->order->script_name, why);
     /* The one before was to be replaced because it is out of date, or makes no room after all. */
     if (g && strcmp(g->order->script, p->seat->order->script) == 0)
         pool_vacate(p);
@@ -439,7 +439,7 @@ void image_died(struct pool *p, const char *name, pid_t pid, const char *how, ui
         return;
     if (lived_ns < IMAGE_PAUSE_FIRST_MS * NS_PER_MS) {
         char *why = mem_printf("it ended: %s", how);
-        refuse(p, name, why);
+        (void)refuse(p, why);
         mem_free(why);
     }
     begin_due(p->seat->of);

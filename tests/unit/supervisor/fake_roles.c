@@ -5,7 +5,7 @@
  *
  * They do nothing but speak control messages. What happened is appended to ROOT/events, one line
  * each; how a pool behaves is the word in ROOT/behave when it starts: ok (also without the file),
- * fail (says FAILED), die (ends before READY), deaf (READY, but no DRAIN or STOP has an effect),
+ * fail (says FAILED), refuse (IMAGE_REFUSED), die (ends before READY), deaf (READY, but no DRAIN or STOP has an effect),
  * slow (READY only once ROOT/behave says ok) and ROOT/hold makes the gateway keep its "requests":
  * no POOL_DRAINED, no DRAINED while it exists. ROOT/status is what a probe is answered (200).
  */
@@ -90,9 +90,17 @@ static void run_pool(void)
     struct control_message m;
     size_t n;
 
-    event("pool %u start %d", boot.generation, (int)getpid());
+    if (boot.image_script)
+        event("image %s of %u start %d", boot.image_script_name, boot.image_of_generation,
+              (int)getpid());
+    else
+        event("pool %u start %d", boot.generation, (int)getpid());
     if (behaves("die"))
         _exit(3);
+    if (behaves("refuse")) {
+        say(CONTROL_IMAGE_REFUSED, boot.pool, boot.generation, "it has a thread");
+        _exit(1);
+    }
     if (behaves("fail")) {
         say(CONTROL_FAILED, boot.pool, boot.generation, "the engine did not like it");
         _exit(1);
@@ -103,9 +111,11 @@ static void run_pool(void)
     say(CONTROL_READY, boot.pool, boot.generation, "");
     for (;;) {
         hear(&m, &n);
-        if (m.type == CONTROL_CHANNEL)
+        if (m.type == CONTROL_DRAIN && boot.image_script)
+            event("image %s of %u drain", boot.image_script_name, boot.image_of_generation);
+        else if (m.type == CONTROL_CHANNEL && !boot.image_script)
             event("pool %u channel %zu", boot.generation, n);
-        if (m.type == CONTROL_DRAIN)
+        else if (m.type == CONTROL_DRAIN)
             event("pool %u drain", boot.generation);
         if (m.type == CONTROL_STOP)
             event("pool %u stop", boot.generation);
@@ -161,7 +171,9 @@ static void answer_probe(const struct control_message *m)
 
 static void gateway_told(const struct control_message *m, size_t n_fds)
 {
-    static uint32_t active;
+    enum { POOLS = 64 };
+    static uint32_t actives[POOLS];
+    uint32_t none, *active = m->pool < POOLS ? &actives[m->pool] : &none;
 
     switch (m->type) {
     case CONTROL_LISTENER: event("gateway socket %d thread %u", m->status, m->worker); break;
@@ -171,12 +183,18 @@ static void gateway_told(const struct control_message *m, size_t n_fds)
         break;
     case CONTROL_POOL_ACTIVATE:
         event("gateway activate %u", m->generation);
-        if (active && active != m->generation) {
+        if (*active && *active != m->generation) {
             drained_pool = m->pool;
-            drained_generation = active;
+            drained_generation = *active;
         }
-        active = m->generation;
+        *active = m->generation;
         break;
+    case CONTROL_POOL_LEAVE:
+        event("gateway leave-pool %u", m->generation);
+        *active = 0;
+        say(CONTROL_POOL_DRAINED, m->pool, m->generation, "");
+        break;
+    case CONTROL_IMAGE_REFUSED: event("gateway refused %.*s", STR_ARG(control_message_text(m))); break;
     case CONTROL_POOL_REMOVE: event("gateway remove %u", m->generation); break;
     case CONTROL_LISTEN: event("gateway listen"); break;
     case CONTROL_DRAIN:

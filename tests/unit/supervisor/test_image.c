@@ -1,0 +1,344 @@
+/* Images of entry scripts: which seat one gets, how long a script that cannot be frozen waits, and
+ * what becomes of images when their pool changes (with the stand-ins of fake_roles.c). */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server.h"
+
+#define S(n) ((n) * NS_PER_S)
+
+/* --- choice ----------------------------------------------------------------------------------- */
+
+TEST(a_free_seat_comes_first)
+{
+    const struct image_candidate seats[] = { { IMAGE_SEAT_SERVES, S(1) },
+                                             { IMAGE_SEAT_FREE, 0 },
+                                             { IMAGE_SEAT_FREE, 0 } };
+    EXPECT_INT(image_choose_seat(seats, 3, S(100)), 1);
+}
+
+TEST(then_that_of_the_least_recently_used)
+{
+    const struct image_candidate seats[] = { { IMAGE_SEAT_SERVES, S(30) },
+                                             { IMAGE_SEAT_SERVES, S(20) },
+                                             { IMAGE_SEAT_STARTS, S(10) } };
+    EXPECT_INT(image_choose_seat(seats, 3, S(100)), 1);
+}
+
+TEST(none_of_those_that_were_used_a_moment_ago)
+{
+    const struct image_candidate seats[] = { { IMAGE_SEAT_SERVES, S(98) },
+                                             { IMAGE_SEAT_SERVES, S(100) },
+                                             { IMAGE_SEAT_STARTS, S(1) } };
+    EXPECT_INT(image_choose_seat(seats, 3, S(100)), -1);
+    EXPECT_INT(image_choose_seat(seats, 3, S(98) + IMAGE_KEEP_MS * NS_PER_MS), 0);
+    EXPECT_INT(image_choose_seat(seats, 0, S(100)), -1);
+    EXPECT_INT(image_choose_seat(seats, 3, S(1)), -1); /* the clock has just begun */
+}
+
+/* --- refusals --------------------------------------------------------------------------------- */
+
+TEST(a_refused_script_waits_twice_as_long_each_time)
+{
+    struct image_refusal list[IMAGE_REFUSALS] = { 0 };
+    uint64_t now = S(5), pause_ms = IMAGE_PAUSE_FIRST_MS;
+    bool is_new;
+
+    for (int i = 0; i < 9; i++) {
+        EXPECT_INT(image_refuse(list, "/a.php", 7, "why", now, &is_new), pause_ms);
+        EXPECT_INT(is_new, i == 0);
+        EXPECT(image_is_refused(list, STR("/a.php"), 7, now + pause_ms * NS_PER_MS - 1));
+        EXPECT(!image_is_refused(list, STR("/a.php"), 7, now + pause_ms * NS_PER_MS));
+        now += pause_ms * NS_PER_MS;
+        pause_ms = pause_ms * 2 < IMAGE_PAUSE_MAX_MS ? pause_ms * 2 : IMAGE_PAUSE_MAX_MS;
+    }
+    EXPECT_INT(pause_ms, IMAGE_PAUSE_MAX_MS);
+    EXPECT(!image_is_refused(list, STR("/b.php"), 7, now));
+    image_forgive_all(list);
+}
+
+TEST(a_changed_file_ends_the_wait)
+{
+    struct image_refusal list[IMAGE_REFUSALS] = { 0 };
+    bool is_new;
+
+    (void)image_refuse(list, "/a.php", 7, "why", S(1), &is_new);
+    EXPECT(image_is_refused(list, STR("/a.php"), 7, S(2)));
+    EXPECT(!image_is_refused(list, STR("/a.php"), 8, S(2)));
+    image_forgive(list, STR("/a.php"));
+    EXPECT(!image_is_refused(list, STR("/a.php"), 7, S(2)));
+}
+
+TEST(another_reason_is_news_and_another_number_is_none)
+{
+    struct image_refusal list[IMAGE_REFUSALS] = { 0 };
+    bool is_new;
+
+    (void)image_refuse(list, "/a.php", 7, "boot [123] ended", S(1), &is_new);
+    EXPECT(is_new);
+    (void)image_refuse(list, "/a.php", 7, "boot [45678] ended", S(1), &is_new);
+    EXPECT(!is_new);
+    (void)image_refuse(list, "/a.php", 7, "boot [123] ended badly", S(1), &is_new);
+    EXPECT(is_new);
+    image_forgive_all(list);
+}
+
+TEST(of_too_many_refused_scripts_the_first_to_be_over_is_forgotten)
+{
+    struct image_refusal list[IMAGE_REFUSALS] = { 0 };
+    char name[32];
+    bool is_new;
+
+    for (unsigned i = 0; i <= IMAGE_REFUSALS; i++) {
+        snprintf(name, sizeof(name), "/%u.php", i);
+        (void)image_refuse(list, name, 0, "why", S(i), &is_new);
+    }
+    EXPECT(!image_is_refused(list, STR("/0.php"), 0, S(1)));
+    EXPECT(image_is_refused(list, STR("/1.php"), 0, S(1)));
+    EXPECT(image_is_refused(list, str_from(name), 0, S(1)));
+    image_forgive_all(list);
+}
+
+TEST(only_scripts_beneath_the_document_root)
+{
+    EXPECT(image_is_beneath(STR("/srv/www/a/b.php"), STR("/a/b.php"), "/srv/www"));
+    EXPECT(image_is_beneath(STR("/b.php"), STR("/b.php"), "/"));
+    EXPECT(!image_is_beneath(STR("/srv/www/a.php"), STR("/b.php"), "/srv/www"));
+    EXPECT(!image_is_beneath(STR("/srv/wwwx/a.php"), STR("x/a.php"), "/srv/www"));
+    EXPECT(!image_is_beneath(STR("/srv/www/../a.php"), STR("/../a.php"), "/srv/www"));
+    EXPECT(!image_is_beneath(STR("/srv/www//a.php"), STR("//a.php"), "/srv/www"));
+    EXPECT(!image_is_beneath(STR("/srv/www"), STR(""), "/srv/www"));
+    EXPECT(!image_is_beneath(STR("/etc/passwd"), STR("/passwd"), "/srv/www"));
+}
+
+/* --- in a server ------------------------------------------------------------------------------ */
+
+static struct server v;
+
+static void turn_until(bool (*done)(void))
+{
+    while (!done())
+        loop_turn(v.s.loop, 5 * NS_PER_MS);
+}
+
+static struct pool *find_pool(const char *name)
+{
+    LIST_FOR_EACH(it, &v.s.all_pools) {
+        struct pool *p = LIST_ENTRY(it, struct pool, link);
+        if (str_eq(str_from(p->name), str_from(name)))
+            return p;
+    }
+    return NULL;
+}
+
+static void want_of(const char *name, const char *host)
+{
+    struct control_message m;
+    char script[256];
+
+    snprintf(script, sizeof(script), "%s%s", v.root, name);
+    struct control_image image = { str_from(script), str_from(name), str_from(host), true };
+    control_message_init(&m, CONTROL_IMAGE_WANTED);
+    EXPECT(control_image_pack(&m, &image));
+    image_wanted(v.s.pools[0]->active, &m);
+}
+
+static void want(const char *name)
+{
+    want_of(name, "example.org");
+}
+
+static bool first_serves(void)
+{
+    struct pool *p = find_pool("www-image1");
+    return p && p->active;
+}
+
+static bool first_is_gone(void)
+{
+    struct pool *p = find_pool("www-image1");
+    return !p || list_empty(&p->generations);
+}
+
+static bool generation_2_serves(void)
+{
+    return v.s.pools[0]->active && v.s.pools[0]->active->number == 2;
+}
+
+static void finish(void)
+{
+    server_signal(&v, SIGTERM);
+    EXPECT_INT(server_finish(&v), 0);
+}
+
+TEST(an_image_is_made_once_and_beside_its_pool)
+{
+    server_start(&v, NULL);
+    EXPECT(find_pool("www-image1") == NULL);
+    want("/index.php");
+    want("/index.php");
+    turn_until(first_serves);
+    want("/index.php");
+    EXPECT_INT(server_count(&v, "image /index.php of 1 start"), 1);
+    EXPECT(find_pool("www-image2")->active == NULL && find_pool("www-image2")->pending == NULL);
+    EXPECT_INT(v.s.n_pools, 1);
+    want("/other.php");
+    server_await(&v, "image /other.php of 1 start", 1);
+    EXPECT(find_pool("www-image2")->pending || find_pool("www-image2")->active);
+    finish();
+}
+
+TEST(what_is_no_script_of_the_pool_gets_none)
+{
+    server_start(&v, NULL);
+    want("/../etc/passwd");
+    want("index.php");
+    want_of("/index.php", "a b");
+    EXPECT(find_pool("www-image1") == NULL || !find_pool("www-image1")->pending);
+    finish();
+}
+
+TEST(a_reload_makes_the_images_of_the_new_generation)
+{
+    server_start(&v, NULL);
+    want("/index.php");
+    turn_until(first_serves);
+    server_signal(&v, SIGHUP);
+    server_await(&v, "image /index.php of 2 start", 1);
+    server_await(&v, "gateway leave-pool 1", 1);
+    server_await(&v, "image /index.php of 1 drain", 1);
+    turn_until(first_serves);
+    EXPECT_INT(find_pool("www-image1")->active->order->of_generation, 2);
+    finish();
+}
+
+TEST(one_after_the_other)
+{
+    server_start(&v, NULL);
+    want("/a.php");
+    want("/b.php");
+    turn_until(first_serves);
+    server_await(&v, "image /b.php of 1 start", 1);
+    server_signal(&v, SIGHUP);
+    server_await(&v, "image /a.php of 2 start", 1);
+    EXPECT_INT(server_count(&v, "image /b.php of 2 start"), 0);
+    server_await(&v, "image /b.php of 2 start", 1);
+    finish();
+}
+
+TEST(a_reload_while_one_starts)
+{
+    server_start(&v, NULL);
+    server_put(&v, "behave", "slow");
+    want("/index.php");
+    server_await(&v, "image /index.php of 1 start", 1);
+    server_put(&v, "behave", "ok");
+    server_signal(&v, SIGHUP);
+    turn_until(generation_2_serves);
+    server_await(&v, "image /index.php of 2 start", 1);
+    turn_until(first_serves);
+    EXPECT_INT(find_pool("www-image1")->active->order->of_generation, 2);
+    finish();
+}
+
+TEST(a_refused_script_is_not_asked_for_again_until_its_file_changes)
+{
+    struct timespec times[2] = { { 1000, 0 }, { 1000, 0 } };
+    char script[256];
+
+    server_start(&v, NULL);
+    server_put(&v, "index.php", "");
+    server_put(&v, "behave", "refuse");
+    want("/index.php");
+    server_await(&v, "gateway refused /index.php: it has a thread", 1);
+    turn_until(first_is_gone);
+    want("/index.php");
+    EXPECT_INT(server_count(&v, "image /index.php of 1 start"), 1);
+    server_put(&v, "behave", "ok");
+    snprintf(script, sizeof(script), "%s/index.php", v.root);
+    EXPECT_INT(utimensat(AT_FDCWD, script, times, 0), 0);
+    want("/index.php");
+    turn_until(first_serves);
+    finish();
+}
+
+TEST(another_generation_forgives)
+{
+    server_start(&v, NULL);
+    server_put(&v, "behave", "die");
+    want("/index.php");
+    server_await(&v, "gateway refused /index.php", 1);
+    turn_until(first_is_gone);
+    server_put(&v, "behave", "ok");
+    server_signal(&v, SIGHUP);
+    turn_until(generation_2_serves);
+    EXPECT_INT(server_count(&v, "image /index.php of 2 start"), 0); /* nobody asked yet */
+    want("/index.php");
+    turn_until(first_serves);
+    finish();
+}
+
+TEST(a_dead_image_waits_to_be_asked_for)
+{
+    server_start(&v, NULL);
+    want("/index.php");
+    turn_until(first_serves);
+    kill(find_pool("www-image1")->active->role.pid, SIGKILL);
+    turn_until(first_is_gone);
+    EXPECT(v.s.pools[0]->active && v.s.pools[0]->active->number == 1);
+    want("/index.php"); /* it lived too short */
+    EXPECT_INT(server_count(&v, "image /index.php of 1 start"), 1);
+    finish();
+}
+
+TEST(the_death_of_the_pool_renews_its_images)
+{
+    server_start(&v, NULL);
+    want("/index.php");
+    turn_until(first_serves);
+    kill(v.s.pools[0]->active->role.pid, SIGKILL);
+    turn_until(generation_2_serves);
+    server_await(&v, "image /index.php of 2 start", 1);
+    turn_until(first_serves);
+    finish();
+}
+
+TEST(the_next_gateway_is_given_the_image)
+{
+    server_start(&v, NULL);
+    want("/index.php");
+    turn_until(first_serves);
+    unsigned adds = server_count(&v, "gateway add 1");
+    kill(v.s.gateway->role.pid, SIGKILL);
+    server_await(&v, "gateway add 1", adds + 2); /* the pool's and the image's */
+    EXPECT_INT(server_count(&v, "image /index.php of 1 start"), 1);
+    finish();
+}
+
+TEST(with_a_single_seat_the_one_in_use_stays)
+{
+    static const char *const one[] = { "php.max_images=1", NULL };
+
+    server_start(&v, one);
+    want("/a.php");
+    turn_until(first_serves);
+    want("/b.php");
+    EXPECT_INT(server_count(&v, "image /b.php"), 0);
+    EXPECT(find_pool("www-image1")->pending == NULL);
+    finish();
+}
+
+TEST(no_images_without_seats)
+{
+    static const char *const none[] = { "php.max_images=0", NULL };
+
+    server_start(&v, none);
+    want("/a.php");
+    EXPECT(find_pool("www-image1") == NULL);
+    finish();
+}
