@@ -389,6 +389,51 @@ def test_another_host_is_passed_on_with_its_body(site):
     assert found["passed_on"] == 3 and found["active"][0]["passed_on"] == 3
 
 
+def test_a_streamed_body_is_passed_on_whole(site):
+    """The image's worker has not asked for the pipe, so the classic one gets all of it."""
+    server = site(boot="$host = $_SERVER['HTTP_HOST'];", request_buffering=False)
+    wait_for_image(server)
+    parts = [bytes([65 + n]) * 50000 for n in range(6)]
+    with server.connect() as c:
+        c.send(b"POST / HTTP/1.1\r\nHost: other.example\r\nTransfer-Encoding: chunked\r\n\r\n")
+        wait_until(lambda: images(server)["passed_on"] == 1, "the head to be passed on")
+        for part in parts:
+            c.send(b"%x\r\n%s\r\n" % (len(part), part))
+        c.send(b"0\r\n\r\n")
+        r = c.read_response("POST").json()
+    assert not from_image(r) and r["body"] == hashlib.md5(b"".join(parts)).hexdigest()
+
+
+def test_a_limit_counts_a_passed_on_request_once(launch):
+    root = launch.new_root()
+    (root / "index.php").write_text(APP % "$host = $_SERVER['HTTP_HOST'];")
+    account.give(root)
+    server = launch(root, workers=2, routes=[{"match": {"prefix": "/"}, "max_concurrency": 1}])
+    wait_for_image(server)
+    answers = []
+
+    def get(wait):
+        with Connection(server.address, timeout=30) as c:
+            answers.append(c.request("GET", wait, headers=[("Host", "other.example")]).status)
+    threads = [threading.Thread(target=get, args=(f"/?wait={n}",)) for n in "ab"]
+    for t in threads:
+        t.start()
+    wait_until(lambda: json.loads(server.admin("/server?json").text)["bulkheads"][0]["waiting"] == 1, "one to wait")
+    gate = json.loads(server.admin("/server?json").text)["bulkheads"][0]
+    assert (gate["running"], gate["waited"], gate["refused"]) == (1, 1, 0)
+    assert images(server)["passed_on"] == 1
+    for n in "ab":
+        (root / n).touch()
+    for t in threads:
+        t.join(30)
+    assert answers == [200, 200]
+    gate = json.loads(server.admin("/server?json").text)["bulkheads"][0]
+    assert (gate["running"], gate["waiting"]) == (0, 0)
+    pool = json.loads(server.admin("/server?json").text)["pools"][0]
+    place = next(p for p in json.loads(server.admin("/server?json").text)["places"] if p["place"].startswith("route"))
+    assert pool["accepted"] == place["requests"]
+
+
 def test_php_fpm_has_none(launch):
     root = launch.new_root()
     (root / "index.php").write_text(PLAIN)

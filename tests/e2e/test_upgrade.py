@@ -1,4 +1,5 @@
 """Another program takes over without a lost request, and the service manager is told what it must know."""
+import json
 import os
 import re
 import shutil
@@ -41,6 +42,10 @@ def upgrade(server):
     pid = int(re.findall(r"upgrade done: process (\d+)", server.log_text())[-1])
     server.process = Adopted(pid, old)
     return old
+
+
+def images(server):
+    return json.loads(server.admin("/server?json").text)["pools"][0]["images"]
 
 
 def gone(process):
@@ -327,3 +332,14 @@ def test_one_socket_for_both_families_stands_for_any_address(root, workdir):
             with Connection((host, port)) as c:
                 assert c.request("GET", "/echo.php?n=1").text == "1"
         assert p.stop() == 0
+
+
+def test_the_next_program_makes_images_of_its_own(launch, root):
+    (root / "frozen.php").write_text("<?php if (!restore_state()) { snapshot_state(); } echo $_GET['n'];")
+    server = launch(root, workers=2)
+    with Load(server.address, "/frozen.php?n=", clients=4) as load:
+        wait_until(lambda: images(server)["served"] > 50, "answers from an image")
+        old = upgrade(server)
+        wait_until(lambda: images(server)["served"] > 50, "answers from the next program's image")
+        gone(old)
+    assert set(load.answers) == {200} and not load.mixed and not load.broken

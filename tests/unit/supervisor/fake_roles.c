@@ -5,9 +5,10 @@
  *
  * They do nothing but speak control messages. What happened is appended to ROOT/events, one line
  * each; how a pool behaves is the word in ROOT/behave when it starts: ok (also without the file),
- * fail (says FAILED), refuse (IMAGE_REFUSED), die (ends before READY), deaf (READY, but no DRAIN or STOP has an effect),
- * slow (READY only once ROOT/behave says ok) and ROOT/hold makes the gateway keep its "requests":
- * no POOL_DRAINED, no DRAINED while it exists. ROOT/status is what a probe is answered (200).
+ * fail (says FAILED), refuse (IMAGE_REFUSED), die (ends before READY), deaf (READY, but no DRAIN or
+ * STOP has an effect), slow (READY only once ROOT/behave says ok) and ROOT/hold makes the gateway
+ * keep its "requests": no POOL_DRAINED, no DRAINED while it exists. ROOT/status is what a probe is
+ * answered (200).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -194,7 +195,9 @@ static void gateway_told(const struct control_message *m, size_t n_fds)
         *active = 0;
         say(CONTROL_POOL_DRAINED, m->pool, m->generation, "");
         break;
-    case CONTROL_IMAGE_REFUSED: event("gateway refused %.*s", STR_ARG(control_message_text(m))); break;
+    case CONTROL_IMAGE_REFUSED:
+        event("gateway refused %.*s", STR_ARG(control_message_text(m)));
+        break;
     case CONTROL_POOL_REMOVE: event("gateway remove %u", m->generation); break;
     case CONTROL_LISTEN: event("gateway listen"); break;
     case CONTROL_DRAIN:

@@ -10,7 +10,7 @@
 #include "base/mem.h"
 #include "server.h"
 
-#define S(n) ((n) * NS_PER_S)
+#define S(n) ((n)*NS_PER_S)
 
 /* --- choice ----------------------------------------------------------------------------------- */
 
