@@ -25,11 +25,13 @@ class Pair:
     def __init__(self, server):
         self.server = server
 
-    def classic(self, target="", *args, **options):
-        return self.server.get("/classic.php" + target, *args, **options)
+    def classic(self, target="", headers=None, method="GET", body=None):
+        with self.server.connect(timeout=60) as c:
+            return c.request(method, "/classic.php" + target, headers, body)
 
-    def seed(self, target="", *args, **options):
-        return self.server.get("/seed.php" + target, *args, **options)
+    def seed(self, target="", headers=None, method="GET", body=None):
+        with self.server.connect(timeout=60) as c:
+            return c.request(method, "/seed.php" + target, headers, body)
 
     def same(self, target="", *args, times=3, **options):
         """The answer, which is the same in both modes, again and again."""
@@ -175,7 +177,7 @@ def test_output_buffers_of_the_boot_run_in_each_request(app):
 # --- ends of a request ----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("how", ["exit", "status", "die", "throw", "fatal", "undefined", "memory", "parse", "deep exit",
-                                 "shutdown exit", "fiber", "finish"])
+                                 "shutdown exit", "fiber", "finish", "forever"])
 @pytest.mark.parametrize("where", ["top", "function", "alone"])
 def test_ends(app, how, where):
     boot = "ini_set('log_errors', '0'); register_shutdown_function(function () { echo ' shutdown ', error_get_last()['type'] ?? '-'; });" \

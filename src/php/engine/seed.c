@@ -41,7 +41,7 @@ static struct {
     zend_execute_data *frame; /* NULL: no PHP function called it */
     const zend_op *opline;    /* the call */
     const zend_function *func;
-    uint64_t callers; /* sum_callers() */
+    uint64_t callers;  /* sum_callers() */
     zval *temporaries; /* of the frame, as they were */
     uint32_t n_temporaries;
     bool is_argument; /* it stood among the arguments of another call */

@@ -27,6 +27,9 @@ switch ($_GET['how'] ?? '') {
             echo 'in';
             exit('side');
         }))->start();
+    case 'forever':
+        set_time_limit(1);
+        for (;;);
     case 'finish':
         fastcgi_finish_request();
         echo 'unheard';
