@@ -35,7 +35,7 @@ class Frozen:
         for _ in range(times):
             r = self.server.get(target)
             assert (r.status, r.text) == (expected.status, expected.text)
-        assert self.images()["served"] == served + times
+        assert self.images()["served"] == served + times, self.images()
 
 
 @pytest.fixture

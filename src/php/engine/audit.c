@@ -295,6 +295,13 @@ void audit_done(void)
 
 static zend_op_array *(*compile_before)(zend_file_handle *, int);
 
+/* Of a file that only declares: include does not run it, so it never returns. */
+static bool does_nothing(const zend_op_array *code)
+{
+    return code->last == 1 && code->opcodes[0].opcode == ZEND_RETURN &&
+           code->opcodes[0].op1_type == IS_CONST;
+}
+
 static zend_op_array *compile_noted(zend_file_handle *h, int type)
 {
     zend_op_array *code = compile_before(h, type);
@@ -302,6 +309,8 @@ static zend_op_array *compile_noted(zend_file_handle *h, int type)
     if (code && code->filename)
         audit_note(AUDIT_FILE, (struct str){ ZSTR_VAL(code->filename), ZSTR_LEN(code->filename) },
                    STR_NONE);
+    if (code && does_nothing(code) && EG(current_execute_data) && !h->primary_script)
+        audit_returned((const zend_function *)code, false);
     return code;
 }
 
