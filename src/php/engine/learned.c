@@ -19,15 +19,17 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
 
-enum { BREAKS_MAX = 8, COMPILE_S = 30, FILE_BYTES_MAX = 1 << 20 };
+enum { BREAKS_MAX = 8, COMPILE_S = 30, PASSES_MAX = 6, FILE_BYTES_MAX = 1 << 20 };
 
 static struct {
     bool wanted, declares; /* declares: files may be included */
-    uint32_t loaded, gone, failed, compiled;
+    uint32_t loaded, gone, failed, compiled, progress;
     const struct report_entry *trying; /* NULL: nothing */
     unsigned breaks;
     uint64_t began_ns;
+    uint8_t *has_failed; /* by name, in this boot */
 } learned;
 
 void learned_begin(const struct engine_image *image)
@@ -38,68 +40,92 @@ void learned_begin(const struct engine_image *image)
 
 /* --- classes ---------------------------------------------------------------------------------- */
 
-/* What the attempt threw ends here. True: it was exit(). */
-static bool swallow_exception(struct str name)
-{
-    zend_object *e = EG(exception);
+enum outcome { LOADED, GONE, FAILED, LATER, SPOILT };
 
-    if (!e)
-        return false;
-    bool leaves = zend_is_unwind_exit(e) || zend_is_graceful_exit(e);
-    log_info("learned: %.*s: %s", STR_ARG(name),
-             leaves ? "its file calls exit()" : ZSTR_VAL(e->ce->name));
-    zend_clear_exception();
-    return leaves;
+/* Under other keys stand declarations that have not been run. */
+static bool is_declaration(const Bucket *b)
+{
+    return Z_TYPE(b->val) == IS_PTR && b->key && ZSTR_VAL(b->key)[0] != '\0';
 }
 
-enum outcome { LOADED, GONE, FAILED, LATER };
-
-static bool declares_something(const zend_string *file)
+static bool declares_something(const zend_string *file, uint32_t since)
 {
-    zend_class_entry *ce;
-    zend_function *f;
+    const HashTable *classes = EG(class_table), *functions = EG(function_table);
 
-    ZEND_HASH_REVERSE_FOREACH_PTR(EG(class_table), ce)
-    {
-        if (ce->type == ZEND_USER_CLASS && zend_string_equals(ce->info.user.filename, file))
+    for (uint32_t i = classes->nNumUsed; i-- > since;) {
+        const Bucket *b = classes->arData + i;
+        const zend_class_entry *ce = is_declaration(b) ? Z_PTR(b->val) : NULL;
+        if (ce && ce->type == ZEND_USER_CLASS &&
+            (!file || zend_string_equals(ce->info.user.filename, file)))
             return true;
     }
-    ZEND_HASH_FOREACH_END();
-    ZEND_HASH_REVERSE_FOREACH_PTR(EG(function_table), f)
-    {
-        if (f->type == ZEND_USER_FUNCTION && zend_string_equals(f->op_array.filename, file))
+    for (uint32_t i = functions->nNumUsed; file && i-- > 0;) {
+        const Bucket *b = functions->arData + i;
+        const zend_function *f = is_declaration(b) ? Z_PTR(b->val) : NULL;
+        if (f && f->type == ZEND_USER_FUNCTION && zend_string_equals(f->op_array.filename, file))
             return true;
     }
-    ZEND_HASH_FOREACH_END();
     return false;
+}
+
+/* Where code began to run that may not come to its end. */
+struct attempt {
+    uint32_t classes, files;
+};
+
+static struct attempt attempt_begin(void)
+{
+    return (struct attempt){ EG(class_table)->nNumUsed, EG(included_files).nNumUsed };
 }
 
 /* Files whose code did not come to its declarations have to be included again by a request, which
  * may do so with require_once. */
-static void forget_files(uint32_t since)
+static void forget_files(const struct attempt *a)
 {
     HashTable *files = &EG(included_files);
 
-    for (uint32_t i = files->nNumUsed; i-- > since;) {
+    for (uint32_t i = files->nNumUsed; i-- > a->files;) {
         Bucket *b = files->arData + i;
-        if (Z_TYPE(b->val) != IS_UNDEF && b->key && !declares_something(b->key))
+        if (Z_TYPE(b->val) != IS_UNDEF && b->key && !declares_something(b->key, a->classes))
             zend_hash_del_bucket(files, b);
     }
 }
 
+/* What was thrown, if anything, ends here. SPOILT: classes of a file are there (PHP declares them
+ * before it runs the code) that did not come to its end, and no request would run the rest. */
+static enum outcome attempt_end(const struct attempt *a, struct str name, enum outcome outcome)
+{
+    zend_object *e = EG(exception);
+    zend_string *file = NULL;
+    zval room;
+
+    if (outcome != LOADED)
+        forget_files(a);
+    if (!e)
+        return outcome;
+    forget_files(a);
+    bool leaves = zend_is_unwind_exit(e) || zend_is_graceful_exit(e);
+    if (!leaves) {
+        zend_class_entry *base =
+            instanceof_function(e->ce, zend_ce_exception) ? zend_ce_exception : zend_ce_error;
+        zval *v = zend_read_property_ex(base, e, ZSTR_KNOWN(ZEND_STR_FILE), true, &room);
+        file = Z_TYPE_P(v) == IS_STRING ? Z_STR_P(v) : NULL;
+    }
+    outcome = declares_something(file, a->classes) ? SPOILT : FAILED;
+    log_info("learned: %.*s: %s", STR_ARG(name),
+             leaves ? "its file calls exit()" : ZSTR_VAL(e->ce->name));
+    zend_clear_exception();
+    return outcome;
+}
+
 static enum outcome load_class(struct str name)
 {
-    uint32_t files = EG(included_files).nNumUsed;
+    struct attempt a = attempt_begin();
     zend_string *s = zend_string_init(name.p, name.n, false);
     zend_class_entry *ce = zend_lookup_class(s);
-    bool threw = EG(exception) != NULL;
 
     zend_string_release(s);
-    bool left = swallow_exception(name);
-    if (ce && !left)
-        return LOADED;
-    forget_files(files);
-    return threw ? FAILED : GONE;
+    return attempt_end(&a, name, ce ? LOADED : GONE);
 }
 
 /* --- files ------------------------------------------------------------------------------------ */
@@ -226,14 +252,14 @@ static enum outcome load_file(struct str name)
     zend_string *path = zend_string_init(text, strlen(text), false);
     if (zend_hash_exists(&EG(included_files), path)) {
         outcome = LOADED; /* with a class */
-    } else if (learned.declares && is_harmless(path)) {
-        uint32_t files = EG(included_files).nNumUsed;
-        include_file(path);
-        outcome = EG(exception) ? FAILED : LOADED;
-        if (EG(exception))
-            forget_files(files);
+    } else if (learned.declares) {
+        struct attempt a = attempt_begin();
+        if (is_harmless(path)) {
+            include_file(path);
+            outcome = LOADED;
+        }
+        outcome = attempt_end(&a, name, outcome);
     }
-    (void)swallow_exception(name);
     zend_string_release(path);
     return outcome;
 }
@@ -293,7 +319,7 @@ static void compile(zend_function *f, struct str name)
     ZVAL_UNDEF(&result);
     if (!zend_hash_exists(&EG(included_files), Z_STR(argument)))
         zend_call_known_function(f, NULL, NULL, &result, 1, &argument, NULL);
-    (void)swallow_exception(name);
+    zend_clear_exception();
     zval_ptr_dtor(&result);
     zval_ptr_dtor(&argument);
 }
@@ -331,19 +357,23 @@ static void compile_the_rest(const struct report *r)
 
 static void try_one(struct report_entry *e, const struct report_view *v)
 {
+    uint8_t *failed = &learned.has_failed[e - late_report()->names];
+
     atomic_fetch_or_explicit(&e->flags, REPORT_TRIED | REPORT_UNDER_WAY, memory_order_relaxed);
     learned.trying = e;
     enum outcome outcome = load(v);
+    if (outcome == SPOILT)
+        zend_bailout(); /* all that was declared goes with the script: it is booted again */
     learned.trying = NULL;
     atomic_fetch_and_explicit(&e->flags, ~(uint32_t)REPORT_UNDER_WAY, memory_order_relaxed);
+    *failed = outcome == FAILED;
     learned.failed += outcome == FAILED;
-    if (outcome == FAILED)
-        atomic_fetch_or_explicit(&e->flags, REPORT_BANNED, memory_order_relaxed);
-    if (v->kind == REPORT_CLASS) /* judge_classes */
+    learned.compiled += outcome == LATER && v->kind == REPORT_FILE;
+    learned.progress += outcome == LOADED;
+    if (v->kind == REPORT_CLASS) /* judge_classes tells whether it is gone */
         return;
     learned.loaded += outcome == LOADED;
     learned.gone += outcome == GONE;
-    learned.compiled += outcome == LATER && v->kind == REPORT_FILE;
     if (outcome == GONE) /* learned anew when a request loads it again */
         atomic_store_explicit(&e->count, 0, memory_order_relaxed);
 }
@@ -352,8 +382,8 @@ static void try_one(struct report_entry *e, const struct report_view *v)
 static bool is_marked(struct report_entry *e, const struct report_view *v)
 {
     if (v->flags & REPORT_UNDER_WAY) {
-        log_warn("learned: %.*s ended the process that was to load it before the image; it is not "
-                 "loaded any more",
+        log_warn("learned: %.*s cannot be loaded before the image, and is not tried any more; the "
+                 "script was booted again without it",
                  STR_ARG(v->text));
         atomic_fetch_or_explicit(&e->flags, REPORT_BANNED, memory_order_relaxed);
         atomic_fetch_and_explicit(&e->flags, ~(uint32_t)REPORT_UNDER_WAY, memory_order_relaxed);
@@ -393,16 +423,46 @@ static void judge_classes(struct report *r)
     }
 }
 
+/* Declarations may need each other: what failed is tried again as long as others did not. */
+static void load_declarations(struct report *r)
+{
+    uint32_t before = 0;
+
+    for (int pass = 0; pass < PASSES_MAX; pass++) {
+        learned.loaded = learned.failed = learned.compiled = learned.progress = 0;
+        try_all(r, REPORT_CLASS, REPORT_CLASS);
+        try_all(r, REPORT_FILE, REPORT_FILE);
+        if (!learned.failed || learned.progress == before)
+            return;
+        before = learned.progress;
+    }
+}
+
+static void ban_failures(struct report *r)
+{
+    for (uint32_t i = 0; i < REPORT_NAMES; i++)
+        if (learned.has_failed[i])
+            atomic_fetch_or_explicit(&r->names[i].flags, REPORT_BANNED, memory_order_relaxed);
+}
+
 void learned_load(void)
 {
     struct report *r = late_report();
 
-    if (!learned.wanted || learned.breaks > BREAKS_MAX)
+    if (!learned.wanted)
         return;
-    learned.loaded = learned.gone = learned.failed = learned.compiled = 0;
+    if (learned.breaks > BREAKS_MAX) {
+        log_warn("learned: too many of the names cannot be loaded before the image: it is made "
+                 "without any");
+        return;
+    }
+    learned.gone = 0;
     learned.began_ns = clock_monotonic_ns();
-    try_all(r, REPORT_CLASS, REPORT_CLASS);
-    try_all(r, REPORT_FILE, REPORT_LOCALE);
+    learned.has_failed = mem_zalloc(REPORT_NAMES);
+    load_declarations(r);
+    try_all(r, REPORT_LIBRARY, REPORT_LOCALE);
+    ban_failures(r);
+    mem_free(learned.has_failed);
     judge_classes(r);
     compile_the_rest(r);
     atomic_store_explicit(&r->image.loaded, learned.loaded, memory_order_relaxed);
