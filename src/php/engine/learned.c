@@ -106,8 +106,8 @@ static enum outcome attempt_end(const struct attempt *a, struct str name, enum o
     forget_files(a);
     bool leaves = zend_is_unwind_exit(e) || zend_is_graceful_exit(e);
     if (!leaves) {
-        zend_class_entry *base =
-            instanceof_function(e->ce, zend_ce_exception) ? zend_ce_exception : zend_ce_error;
+        zend_class_entry *base = instanceof_function(e->ce, zend_ce_exception) ? zend_ce_exception
+                                                                               : zend_ce_error;
         zval *v = zend_read_property_ex(base, e, ZSTR_KNOWN(ZEND_STR_FILE), true, &room);
         file = Z_TYPE_P(v) == IS_STRING ? Z_STR_P(v) : NULL;
     }
