@@ -3,8 +3,8 @@
     /usr/bin/python3 bench/learned [--requests 100] [--rounds 5] [--only PAGE]
 
 Classic mode; an image without warm-up; the next generation, which has loaded what requests had to load late; and an image
-that was warmed with the pages. One client asks the servers in turn, `rounds` times, and the round with the least CPU time counts, which
-is that of the workers (/proc/PID/schedstat). Bodies are compared with those of classic mode.
+that was warmed with the pages. One client asks the servers in turn, `rounds` times, and the round with the least CPU time
+counts, which is that of the workers (/proc/PID/schedstat). Bodies are compared with those of classic mode.
 """
 import argparse
 import json
@@ -75,7 +75,8 @@ def main() -> None:
 
         def serve(name, **worker):
             (folder / name).mkdir()
-            keys = {"script": str(app.root / "public/worker.php"), "num": 1, "isolation": "rollback", "snapshot_sockets": "sever", **worker}
+            keys = {"script": str(app.root / "public/worker.php"), "num": 1, "isolation": "rollback",
+                    "snapshot_sockets": "sever", **worker}
             servers.append(Sapid(Site(root=app.root / "public", workers=1, env=app.env, worker=keys if worker else {},
                                       log={"access": "off"}, ini={"opcache.validate_timestamps": "0"}), folder / name))
             return servers[-1]
