@@ -2,10 +2,12 @@
 answers what it answers without.
 """
 import json
+import os
+import signal
 
 import pytest
 
-from lib import account
+from lib import account, roles
 from lib.process import wait_until
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
@@ -106,3 +108,118 @@ def test_snapshot_at(frozen, name, jit):
     a.wait()
     for n in (1, 2):
         a.same(f"/seed.php?a={n}")
+
+
+# --- what does not work, and says so --------------------------------------------------------------
+
+REFUSED = {
+    "generator": ["function:boot", "<?php function boot() { yield 1; } foreach (boot() as $x); echo 'served';", "names a generator", "seed.php:1"],
+    "abstract": ["function:A::boot", "<?php abstract class A { abstract function boot(); } echo 'served';", "names an abstract method"],
+    "never": ["function:nowhere", "<?php echo 'served';", "ended before it came to where it is to be frozen (snapshot_at) (exit status 0)",
+              "its last output: served"],
+    "own file": ["include:seed.php", "<?php echo 'served';", "ended before it came to where it is to be frozen"],
+    "thrown": ["function:boot", "<?php function boot() { throw new Exception; } try { boot(); } catch (Exception $e) { echo 'served'; }",
+               "ended before it came"],
+    "printed": ["function:boot", "<?php function boot() { echo 'served'; } boot();", 'seed.php:1: the boot has printed "served"'],
+    "fiber": ["function:boot", "<?php function boot() { return 'served'; } $f = new Fiber(fn () => print(boot())); $f->start();",
+              'snapshot_at ("function:boot") was reached inside a Fiber'],
+    "socket": ["function:boot", "<?php function boot() {\n return stream_socket_server('tcp://127.0.0.1:0'); }\n $s = boot(); echo 'served';",
+               "opened at", "seed.php:2. What to do"],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(frozen, name):
+    at, code, *said = REFUSED[name]
+    a = frozen(at, code, expect_errors=True)
+    reason = a.refusal()
+    assert all(text in reason for text in said), reason
+    assert a.server.get("/seed.php").text == "served"            # in classic mode
+
+
+def test_a_missing_function_of_snapshot_rerun(frozen):
+    a = frozen("function:boot", "<?php function boot() {} boot(); echo 'served';", expect_errors=True, snapshot_rerun=["boot", "later"])
+    assert "snapshot_rerun names the function later(), which the boot has not declared" in a.refusal()
+
+
+# --- around the freeze ----------------------------------------------------------------------------
+
+def test_snapshot_rerun_makes_the_globals_of_a_request(frozen):
+    code = "<?php class A { static function b() { $GLOBALS['order'][] = 'b'; } } function vars() { $GLOBALS['u'] = $_SERVER['QUERY_STRING'];" \
+           " $GLOBALS['order'][] = 'v'; if (isset($_GET['throw'])) throw new Exception('from vars'); if (isset($_GET['exit'])) exit('out'); }" \
+           " function boot() { vars(); A::b(); } $order = []; boot(); try { last(); } catch (Exception $e) { } echo $u, json_encode($order);" \
+           " function last() { return 1; }"
+    a = frozen("function:boot", code, snapshot_rerun=["vars", "A::b"], expect_errors=True,
+               snapshot_guards={key: "any" for key in ("_SERVER.QUERY_STRING", "_GET.throw", "_GET.exit")})
+    a.wait("/seed.php")
+    for query in ("a=1", "b=2"):
+        assert [a.server.get(f"/seed.php?{query}").text for _ in range(3)] == [query + '["v","b","v","b"]'] * 3
+    assert a.server.get("/seed.php?throw=1").status == 500       # as if the call of boot() had thrown
+    assert a.server.get("/seed.php?exit=1").text == "out"
+    assert a.server.get("/seed.php?c=3").text == 'c=3["v","b","v","b"]'
+    assert a.images()["served"] >= 8
+
+
+def test_warm_up_runs_the_whole_script_with_the_host_of_the_request(frozen, launch):
+    code = "<?php file_put_contents(__DIR__ . '/seen', $_SERVER['REQUEST_SCHEME'] . '://' . $_SERVER['HTTP_HOST'] . $_SERVER['REQUEST_URI'] . \"\\n\", FILE_APPEND);" \
+           " function boot() { static $n = 0; return ++$n; } echo boot();"
+    a = frozen("function:boot", code, snapshot_warmup=["/a?b=1", "/c"], snapshot_url="https://example.org/boot?x=1", snapshot_guards={"_SERVER.*": "any"})
+    a.server.site.root.chmod(0o777)
+    a.wait("/seed.php")
+    # the audit of the boot, two rounds of warm-up, the boot that is frozen: all at the host that snapshot_url names
+    boot = ["https://example.org/boot?x=1"]
+    seen = (a.server.site.root / "seen").read_text().split()
+    seen = [line for line in seen if "example.org" in line]
+    assert seen == boot + ["https://example.org/a?b=1", "https://example.org/c"] * 2 + boot
+    assert a.server.get("/seed.php").text == "1"
+
+
+def test_a_changed_file_makes_a_new_image(frozen):
+    a = frozen("include:lib/part.php", "<?php require 'lib/part.php'; echo $version;", {"lib/part.php": "<?php $version = 'one';"},
+               ini={"opcache.revalidate_freq": "1", "opcache.file_update_protection": "0"})
+    a.wait("/seed.php")
+    assert a.server.get("/seed.php").text == "one"
+    part = a.server.site.root / "lib/part.php"
+    part.write_text("<?php $version = 'two, longer';")
+    wait_until(lambda: a.server.get("/seed.php").text == "two, longer", "the new image")
+    assert f"the image is made anew: {part} has changed" in a.server.log_text()
+    assert a.images()["served"] > 1
+
+
+def test_timestamps_that_nobody_asks_for(frozen):
+    a = frozen("include:part.php", "<?php require 'part.php'; echo $version;", {"part.php": "<?php $version = 'one';"},
+               ini={"opcache.validate_timestamps": "0"})
+    a.wait("/seed.php")
+    (a.server.site.root / "part.php").write_text("<?php $version = 'two, longer';")
+    assert {a.server.get("/seed.php").text for _ in range(5)} == {"one"}
+
+
+def test_a_script_asks_by_calling_snapshot_state(launch):
+    """No configuration: the first request runs in classic mode and has the image made."""
+    root = launch.new_root()
+    (root / "index.php").write_text("<?php if (!restore_state()) { $boot = getmypid(); snapshot_state(); } echo json_encode([$boot, getmypid(), $_GET]);")
+    account.give(root)
+    s = launch(root, workers=1)
+    boot, pid, _ = s.get("/").json()
+    assert boot == pid
+
+    def image():
+        boot, pid, _ = s.get("/?a=1").json()
+        return boot if boot != pid else None
+    boot = wait_until(image, "the image")
+    assert [s.get(f"/?a={n}").json()[2] for n in range(3)] == [{"a": str(n)} for n in range(3)]
+    assert s.get("/").json()[0] == boot
+
+
+def test_a_frozen_process_that_dies_is_replaced(launch):
+    root = launch.new_root()
+    (root / "index.php").write_text("<?php $boot = getmypid(); snapshot_state(); echo json_encode([$boot, getmypid()]);")
+    account.give(root)
+    s = launch(root, workers=1, expect_errors=True)
+
+    def image(before=None):
+        boot, pid = s.get("/").json()
+        return boot if pid != boot and boot != before else None
+    first = wait_until(image, "the image")
+    os.kill(next(p for p in s.pids() if "sapid: image" in roles.title(p)), signal.SIGKILL)
+    wait_until(lambda: image(first), "another image")
