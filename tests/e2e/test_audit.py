@@ -1,5 +1,6 @@
 """`sapid audit`: what a boot reads of its request, opens and fixes, and where it can be frozen."""
 import json
+import os
 import subprocess
 
 import pytest
@@ -323,6 +324,18 @@ def test_preloaded_code_is_noted(audit, workdir):
                    "-d", "opcache.preload_user=root")
     assert report.reads() == {}
     assert report.data["preloaded"] == 1
+
+
+def test_code_that_opcache_has_already_is_seen(audit, workdir):
+    lib, cache = workdir / "lib.php", workdir / "cache"
+    lib.write_text("<?php\nfunction lib() { return $_GET['seen'] ?? 1; }\n")
+    os.utime(lib, (1e9, 1e9))  # opcache keeps no file that has only just been written
+    cache.mkdir()
+    subprocess.run([binary(), "php", "-d", "opcache.enable_cli=1", "-d", f"opcache.file_cache={cache}", str(lib)], check=True)
+    assert list(cache.rglob("lib.php.bin"))
+    report = audit(f"<?php\nrequire '{lib}';\n$x = lib();" + FREEZE, "-d", "opcache.enable=1",
+                   "-d", f"opcache.file_cache={cache}")
+    assert report.reads() == {"_GET.seen": None}
 
 
 def test_the_text_report(workdir):
