@@ -169,6 +169,11 @@ def test_the_url_is_what_the_boot_sees(audit):
     assert one(audit, code, "--url", "https://shop.example:8443/index.php?page=2&a[]=x") == wanted
 
 
+def test_the_other_name_of_the_function(audit):
+    report = audit("<?php\n$x = $_GET['a'] ?? 1;\nif (!sapid_restore_state()) sapid_snapshot_state();\n$x = $_GET['b'];")
+    assert report.reads() == {"_GET.a": None}
+
+
 def test_what_was_merged_is_still_the_request_s(audit):
     report = audit("<?php\n$_SERVER = array_merge(['MINE' => 1], $_SERVER);\n$x = $_SERVER['HTTP_HOST'];\n"
                    "$_SERVER['HTTPS'] = 'on';\n$x = $_SERVER['HTTPS'];" + FREEZE)

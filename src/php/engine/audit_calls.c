@@ -282,7 +282,7 @@ static const struct known {
     { "frankenphp_handle_request", 0, on_freeze },
     { "sapid_handle_request", 0, on_freeze },
     { "snapshot_state", 0, on_freeze },
-    { "sapid\\snapshot_state", 0, on_freeze },
+    { "sapid_snapshot_state", 0, on_freeze },
 
     { "getenv", 0, on_getenv },
     { "apache_getenv", 0, on_getenv },
