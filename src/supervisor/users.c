@@ -234,9 +234,9 @@ static int probe_path(const struct user *u, const char *dir, size_t *ret_refused
 int user_can_read(const struct user *u, const char *dir, char *ret_refused, size_t size)
 {
     struct {
-        int error;
+        int64_t error;
         size_t refused;
-    } answer = { -EIO, 0 };
+    } answer = { -EIO, 0 }; /* without padding: all of it goes through the pipe */
     int pipe_fds[2];
 
     if (pipe2(pipe_fds, O_CLOEXEC) < 0)
@@ -265,5 +265,5 @@ int user_can_read(const struct user *u, const char *dir, char *ret_refused, size
         return -failed;
     if (answer.error < 0)
         snprintf(ret_refused, size, "%.*s", (int)answer.refused, dir);
-    return answer.error;
+    return (int)answer.error;
 }

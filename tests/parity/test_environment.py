@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import account
+from lib import account, roles
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 SCRIPT = "/environment-parity.php"
@@ -67,9 +67,15 @@ EXTENSIONS = {
     "redis": "echo json_encode([(int) !(new Redis())->isConnected(), 2]);",
     "xdebug": "function f() { return xdebug_call_function('%s') ?: 'f'; } echo json_encode([strlen(xdebug_info('mode')[0]) ? 1 : 0, 2]);",
     "pcov": "pcov\\start(); $a = 1; pcov\\stop(); echo json_encode([count(pcov\\waiting()) >= 0 ? 1 : 0, 2]);",
+    "excimer": """
+        function spin($until) { for ($end = hrtime(true) + 5e9; hrtime(true) < $end && !$until();) md5('x'); }
+        $p = new ExcimerProfiler; $p->setPeriod(0.002); $p->setEventType(EXCIMER_REAL); $p->start(); spin(fn() => count($p->getLog()) > 3); $p->stop();
+        $t = new ExcimerTimer; $t->setPeriod(0.005); $t->setCallback(function ($n) use (&$ticks) { $ticks += $n; }); $t->start(); spin(function () use (&$ticks) { return $ticks > 2; }); $t->stop();
+        echo json_encode([(int)(count($p->getLog()) > 3 && str_contains($p->getLog()->formatCollapsed(), 'spin')), $ticks > 2 ? 2 : $ticks]);""",
 }
 WANTED = {"imagick": "[3,2]"}
-LOADED_BY = {"xdebug": {"zend_extension": "xdebug", "xdebug.mode": "develop"}, "pcov": {"extension": "pcov", "pcov.enabled": "1"}}
+LOADED_BY = {"xdebug": {"zend_extension": "xdebug", "xdebug.mode": "develop"}, "pcov": {"extension": "pcov", "pcov.enabled": "1"},
+             "excimer": {"extension": "excimer"}}
 
 
 @pytest.mark.parametrize("name", EXTENSIONS)
@@ -82,3 +88,54 @@ def test_extensions_of_debian(launch, name):
     for _ in range(3):
         answer = server.get("/x.php")
         assert (answer.status, answer.text) == (200, WANTED.get(name, "[1,2]") + " 1"), answer
+
+
+# --- excimer: a profiler that samples by timers, each with a thread of glibc's ------------------------
+
+PROFILED = """
+function profiled() {
+    if (str_starts_with($_SERVER['REQUEST_URI'], '/plain')) return print 'plain ' . getmypid();
+    $p = new ExcimerProfiler; $p->setPeriod(0.001); $p->setEventType(EXCIMER_%s); $p->start();
+    for ($end = hrtime(true) + 5e9; hrtime(true) < $end && count($p->getLog()) < 4;) md5('x');
+    if (str_starts_with($_SERVER['REQUEST_URI'], '/left')) { $GLOBALS['left'] = $p; return print 'left ' . getmypid(); }
+    $p->stop();
+    echo count($p->getLog()) > 3 ? 'sampled ' : 'none ', getmypid();
+}
+"""
+
+
+def profiled_root(launch, event):
+    root = launch.new_root()
+    (root / "profiled.inc").write_text("<?php" + PROFILED % event)
+    (root / "index.php").write_text("<?php require __DIR__ . '/profiled.inc'; profiled();")
+    (root / "loop.php").write_text("<?php require __DIR__ . '/profiled.inc'; while (frankenphp_handle_request(profiled(...)));")
+    account.give(root)
+    return root
+
+
+@pytest.mark.parametrize("event", ["REAL", "CPU"])
+@pytest.mark.parametrize("isolation", ["classic", "none", "rollback"])
+def test_a_profiler_in_every_mode(launch, event, isolation):
+    """Started and stopped in a request, or left running at its end: every request is answered, and the next one is in order.
+    Under rollback a worker is replaced whose thread cannot be taken back."""
+    root = profiled_root(launch, event)
+    worker = {} if isolation == "classic" else {"script": str(root / "loop.php"), "num": 1, "isolation": isolation}
+    if isolation == "rollback":
+        worker["warmup"] = ["/plain"]
+    server = launch(root, workers=1, worker=worker, ini={"extension": "excimer"})
+    for n in range(4):
+        for page, text in (("/plain", "plain"), ("/sampled", "sampled"), ("/left", "left"), ("/plain", "plain")):
+            answer = server.get(f"{page}?{n}")
+            assert (answer.status, answer.text.split()[0]) == (200, text), answer
+    assert "killed by signal" not in server.log_text()
+    for pid in roles.workers(server):   # no thread more for each profiler that was left
+        assert len(list(Path(f"/proc/{pid}/task").iterdir())) <= 3
+
+
+def test_an_image_with_a_profiler_is_refused(launch):
+    """The thread stays when the profiler was used before the image was made: in the warm-up, here."""
+    root = profiled_root(launch, "REAL")
+    server = launch(root, workers=1, worker={"script": str(root / "loop.php"), "num": 1, "isolation": "rollback", "warmup": ["/sampled"]},
+                    ini={"extension": "excimer"}, expect_errors=True)
+    assert server.get("/plain").status == 500
+    assert "cannot be frozen" in server.log_text() and "the process has 2 threads, an image has one. What to do: end threads" in server.log_text()

@@ -1,12 +1,14 @@
 """How scripts fail: what the client gets and what the log says, from sapid and from nginx with PHP-FPM."""
 import re
+import socket
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
-from lib.parity import same, seen_by
+from lib.parity import same
 from lib.process import wait_until
+from lib.sapid import binary
 
 # Starts the oracle by itself.
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
@@ -102,3 +104,30 @@ def test_the_log_of_the_server(pair, display):
     assert text.count("LogicException: level 1") == 1 and text.count("a line") == 1 and "quotes" not in text
     for message in ("PHP Fatal error:  Uncaught Error: beneath in ", "another\ttab ", "Stack trace:", "{main}"):
         assert message in text or message.replace("\t", "\\t") in text, text
+
+
+@pytest.mark.as_root
+def test_syslog(launch, scripts, workdir, monkeypatch):
+    """error_log = syslog, on a /dev of the server's own whose log the test reads."""
+    dev = workdir / "dev"
+    dev.mkdir()
+    nodes = ("null", "zero", "full", "random", "urandom")
+    for name in nodes:
+        (dev / name).touch()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(dev / "log"))
+        log.settimeout(10)
+        (dev / "log").chmod(0o666)
+        program = workdir / "sapid"
+        mounts = " && ".join(f"mount --bind /dev/{name} {dev}/{name}" for name in nodes)
+        program.write_text(f"#!/bin/sh\nexec unshare -m sh -c '{mounts} && mount --rbind {dev} /dev && exec {binary()} \"$@\"' sapid \"$@\"\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("SAPID_BINARY", str(program))
+        server = launch(scripts, workers=1, ini={"error_log": "syslog", "syslog.ident": "our-php", "syslog.facility": "local3"}, expect_errors=True)
+        for do, text, level in (("error_log", "a line", 5), ("user warning", "PHP Warning:  with <b>tags</b>", 4), ("chain", "PHP Fatal error:  Uncaught Error: beneath", 3)):
+            server.get(target(do, {"ini[log_errors]": "1"}))
+            line = log.recv(4096).decode("latin-1")
+            while text not in line:   # each line of a message is a message
+                line = log.recv(4096).decode("latin-1")
+            assert line.startswith(f"<{(19 << 3) + level}>") and "our-php" in line.split(text)[0], line
+        assert "beneath" not in server.log_text()
