@@ -84,8 +84,11 @@ def test_a_moved_symlink_under_load(launch, mode):
     releases = launch.folder / "releases"
     make_release(releases, 0)
     (releases / "current").symlink_to("r0")
-    worker = {} if mode == "classic" else {"script": str(releases / "current" / "loop.php"), "num": 2, "isolation": "none" if mode == "worker" else mode}
-    server = launch(releases / "current", workers=2, worker=worker, ini={"opcache.revalidate_freq": "60", "realpath_cache_ttl": "600"})
+    worker = {}
+    if mode != "classic":
+        worker = {"script": str(releases / "current" / "loop.php"), "num": 2, "isolation": "none" if mode == "worker" else mode}
+    server = launch(releases / "current", workers=2, worker=worker,
+                    ini={"opcache.revalidate_freq": "60", "realpath_cache_ttl": "600"})
     pages = ["/page.php", "/release.txt"] if mode == "classic" else ["/any", "/release.txt"]
     processes = len(pools(server))
     load = Load(server, pages)
@@ -95,7 +98,8 @@ def test_a_moved_symlink_under_load(launch, mode):
         make_release(releases, number)
         switch(releases, number)
         moved = time.monotonic()
-        done = subprocess.run([str(binary()), "reload", "--socket", str(server.admin_path)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([str(binary()), "reload", "--socket", str(server.admin_path)],
+                              capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
         switches.append((moved, time.monotonic()))
         wait_until(lambda: len(pools(server)) == processes, "the old release to end")

@@ -12,6 +12,7 @@ FIELDS = ["X-A", "x-a", "Content-Type", "Content-Length", "Location", "Set-Cooki
           "Expires", "Refresh", "Vary", "Content-Range", "Accept-Ranges", "Content-Disposition", "Keep-Alive", "TE", ":reason", "HTTP/1.1 204", "X-Powered-By", "Pragma"]
 VALUES = ["0", "1", "5", "-1", "100000", "18446744073709551616", "text/html", "text/plain; charset=utf-8", "chunked", "close", "keep-alive", "gzip", "identity", "/", "/x y", "//h/",
           "no", "yes", "bytes", "bytes 0-4/10", "404 Not Found", "204", "304", "999", "100", "Mon, 01 Jan 2024 00:00:00 GMT", "\"tag\"", "*", "/files/a.txt", "/files/../code", "a=b"]
+USUAL = [200, 201, 204, 205, 206, 301, 302, 304, 400, 401, 404, 416, 500, 503, 599]
 LINES = ["HTTP/1.1 200 OK", "HTTP/1.1 204", "HTTP/1.1 304", "HTTP/1.1 404 ", "HTTP/1.1 999 Much", "HTTP/1.1 100", "HTTP/2 500", "HTTP/1.1 abc", "HTTP/1.1", "http/1.0 201 Made", "HTTP/"]
 
 
@@ -36,12 +37,13 @@ class Abuse:
     def number(self) -> int:
         r = self.random
         odd = [0, 1, -1, 2, 100, 103, 199, 600, 999, 1000, 65535, 65536, 2**31 - 1, -2**31, 2**63 - 1, r.randrange(1000)]
-        return r.choice(odd) if r.random() < 0.3 else r.choice([200, 201, 204, 205, 206, 301, 302, 304, 400, 401, 404, 416, 500, 503, 599])
+        return r.choice(odd if r.random() < 0.3 else USUAL)
 
     def value(self) -> str:
         """A PHP expression."""
         r = self.random
-        return r.choice([lambda: php(self.junk()), lambda: str(self.number()), lambda: php(r.choice(VALUES)), lambda: r.choice(["null", "true", "false", "[]", "1.5", "NAN", "new stdClass"]),
+        return r.choice([lambda: php(self.junk()), lambda: str(self.number()), lambda: php(r.choice(VALUES)),
+                         lambda: r.choice(["null", "true", "false", "[]", "1.5", "NAN", "new stdClass"]),
                          lambda: f"str_repeat({php(self.junk(3))}, {r.choice([0, 1, 7, 1000, 5000])})", lambda: f"[{php(self.junk(3))} => {php(self.junk(3))}]"])()
 
     # --- scripts ---
@@ -50,7 +52,9 @@ class Abuse:
         r = self.random
         name = r.choice(FIELDS) if r.random() < 0.7 else self.junk(4)
         value = r.choice(VALUES) if r.random() < 0.5 else self.junk()
-        return r.choice(LINES) + self.junk(2) if r.random() < 0.1 else name + r.choice([": ", ":", "", " : ", ":\t", "=", ":: "][:3 if r.random() < 0.8 else 7]) + value
+        if r.random() < 0.1:
+            return r.choice(LINES) + self.junk(2)
+        return name + r.choice([": ", ":", ""] if r.random() < 0.8 else [" : ", ":\t", "=", ":: "]) + value
 
     def cookie(self) -> str:
         r = self.random
@@ -120,7 +124,8 @@ class Abuse:
         found = []
         for _ in range(r.randrange(4)):
             name = r.choice(["Cookie", "Cookie", "Authorization", "Range", "If-None-Match", "If-Modified-Since", "Accept-Encoding", "Referer", "X-Forwarded-For", "Content-MD5", "Expect-CT"])
-            value = r.choice([self.text_of_request(8), "PHPSESSID=" + self.text_of_request(2), "a=1; b[]=2; =; ;", "Basic " + self.text_of_request(3), "bytes=0-1", "*", "gzip, br"])
+            value = r.choice([self.text_of_request(8), "PHPSESSID=" + self.text_of_request(2), "a=1; b[]=2; =; ;",
+                              "Basic " + self.text_of_request(3), "bytes=0-1", "*", "gzip, br"])
             found.append((name, value.strip()))
         return found
 
@@ -138,7 +143,8 @@ class Abuse:
             text += r.choice(["Content-Disposition: ", "content-disposition:", "Content-Disposition:\r\n ", "Content-Disposition "]) + disposition
             for _ in range(r.choice([0, 0, 1, 3, 40])):
                 text += "\r\n" + r.choice(["Content-Type: text/plain", "Content-Type: multipart/mixed; boundary=c", "Content-Transfer-Encoding: base64", "X: " + self.junk(), ": ", " folded", "X" * 500])
-            text += r.choice(["\r\n\r\n", "\r\n\r\n", "\r\n\r\n", "\n\n", "\r\n", ""]) + r.choice([self.junk(), "content", "", "0" * r.choice([1, 5000, 70_000]), line[2:], "\r\n--"]) + line
+            text += r.choice(["\r\n\r\n", "\r\n\r\n", "\r\n\r\n", "\n\n", "\r\n", ""])
+            text += r.choice([self.junk(), "content", "", "0" * r.choice([1, 5000, 70_000]), line[2:], "\r\n--"]) + line
         body = (text + r.choice(["--\r\n", "--", "", "\r\n", "--\r\nepilogue"])).encode("latin-1", "replace")
         kind = r.choice(["multipart/form-data; boundary=", "multipart/form-data;boundary=", "multipart/form-data; charset=x; boundary=", "multipart/form-data, boundary="])
         kind += r.choice([boundary, f'"{boundary}"', f'"{boundary}', boundary + "; x=y"])
@@ -151,22 +157,40 @@ class Abuse:
             if not data:
                 break
             at, n = r.randrange(len(data)), r.randrange(1, 20)
-            r.choice([lambda: data.__setitem__(at, r.randrange(256)), lambda: data.__delitem__(slice(at, at + n)), lambda: data.__setitem__(slice(at, at), data[at:at + n] * 3),
-                      lambda: data.__delitem__(slice(at, None)), lambda: data.__setitem__(slice(at, at), self.junk(3).encode("latin-1"))])()
+            what = r.randrange(5)
+            if what == 0:
+                data[at] = r.randrange(256)
+            elif what == 1:
+                del data[at:at + n]
+            elif what == 2:
+                data[at:at] = data[at:at + n] * 3
+            elif what == 3:
+                del data[at:]
+            else:
+                data[at:at] = self.junk(3).encode("latin-1")
         return bytes(data)
 
     def body(self) -> tuple[str | None, bytes | None]:
         r = self.random
-        return r.choices([lambda: (None, None), self.multipart,
-                          lambda: ("application/x-www-form-urlencoded", self.mutate(b"a=1&b[]=2&c[d][e]=f&" + b"k%d=v&" * r.choice([1, 10, 2000]) + self.junk(9).encode("latin-1"))),
-                          lambda: (self.text_of_request(3), self.junk(9).encode("latin-1")), lambda: ("application/json", b"{" * r.choice([1, 5000]))], [3, 6, 3, 1, 1])[0]()
+        make = r.choices(["none", self.multipart, self.form, "any", "json"], [3, 6, 3, 1, 1])[0]
+        if make == "none":
+            return None, None
+        if make == "any":
+            return self.text_of_request(3), self.junk(9).encode("latin-1")
+        return ("application/json", b"{" * r.choice([1, 5000])) if make == "json" else make()
+
+    def form(self) -> tuple[str, bytes]:
+        fields = b"a=1&b[]=2&c[d][e]=f&" + b"k%d=v&" * self.pick(1, 10, 2000) + self.junk(9).encode("latin-1")
+        return "application/x-www-form-urlencoded", self.mutate(fields)
 
     def request(self, target: str, host: str) -> tuple[str, bytes]:
         """(method, bytes of one well framed request)."""
         r = self.random
         kind, body = self.body()
-        method = r.choice(["POST", "POST", "PUT", "PATCH", "GET"] if body is not None else ["GET", "GET", "HEAD", "OPTIONS", "DELETE"])
-        query = "".join(c for c in self.junk(8) if "\x21" <= c < "\x7f" and c not in "#\"<>\\^`{|}")[:2000].replace("%", "%25" if r.random() < 0.5 else "%41")
+        methods = ["POST", "POST", "PUT", "PATCH", "GET"] if body is not None else ["GET", "GET", "HEAD", "OPTIONS", "DELETE"]
+        method = r.choice(methods)
+        query = "".join(c for c in self.junk(8) if "\x21" <= c < "\x7f" and c not in "#\"<>\\^`{|}")[:2000]
+        query = query.replace("%", self.pick("%25", "%41"))
         lines = [f"{method} {target}?{query} HTTP/1.1", f"Host: {host}", *(f"{n}: {v}" for n, v in self.headers())]
         if kind:
             lines.append(f"Content-Type: {kind.strip()}")

@@ -72,7 +72,8 @@ class Attack:
         token = f"token-{thread}-{n}"
         abuse = Abuse(f"{self.seed}-{thread}-{n}")
         script = self.root / "code" / token
-        script.write_text(abuse.script(), "latin-1")
+        code = abuse.script()
+        script.write_text(code, "latin-1")
         prefix = self.prefixes[n % len(self.prefixes)]
         method, request = abuse.request(prefix + token, self.server.host)
         try:
@@ -90,7 +91,7 @@ class Attack:
                     if fresh:   # it promised a longer body than it had, or was ended half-way
                         self.cut += 1
                         return None
-            self.judge(token, answer)
+            self.judge(token, code, answer)
         except Exception as e:   # whatever it is, it is news of this case
             self.problem(token, f"{type(e).__name__}: {str(e)[:300]}")
             connection = None
@@ -101,15 +102,15 @@ class Attack:
             connection = None
         return connection
 
-    def judge(self, token: str, answer) -> None:
+    def judge(self, token: str, code: str, answer) -> None:
         with self.lock:
             self.answers += 1
             self.statuses[answer.status] = self.statuses.get(answer.status, 0) + 1
         others = {t for t in re.findall(r"token-\d+-\d+", answer.text + str(answer.fields))} - {token}
         if others:
             self.problem(token, f"its answer has {sorted(others)[:3]}")
-        if answer.status == 504:
-            self.problem(token, f"status {answer.status}")
+        if answer.status == 504 and "504" not in code:
+            self.problem(token, "request_timeout ended it")
 
     def problem(self, token: str, what: str) -> None:
         with self.lock:

@@ -69,9 +69,11 @@ EXTENSIONS = {
     "pcov": "pcov\\start(); $a = 1; pcov\\stop(); echo json_encode([count(pcov\\waiting()) >= 0 ? 1 : 0, 2]);",
     "excimer": """
         function spin($until) { for ($end = hrtime(true) + 5e9; hrtime(true) < $end && !$until();) md5('x'); }
-        $p = new ExcimerProfiler; $p->setPeriod(0.002); $p->setEventType(EXCIMER_REAL); $p->start(); spin(fn() => count($p->getLog()) > 3); $p->stop();
-        $t = new ExcimerTimer; $t->setPeriod(0.005); $t->setCallback(function ($n) use (&$ticks) { $ticks += $n; }); $t->start(); spin(function () use (&$ticks) { return $ticks > 2; }); $t->stop();
-        echo json_encode([(int)(count($p->getLog()) > 3 && str_contains($p->getLog()->formatCollapsed(), 'spin')), $ticks > 2 ? 2 : $ticks]);""",
+        $p = new ExcimerProfiler; $p->setPeriod(0.002); $p->setEventType(EXCIMER_REAL);
+        $p->start(); spin(fn() => count($p->getLog()) > 3); $p->stop();
+        $t = new ExcimerTimer; $t->setPeriod(0.005); $t->setCallback(function ($n) use (&$ticks) { $ticks += $n; });
+        $t->start(); spin(function () use (&$ticks) { return $ticks > 2; }); $t->stop();
+        echo json_encode([(int)str_contains($p->getLog()->formatCollapsed(), 'spin'), $ticks > 2 ? 2 : $ticks]);""",
 }
 WANTED = {"imagick": "[3,2]"}
 LOADED_BY = {"xdebug": {"zend_extension": "xdebug", "xdebug.mode": "develop"}, "pcov": {"extension": "pcov", "pcov.enabled": "1"},
@@ -135,7 +137,8 @@ def test_a_profiler_in_every_mode(launch, event, isolation):
 def test_an_image_with_a_profiler_is_refused(launch):
     """The thread stays when the profiler was used before the image was made: in the warm-up, here."""
     root = profiled_root(launch, "REAL")
-    server = launch(root, workers=1, worker={"script": str(root / "loop.php"), "num": 1, "isolation": "rollback", "warmup": ["/sampled"]},
-                    ini={"extension": "excimer"}, expect_errors=True)
+    worker = {"script": str(root / "loop.php"), "num": 1, "isolation": "rollback", "warmup": ["/sampled"]}
+    server = launch(root, workers=1, worker=worker, ini={"extension": "excimer"}, expect_errors=True)
     assert server.get("/plain").status == 500
-    assert "cannot be frozen" in server.log_text() and "the process has 2 threads, an image has one. What to do: end threads" in server.log_text()
+    assert "cannot be frozen" in server.log_text()
+    assert "the process has 2 threads, an image has one. What to do: end threads" in server.log_text()

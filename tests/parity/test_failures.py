@@ -120,11 +120,14 @@ def test_syslog(launch, scripts, workdir, monkeypatch):
         (dev / "log").chmod(0o666)
         program = workdir / "sapid"
         mounts = " && ".join(f"mount --bind /dev/{name} {dev}/{name}" for name in nodes)
-        program.write_text(f"#!/bin/sh\nexec unshare -m sh -c '{mounts} && mount --rbind {dev} /dev && exec {binary()} \"$@\"' sapid \"$@\"\n")
+        program.write_text(f"#!/bin/sh\nexec unshare -m sh -c '{mounts} && mount --rbind {dev} /dev && "
+                           f"exec {binary()} \"$@\"' sapid \"$@\"\n")
         program.chmod(0o755)
         monkeypatch.setenv("SAPID_BINARY", str(program))
-        server = launch(scripts, workers=1, ini={"error_log": "syslog", "syslog.ident": "our-php", "syslog.facility": "local3"}, expect_errors=True)
-        for do, text, level in (("error_log", "a line", 5), ("user warning", "PHP Warning:  with <b>tags</b>", 4), ("chain", "PHP Fatal error:  Uncaught Error: beneath", 3)):
+        ini = {"error_log": "syslog", "syslog.ident": "our-php", "syslog.facility": "local3"}
+        server = launch(scripts, workers=1, ini=ini, expect_errors=True)
+        for do, text, level in (("error_log", "a line", 5), ("user warning", "PHP Warning:  with <b>tags</b>", 4),
+                                ("chain", "PHP Fatal error:  Uncaught Error: beneath", 3)):
             server.get(target(do, {"ini[log_errors]": "1"}))
             line = log.recv(4096).decode("latin-1")
             while text not in line:   # each line of a message is a message
