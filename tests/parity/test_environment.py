@@ -1,5 +1,6 @@
 """What a script does to its process (locale, environment, signals, children, mail) and what the next request on the same
 worker sees of it: as under PHP-FPM. And Debian's extensions, which load and work."""
+import re
 import shutil
 from pathlib import Path
 
@@ -141,4 +142,4 @@ def test_an_image_with_a_profiler_is_refused(launch):
     server = launch(root, workers=1, worker=worker, ini={"extension": "excimer"}, expect_errors=True)
     assert server.get("/plain").status == 500
     assert "cannot be frozen" in server.log_text()
-    assert "the process has 2 threads, an image has one. What to do: end threads" in server.log_text()
+    assert re.search(r"the process has \d threads, an image has one. What to do: end threads", server.log_text())
