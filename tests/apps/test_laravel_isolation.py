@@ -1,11 +1,12 @@
-"""Five people in the Laravel shop, under PHP-FPM, in classic mode and rolled back: equal answers, and nobody's data in
-another's. What test_symfony_isolation.py does, with Laravel's forms, tokens, encrypted cookies and authentication.
+"""Five people in the Laravel shop, under PHP-FPM, in classic mode and rolled back (as worker scripts, and as a front
+controller with restore_state() and snapshot_state()): equal answers, and nobody's data in another's. What
+test_symfony_isolation.py does, with Laravel's forms, tokens, encrypted cookies and authentication.
 """
 import hashlib
 
 import pytest
 
-from lib.crowd import Crowd, Person
+from lib.crowd import Crowd, Person, from_images
 from lib.forms import form, forms
 from lib.image import png
 from lib.laravel import PASSWORD, LaravelApp
@@ -37,9 +38,7 @@ def servers(launch_module, mariadb):
         if kind in WORKERS:
             options["worker"] |= {"isolation": "rollback", "snapshot_sockets": kind, "warmup": WORKERS[kind]}
         if kind == "seed":
-            del options["front_controller"]
-            options["worker"] = {"script": str(app.root / "public/seed.php"), "num": 3, "isolation": "rollback",
-                                 "warmup": WITH_DATABASE}
+            options |= {"front_controller": "seed.php", "php": {"snapshot_warmup": ["/", "/teapot"]}}
         found[kind] = launch_module(app.root / "public", kind="fpm" if kind == "fpm" else "sapid", **options)
     return found
 
@@ -141,9 +140,11 @@ ACTIONS = [log_in, log_in, fail_to_log_in, log_out, who_am_i, write_a_note, writ
            meet_a_careless_page, meet_an_error]
 
 
-def test_answers_are_equal_and_nobody_meets_anothers_data(crowd):
+def test_answers_are_equal_and_nobody_meets_anothers_data(crowd, servers):
     crowd.walk(ACTIONS, 150, "a walk")
     assert crowd.compared > 200
+    images, all_of_them = from_images(servers["seed"])
+    assert images > all_of_them / 2, f"images have answered only {images} of {all_of_them} requests"
 
 
 @pytest.mark.parametrize("kind", [*WORKERS, "seed"])

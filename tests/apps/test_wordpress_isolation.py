@@ -5,14 +5,13 @@ They log in and out in random order, change their profiles, comment, search, rea
 the admin pages. What may differ between servers is MASKS, values and times of Set-Cookie, and lib.crowd's FIELDS_APART.
 """
 import html
-import json
 import re
 import tomllib
 from datetime import datetime, timezone
 
 import pytest
 
-from lib.crowd import Crowd, Person
+from lib.crowd import Crowd, Person, from_images
 from lib.forms import form, forms
 from lib.process import wait_until
 from lib.wordpress import EXAMPLE, Blogs
@@ -134,13 +133,6 @@ ACTIONS = [log_in, log_in, fail_to_log_in, log_out, change_the_profile, change_t
            send_what_is_refused]
 
 
-def from_images(server) -> tuple[int, int]:
-    """Requests that images have answered, and all of PHP."""
-    status = json.loads(server.admin("/server?json&full").text)
-    (pool,) = status["pools"]
-    return pool["accepted"] - sum(g["done"] for g in pool["generations"]), pool["accepted"]
-
-
 def test_answers_are_equal_and_nobody_meets_anothers_data(crowd, servers):
     crowd.walk(ACTIONS, 100, "a walk")
     assert crowd.compared > 150
@@ -172,6 +164,7 @@ def test_the_image_is_made_anew_when_plugins_change(servers):
     assert "Plugin deactivated" in admin.get(f"/wp-admin/{html.unescape(link)}").text
     wait_until(lambda: admin.get("/wp-json/sapid/v1/echo/x").status == 404, "an image without the plugin", 30)
     before = from_images(servers["image"])[0]
-    wait_until(lambda: admin.get("/").status == 200 and from_images(servers["image"])[0] > before, "requests that an image answers", 30)
+    answered = lambda: admin.get("/").status == 200 and from_images(servers["image"])[0] > before
+    wait_until(answered, "requests that an image answers", 30)
     assert all(admin.get("/wp-json/sapid/v1/echo/x").status == 404 for _ in range(5))
     admin.close()

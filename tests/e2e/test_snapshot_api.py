@@ -261,6 +261,13 @@ def test_classic_mode_goes_on(app):
     assert a.classic().text.split() == ["bool(false)", "bool(false)", "NULL", "bool(false)", "RuntimeException"]
 
 
+def test_the_boot_is_told_from_requests(app):
+    code = ("<?php $boots = [snapshot_boots()]; if (!restore_state()) { $boots[] = sapid_snapshot_boots(); snapshot_state(); }"
+            " $boots[] = snapshot_boots(); echo json_encode($boots);")
+    a = app(code, worker={"warmup": ["/warm"]})
+    assert [a.classic().text, a.seed().text, a.seed().text] == ["[false,false,false]", "[true,true,false]", "[true,true,false]"]
+
+
 def test_warm_up_runs_the_whole_script(app):
     a = app("<?php $seen = file_exists(__DIR__ . '/data/seen') ? file(__DIR__ . '/data/seen') : [];"
             " file_put_contents(__DIR__ . '/data/seen', $_SERVER['REQUEST_URI'] . \"\\n\", FILE_APPEND);"

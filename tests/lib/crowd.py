@@ -7,6 +7,7 @@ gets. `Crowd.walk` lets one person at a time act, in random order, on all server
 act at the same time on one server, and only hunts.
 """
 import hashlib
+import json
 import random
 import re
 import threading
@@ -158,3 +159,10 @@ def difference(one: str, two: str) -> str:
     part = slice(max(0, column - 100), column + 200)
     show = lambda lines, line: "\n".join([*(text[:200] for text in lines[max(0, at - 2):at]), "..." + line[part]])
     return f"{a[0]}\n--- line {at}, column {column}\n{show(a, x)}\n--- but\n{show(b, y)}"
+
+
+def from_images(server) -> tuple[int, int]:
+    """Requests that images have answered, and all of PHP."""
+    status = json.loads(server.admin("/server?json&full").text)
+    (pool,) = status["pools"]
+    return pool["accepted"] - sum(g["done"] for g in pool["generations"]), pool["accepted"]

@@ -258,6 +258,7 @@ bool seed_is_on(void);
 /* Runs it from the first line to the last, as in classic mode, to warm the process. */
 MUST_USE bool seed_pass(const struct engine_worker *w, struct str url);
 PHP_FUNCTION(restore_state);
+PHP_FUNCTION(snapshot_boots);
 PHP_FUNCTION(snapshot_state);
 
 /* rollback_end.c: the end of a request without php_request_shutdown's teardown of memory */

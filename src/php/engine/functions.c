@@ -197,6 +197,8 @@ const zend_function_entry engine_functions[] = {
     ZEND_FE(frankenphp_request_parse_errors, arginfo_returns_array)
     ZEND_FE(restore_state, arginfo_returns_bool)
     ZEND_FALIAS(sapid_restore_state, restore_state, arginfo_returns_bool)
+    ZEND_FE(snapshot_boots, arginfo_returns_bool)
+    ZEND_FALIAS(sapid_snapshot_boots, snapshot_boots, arginfo_returns_bool)
     ZEND_FE(snapshot_state, arginfo_snapshot_state)
     ZEND_FALIAS(sapid_snapshot_state, snapshot_state, arginfo_snapshot_state)
     ZEND_FE_END

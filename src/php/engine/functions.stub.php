@@ -113,3 +113,13 @@ function snapshot_state(): void {}
 
 /** @alias snapshot_state */
 function sapid_snapshot_state(): void {}
+
+/**
+ * True in the boot that is to be frozen, up to the freeze: for what is worth doing once for all requests, such as rendering
+ * a page so that its services and templates are there. False in users' requests, in warm-up requests, and where there is
+ * no image to be made.
+ */
+function snapshot_boots(): bool {}
+
+/** @alias snapshot_boots */
+function sapid_snapshot_boots(): bool {}

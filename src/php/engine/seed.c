@@ -514,6 +514,12 @@ PHP_FUNCTION(restore_state)
     RETURN_FALSE;
 }
 
+PHP_FUNCTION(snapshot_boots)
+{
+    ZEND_PARSE_PARAMETERS_NONE();
+    RETURN_BOOL(seed_boots() || audit_is_on());
+}
+
 PHP_FUNCTION(snapshot_state)
 {
     const char *why;

@@ -8,8 +8,8 @@ require dirname(__DIR__) . '/vendor/autoload.php';
 if (!function_exists('restore_state') || !restore_state()) {
     $kernel = new Kernel($_SERVER['APP_ENV'] ?? 'prod', (bool) ($_SERVER['APP_DEBUG'] ?? false));
     $kernel->boot();
-    if (function_exists('snapshot_state')) {
-        // What most requests load is loaded here once: pages without a session.
+    if (function_exists('snapshot_boots') && snapshot_boots()) {
+        // What most requests make and load is made here once, for the image.
         foreach (explode(' ', $_SERVER['APP_WARM'] ?? '') as $path) {
             $request = Request::create($path);
             $kernel->terminate($request, $kernel->handle($request));
@@ -17,8 +17,8 @@ if (!function_exists('restore_state') || !restore_state()) {
         $kernel->getContainer()->get('doctrine')->getConnection()->close();
         $kernel->getContainer()->get('services_resetter')->reset();
         unset($request, $path);
-        snapshot_state();
     }
+    function_exists('snapshot_state') && snapshot_state();
 }
 $request = Request::createFromGlobals();
 $response = $kernel->handle($request);
