@@ -32,7 +32,8 @@
  *                           the command),
  *                           IMAGE_WANTED (as a worker said it; pool, generation: the classic
  *                           one's), before it IMAGE_USED for each image of that pool (pool,
- *                           generation: the image's; status: ms since its last request)
+ *                           generation: the image's; status: ms since its last request);
+ *                           status = CONTROL_IMAGE_UNFIT: of a request that an image passed on
  *   supervisor -> pool      CHANNEL (channel fd, socket to the gateway, n eventfds), DRAIN, STOP,
  *                           REPORT (before CHANNEL: fd of the generation's report, fd of that of
  *                           the one before, if there is one; text = why it was started),
@@ -129,6 +130,8 @@ enum control_record {
     CONTROL_RECORD_PROFILE
 };
 enum { CONTROL_LOOK_STACKS = 1, CONTROL_LOOK_FRAMES = 2 };
+/* IMAGE_WANTED of the gateway: there is one, but it passes on most requests. */
+enum { CONTROL_IMAGE_UNFIT = 1 };
 /* How a COMMAND ended. */
 enum control_result {
     CONTROL_RESULT_DONE,

@@ -236,6 +236,7 @@ static void pass_on(struct backend *b, struct exchange *x)
     fd_close(&x->file_fd);
     x->stalled = false;
     x->no_image = true;
+    images_passed_on(x, b->pool);
     exchange_dispatch_again(x);
 }
 

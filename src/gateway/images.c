@@ -13,7 +13,7 @@
 
 #include "base/mem.h"
 
-enum { ASK_MS = 1000, ASKED_SCRIPTS = 16 };
+enum { ASK_MS = 1000, ASKED_SCRIPTS = 16, JUDGED_REQUESTS = 32 };
 
 /* When the supervisor was asked for what workers want, by a hash of the script: so many questions a
  * second at most, whatever they say. */
@@ -101,21 +101,16 @@ static void send_to_supervisor(const struct control_message *m)
         log_error("cannot ask the supervisor for an image: %s", strerror(-r));
 }
 
-/* The first request of a script that is to have one, and one a second until it has. */
-static void ask(struct exchange *x, struct pool_link *link, uint32_t index, struct str script)
+/* The head is in thread->request. */
+static void post(struct exchange *x, struct pool_link *link, struct str script, struct str name,
+                 int status)
 {
     struct gateway_thread *t = x->conn->thread;
-    uint64_t now = loop_now_ns(t->loop);
-    uint64_t asked = atomic_load_explicit(&link->asked[index], memory_order_relaxed);
+    struct control_image image = { script, name, exchange_host(x), exchange_is_https(x) };
     struct control_message m;
 
-    if ((asked && now - asked < ASK_MS * NS_PER_MS) ||
-        !atomic_compare_exchange_strong_explicit(&link->asked[index], &asked, now,
-                                                 memory_order_relaxed, memory_order_relaxed))
-        return;
-    struct control_image image = { script, t->match.script_name, exchange_host(x),
-                                   exchange_is_https(x) };
     control_message_init(&m, CONTROL_IMAGE_WANTED);
+    m.status = status;
     if (!control_image_pack(&m, &image))
         return;
     struct command *c = mem_zalloc(sizeof(*c));
@@ -124,6 +119,39 @@ static void ask(struct exchange *x, struct pool_link *link, uint32_t index, stru
     c->message = mem_alloc(sizeof(m));
     memcpy(c->message, &m, offsetof(struct control_message, text) + m.text_bytes);
     thread_post(&t->gateway->threads[0], c);
+}
+
+/* Once a second, in one thread. */
+static bool may_ask(_Atomic uint64_t *at_ns, uint64_t now)
+{
+    uint64_t asked = atomic_load_explicit(at_ns, memory_order_relaxed);
+
+    return (!asked || now - asked >= ASK_MS * NS_PER_MS) &&
+           atomic_compare_exchange_strong_explicit(at_ns, &asked, now, memory_order_relaxed,
+                                                   memory_order_relaxed);
+}
+
+/* An image that passes on most of what it gets was made for a host that hardly anybody asks for:
+ * whoever came first has named it. */
+void images_passed_on(struct exchange *x, struct pool_link *link)
+{
+    struct link_image *i = link->image;
+    const struct backend *b = backend_for(x->conn, i->of_pool);
+    uint64_t passed_on = atomic_load_explicit(&i->passed_on, memory_order_relaxed);
+    uint64_t served = atomic_load_explicit(&i->served, memory_order_relaxed);
+    uint64_t judged = atomic_load_explicit(&i->judged_passed_on, memory_order_relaxed);
+
+    if (passed_on - judged < JUDGED_REQUESTS ||
+        !atomic_compare_exchange_strong_explicit(&i->judged_passed_on, &judged, passed_on,
+                                                 memory_order_relaxed, memory_order_relaxed))
+        return;
+    uint64_t since = served -
+                     atomic_exchange_explicit(&i->judged_served, served, memory_order_relaxed);
+    if (since >= JUDGED_REQUESTS / 4 || !b || b->pool->generation != i->of_generation ||
+        !may_ask(&i->unfit_ns, loop_now_ns(x->conn->thread->loop)))
+        return;
+    exchange_parse_again(x);
+    post(x, b->pool, str_from(i->script), str_from(i->script_name), CONTROL_IMAGE_UNFIT);
 }
 
 /* Is it one of snapshot_scripts? */
@@ -155,8 +183,9 @@ struct backend *images_choose(struct exchange *x, struct backend *b, struct str 
         }
     }
     if (unlikely(pool->snapshot_scripts.n) && pool->max_images &&
-        is_named(pool, t->match.script_name, &index))
-        ask(x, b->pool, index, script);
+        is_named(pool, t->match.script_name, &index) &&
+        may_ask(&b->pool->asked[index], loop_now_ns(t->loop)))
+        post(x, b->pool, script, t->match.script_name, 0);
     return b;
 }
 
@@ -208,7 +237,9 @@ static void pass_wish(struct pool_link *link, struct control_message *m,
 {
     uint64_t now = clock_monotonic_ns();
 
-    if (link->image || !link->active || link->dead || has_image(link->gateway, link, image->script))
+    bool has = has_image(link->gateway, link, image->script);
+
+    if (link->image || !link->active || link->dead || has != (m->status == CONTROL_IMAGE_UNFIT))
         return;
     images_look(&link->gateway->threads[0], link->pool, tell_use, &now);
     m->pool = link->pool;

@@ -18,6 +18,8 @@ struct link_image {
     uint32_t of_pool, of_generation;
     _Atomic uint64_t used_ns; /* monotonic: its last request */
     _Atomic uint64_t served, passed_on;
+    _Atomic uint64_t judged_served, judged_passed_on; /* what they were when it was judged last */
+    _Atomic uint64_t unfit_ns;                        /* when the supervisor was told so */
 };
 
 /* Of a classic pool, over all generations; any thread. */
@@ -38,6 +40,8 @@ void images_count(struct gateway_thread *t, const struct pool_link *link);
  * configuration wants the script to have an image and it has none, asks for it. The head is in
  * thread->request. */
 struct backend *images_choose(struct exchange *x, struct backend *b, struct str script);
+/* The image did not take it. */
+void images_passed_on(struct exchange *x, struct pool_link *image);
 /* Main thread: the command behind it. */
 void images_on_asked(struct gateway_thread *t, struct command *c);
 /* Main thread: IMAGE_WANTED of a worker of that generation; IMAGE_REFUSED of the supervisor. */

@@ -32,7 +32,7 @@ struct image_seat {
     struct pool *of;           /* NULL: it has gone */
     struct image_order *order; /* NULL: nothing */
     bool due;                  /* to be begun when no other one of the pool is being made */
-    uint64_t used_ns;
+    uint64_t used_ns, begun_ns, made_ns;
 };
 
 /* --- orders ----------------------------------------------------------------------------------- */
@@ -81,25 +81,32 @@ static void give_order(struct image_seat *seat, struct image_order *take)
 
 /* --- which seat ------------------------------------------------------------------------------- */
 
+/* It was not used for so long that its place is worth another one's boot. */
+static bool may_go(const struct image_candidate *c, uint64_t now_ns)
+{
+    uint64_t keep_ns = IMAGE_KEEP_MS * NS_PER_MS;
+
+    if (c->made_ns * IMAGE_KEEP_BOOTS > keep_ns)
+        keep_ns = c->made_ns * IMAGE_KEEP_BOOTS;
+    return c->state == IMAGE_SEAT_SERVES && now_ns >= c->used_ns + keep_ns;
+}
+
 int image_choose_seat(const struct image_candidate *seats, uint32_t n, uint64_t now_ns)
 {
-    uint64_t least = now_ns > IMAGE_KEEP_MS * NS_PER_MS ? now_ns - IMAGE_KEEP_MS * NS_PER_MS : 0;
     int chosen = -1;
 
     for (uint32_t i = 0; i < n; i++) {
         if (seats[i].state == IMAGE_SEAT_FREE)
             return (int)i;
-        if (seats[i].state == IMAGE_SEAT_SERVES && seats[i].used_ns <= least) {
-            least = seats[i].used_ns;
+        if (may_go(&seats[i], now_ns) && (chosen < 0 || seats[i].used_ns < seats[chosen].used_ns))
             chosen = (int)i;
-        }
     }
     return chosen;
 }
 
 static struct image_candidate look_at_seat(const struct pool *p)
 {
-    struct image_candidate c = { IMAGE_SEAT_SERVES, p->seat->used_ns };
+    struct image_candidate c = { IMAGE_SEAT_SERVES, p->seat->used_ns, p->seat->made_ns };
 
     if (p->pending || p->seat->due)
         c.state = IMAGE_SEAT_STARTS;
@@ -236,7 +243,7 @@ static void begin(struct pool *p)
     struct generation *of = p->seat->of->active;
 
     p->seat->due = false;
-    p->seat->used_ns = clock_monotonic_ns();
+    p->seat->used_ns = p->seat->begun_ns = clock_monotonic_ns();
     plan_unref(p->good);
     p->good = plan_ref(of->plan);
     log_notice("pool %s is to be the image of %s for pool %s", p->name, p->seat->order->script_name,
@@ -288,18 +295,54 @@ static bool is_host(struct str host)
     return host.n <= 255;
 }
 
-static bool has_image(const struct pool *of, struct str script)
+/* The seat that has, or is getting, the image of that script; NULL: none. */
+static struct pool *find_image(const struct pool *of, struct str script)
 {
     const struct images *images = of->images;
 
     for (uint32_t i = 0; images && i < images->n_seats; i++) {
-        const struct pool *p = images->seats[i];
+        struct pool *p = images->seats[i];
         bool lives = p->active || p->pending || p->seat->due;
         if (lives && p->seat->order && str_eq(str_from(p->seat->order->script), script) &&
             p->seat->order->of_generation == of->active->number)
-            return true;
+            return p;
     }
-    return false;
+    return NULL;
+}
+
+static bool is_refused(struct pool *of, struct str script)
+{
+    char *path = mem_strndup(script);
+    uint64_t changed_ns = file_changed_ns(path);
+
+    mem_free(path);
+    return image_is_refused(images_of(of)->refusals, script, changed_ns, clock_monotonic_ns());
+}
+
+static void make(struct pool *p, const struct generation *g, const struct control_image *image)
+{
+    give_order(p->seat,
+               new_order(image->script, image->script_name, image->host, image->https, g->number));
+    begin(p);
+}
+
+/* Most requests of the script are of another host than the one who asked first; that may have been
+ * anybody. The present image serves until there is one for them. */
+static void remake(struct pool *p, const struct generation *g, const struct control_image *image)
+{
+    const struct image_order *o = p->seat->order;
+    struct str url = config_of(g)->snapshot_url;
+    uint64_t now = clock_monotonic_ns();
+
+    if (!p->active || p->pending || p->seat->due || (url.n && url.p[0] != '/') ||
+        (str_eq(str_from(o->host), image->host) && o->https == image->https) ||
+        now < p->seat->begun_ns + IMAGE_REMAKE_MS * NS_PER_MS ||
+        is_refused(p->seat->of, image->script))
+        return;
+    log_notice("pool %s: most requests of %s are not for \"%s\", for which it was made: it is made "
+               "again for \"%.*s\"",
+               p->name, o->script_name, o->host, STR_ARG(image->host));
+    make(p, g, image);
 }
 
 void image_wanted(struct generation *g, const struct control_message *m)
@@ -320,11 +363,10 @@ void image_wanted(struct generation *g, const struct control_message *m)
                  g->role.name, STR_ARG(image.script), STR_ARG(image.script_name));
         return;
     }
-    char *script = mem_strndup(image.script);
-    uint64_t changed_ns = file_changed_ns(script);
-    mem_free(script);
-    if (has_image(of, image.script) ||
-        image_is_refused(images_of(of)->refusals, image.script, changed_ns, now))
+    struct pool *has = find_image(of, image.script);
+    if (has && m->status == CONTROL_IMAGE_UNFIT)
+        remake(has, g, &image);
+    if (has || is_refused(of, image.script))
         return;
     for (uint32_t i = 0; i < c->max_images; i++)
         seats[i] = look_at_seat(seat_of(of, i));
@@ -338,9 +380,7 @@ void image_wanted(struct generation *g, const struct control_message *m)
     if (p->active)
         log_notice("pool %s: the image of %s was used least recently and makes room", p->name,
                    p->active->order->script_name);
-    give_order(p->seat,
-               new_order(image.script, image.script_name, image.host, image.https, g->number));
-    begin(p);
+    make(p, g, &image);
 }
 
 void image_used(struct generation *g, uint64_t ago_ms)
@@ -370,6 +410,7 @@ void image_serves(struct generation *g)
     uint64_t age_ms = config_of(g)->snapshot_max_age_ms;
 
     p->seat->used_ns = clock_monotonic_ns();
+    p->seat->made_ns = p->seat->used_ns - p->seat->begun_ns;
     if (p->seat->of)
         image_forgive(images_of(p->seat->of)->refusals, str_from(g->order->script));
     if (age_ms)

@@ -383,6 +383,8 @@ bool image_keeps(const struct pool *p);
 /* --- choice, by itself for the tests --- */
 enum {
     IMAGE_KEEP_MS = 5000,         /* an image that was used this lately does not make room */
+    IMAGE_KEEP_BOOTS = 20,        /* nor one used within so many times what it took to make it */
+    IMAGE_REMAKE_MS = 10000,      /* at least that long it serves the host that it was made for */
     IMAGE_PAUSE_FIRST_MS = 10000, /* after a refusal; doubles */
     IMAGE_PAUSE_MAX_MS = 600000,
     IMAGE_REFUSALS = 32, /* scripts of a pool that are remembered */
@@ -390,6 +392,7 @@ enum {
 struct image_candidate {
     enum { IMAGE_SEAT_FREE, IMAGE_SEAT_STARTS, IMAGE_SEAT_SERVES } state;
     uint64_t used_ns; /* its last request, or its start */
+    uint64_t made_ns; /* how long it took to make it */
 };
 /* Which seat an image gets: a free one, else that of the least recently used. -1: all are in use.
  */

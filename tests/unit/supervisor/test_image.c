@@ -16,29 +16,37 @@
 
 TEST(a_free_seat_comes_first)
 {
-    const struct image_candidate seats[] = { { IMAGE_SEAT_SERVES, S(1) },
-                                             { IMAGE_SEAT_FREE, 0 },
-                                             { IMAGE_SEAT_FREE, 0 } };
+    const struct image_candidate seats[] = { { IMAGE_SEAT_SERVES, S(1), 0 },
+                                             { IMAGE_SEAT_FREE, 0, 0 },
+                                             { IMAGE_SEAT_FREE, 0, 0 } };
     EXPECT_INT(image_choose_seat(seats, 3, S(100)), 1);
 }
 
 TEST(then_that_of_the_least_recently_used)
 {
-    const struct image_candidate seats[] = { { IMAGE_SEAT_SERVES, S(30) },
-                                             { IMAGE_SEAT_SERVES, S(20) },
-                                             { IMAGE_SEAT_STARTS, S(10) } };
+    const struct image_candidate seats[] = { { IMAGE_SEAT_SERVES, S(30), 0 },
+                                             { IMAGE_SEAT_SERVES, S(20), 0 },
+                                             { IMAGE_SEAT_STARTS, S(10), 0 } };
     EXPECT_INT(image_choose_seat(seats, 3, S(100)), 1);
 }
 
 TEST(none_of_those_that_were_used_a_moment_ago)
 {
-    const struct image_candidate seats[] = { { IMAGE_SEAT_SERVES, S(98) },
-                                             { IMAGE_SEAT_SERVES, S(100) },
-                                             { IMAGE_SEAT_STARTS, S(1) } };
+    const struct image_candidate seats[] = { { IMAGE_SEAT_SERVES, S(98), 0 },
+                                             { IMAGE_SEAT_SERVES, S(100), 0 },
+                                             { IMAGE_SEAT_STARTS, S(1), 0 } };
     EXPECT_INT(image_choose_seat(seats, 3, S(100)), -1);
     EXPECT_INT(image_choose_seat(seats, 3, S(98) + IMAGE_KEEP_MS * NS_PER_MS), 0);
     EXPECT_INT(image_choose_seat(seats, 0, S(100)), -1);
     EXPECT_INT(image_choose_seat(seats, 3, S(1)), -1); /* the clock has just begun */
+}
+
+TEST(what_was_dear_to_make_stays_longer)
+{
+    struct image_candidate seat = { IMAGE_SEAT_SERVES, S(100), S(2) };
+
+    EXPECT_INT(image_choose_seat(&seat, 1, S(139)), -1);
+    EXPECT_INT(image_choose_seat(&seat, 1, S(140)), 0);
 }
 
 /* --- refusals --------------------------------------------------------------------------------- */
