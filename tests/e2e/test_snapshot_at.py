@@ -223,3 +223,14 @@ def test_a_frozen_process_that_dies_is_replaced(launch):
     first = wait_until(image, "the image")
     os.kill(next(p for p in s.pids() if "sapid: image" in roles.title(p)), signal.SIGKILL)
     wait_until(lambda: image(first), "another image")
+
+
+@pytest.mark.parametrize("jit", ["tracing", "function"])
+def test_the_jit_is_on(frozen, jit):
+    """Without this the tests above would prove nothing; and it still is on in requests."""
+    a = frozen("function:boot", "<?php function boot($n) { for ($i = $s = 0; $i < $n; $i++) { $s += $i % 7; } return $s; } $x = boot(5);"
+               " if (isset($_GET['jit'])) { $j = opcache_get_status(false)['jit']; echo json_encode([$j['on'], $j['buffer_free'] < $j['buffer_size'] - 10000]); }"
+               " else { echo boot(200000), $x; }", ini={"opcache.jit": jit, "opcache.jit_buffer_size": "16M"})
+    a.wait("/seed.php")
+    a.same("/seed.php", times=20)
+    assert a.server.get("/seed.php?jit=1").json()[0] is True

@@ -30,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from lib import account, roles  # noqa: E402
+from lib.process import wait_until  # noqa: E402
 from lib.httpclient import Closed, Connection, ProtocolError  # noqa: E402
 from lib.sapid import Sapid  # noqa: E402
 from lib.site import Site  # noqa: E402
@@ -83,8 +84,8 @@ def make_site(folder: Path) -> Path:
 
 
 def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=None, worker=None) -> Sapid:
-    """A server in `mode`: "classic", "worker" (without isolation), "rollback", or "seed": a script of classic mode that calls
-    restore_state() and snapshot_state(), without any loop."""
+    """A server in `mode`: "classic", "worker" (without isolation), "rollback", or a script of classic mode that calls restore_state()
+    and snapshot_state(): "seed" in place of a worker script, "image" in a classic pool, which has an image of it made."""
     (folder / mode).mkdir()
     os.chmod(folder / mode, 0o755)
     settings = {"display_errors": "1", "html_errors": "0", "log_errors": "0", "ffi.enable": "1", "memory_limit": "128M",
@@ -93,6 +94,11 @@ def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=No
                 "error_reporting": "32767", **(ini or {})}
     if mode == "classic":
         return Sapid(Site(root=site / "classic/public", workers=workers, ini=settings), folder / mode)
+    if mode == "image":
+        server = Sapid(Site(root=site / "seed/public", workers=workers, ini=settings, php={"max_images": 1}), folder / mode)
+        server.get("/")   # it asks
+        wait_until(lambda: json.loads(server.admin("/server?json").text)["pools"][0]["images"]["active"], "the image")
+        return server
     root = site / ("seed" if mode == "seed" else "worker") / "public"
     keys = {"script": str(root / "index.php"), "num": workers, **(worker or {})}
     if mode != "worker":
@@ -250,8 +256,9 @@ class Killer(threading.Thread):
 class Suite:
     def __init__(self, server, reference: Reference, names: list[str], *, seed: int = 1, deaths: int = 0):
         self.server, self.reference, self.names, self.seed = server, reference, names, seed
-        self.allowed = CLASSIC_LEAKS if not server.site.worker else set()
-        self.weak = CLASSIC_REPEATS if not server.site.worker else set()
+        self.frozen = bool(server.site.worker) or "max_images" in server.site.php
+        self.allowed = CLASSIC_LEAKS if not self.frozen else set()
+        self.weak = CLASSIC_REPEATS if not self.frozen else set()
         self.loops = server.site.worker and "seed" not in str(server.site.root)
         self.deaths = deaths   # so many workers are killed meanwhile: an answer may be 502, 503 or missing
         self.result = Result()
@@ -333,7 +340,7 @@ class Suite:
             return
         self.result.pids.add(int(pid))
         # Classic workers open this and that the first time; a large body of the request is a descriptor.
-        if self.server.site.worker and spec.kind not in ("upload", "input"):
+        if self.frozen and spec.kind not in ("upload", "input"):
             self.result.descriptors[int(pid)].add(int(r.header("x-descriptors")))
         for source, value in json.loads(r.header("x-random")).items():
             self.result.values += 1
@@ -377,7 +384,7 @@ class Suite:
         largest request then, and memory that a request has mapped stays, up to 8 MiB. In classic mode how large processes
         get is PHP's affair."""
         now = self._sizes()
-        if not self.server.site.worker or not now or not self.early:
+        if not self.frozen or not now or not self.early:
             return
         limits = (("anonymous KiB", 1.05, 12288), ("mappings", 1.02, 8), ("descriptors", 1.0, 2))
         for i, (what, factor, slack) in enumerate(limits):
@@ -408,13 +415,23 @@ def check_files(site: Path) -> list[str]:
     return bad
 
 
+def not_from_image(server, mode: str, result: Result) -> list[str]:
+    """Where a classic pool has an image: the answers that were not from it."""
+    if mode != "image":
+        return []
+    images = json.loads(server.admin("/server?json").text)["pools"][0]["images"]
+    if images["served"] >= result.requests * 0.95 and not images["passed_on"]:   # answers of 5xx are not counted
+        return []
+    return [f"of {result.requests} requests, images took {images}"]
+
+
 def all_specs(names: list[str], clients: int = CLIENTS) -> list[Spec]:
     return [Spec(k, n, own) for own in range(clients) for k in names for n in VARIANTS]
 
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--mode", choices=("classic", "worker", "rollback", "seed"), default="rollback")
+    p.add_argument("--mode", choices=("classic", "worker", "rollback", "seed", "image"), default="rollback")
     p.add_argument("--requests", type=int, default=5000)
     p.add_argument("--clients", type=int, default=CLIENTS, help="and as many workers")
     p.add_argument("--kinds", help="only these, separated by commas")
@@ -437,7 +454,7 @@ def main() -> int:
     print(f"{len(names)} kinds, seed {options.seed}, log {server.process.log_path}", flush=True)
     suite = Suite(server, reference, names, seed=options.seed, deaths=options.deaths)
     result = suite.run(options.requests, options.clients)
-    problems = result.problems()
+    problems = result.problems() + not_from_image(server, options.mode, result)
     if not options.deaths:
         problems += check_files(site) + server.errors()[:5]
     server.stop()

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from lib.workdir import new_workdir, remove_workdir
-from isolation.suite import Reference, Suite, all_specs, check_files, kinds, make_site, start
+from isolation.suite import Reference, Suite, all_specs, check_files, kinds, make_site, not_from_image, start
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
@@ -32,7 +32,7 @@ def run(application):
         try:
             suite = Suite(server, reference, kinds())
             result = suite.run(requests)
-            result.growth += check_files(site)
+            result.growth += check_files(site) + not_from_image(server, mode, result)
         finally:
             server.stop()
             shutil.rmtree(folder / mode)
@@ -64,7 +64,12 @@ def test_rollback_answers_as_classic_mode_does(run):
 
 def test_a_frozen_script_of_classic_mode_answers_as_ever(run):
     """restore_state() and snapshot_state() in place of the loop: every byte, what destructors print at the end too."""
-    nothing_is_wrong(run("seed", 1500), 1500)
+    nothing_is_wrong(run("seed", 1000), 1000)
+
+
+def test_an_image_of_a_script_answers_as_ever(run):
+    """The same in a classic pool, without configuration."""
+    nothing_is_wrong(run("image", 1000), 1000)
 
 
 def test_a_frozen_script_with_the_jit(run):
