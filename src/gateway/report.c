@@ -283,18 +283,19 @@ static void put_text_image(struct buf *out, const struct pool_link *link)
     uint64_t age_s = now > made_ns ? (now - made_ns) / NS_PER_S : 0;
     uint32_t made = load32(&i->made);
     struct report_view v;
+    struct str pool = link->config->pools[link->pool].name;
 
     if (made == 0) {
-        page_put(out, "    image (generation %u): NONE YET\n", link->generation);
+        page_put(out, "    image (%.*s g%u): NONE YET\n", STR_ARG(pool), link->generation);
         put_text_reasons(out, r, "    could not be made: ", REPORT_REFUSAL);
         return;
     }
     page_put(out,
-             "    image (generation %u): %.1f MiB in %" PRIu64 " regions, made %" PRIu64
-             "h%02" PRIu64 "m%02" PRIu64 "s ago in %.1f s with %" PRIu32
-             " warm-up requests and %" PRIu32 " learned names; because ",
-             link->generation, MIB(report_get(&i->bytes)), report_get(&i->regions), age_s / 3600,
-             age_s / 60 % 60, age_s % 60, (double)report_get(&i->boot_ns) / NS_PER_S,
+             "    image (%.*s g%u): %.1f MiB in %" PRIu64 " regions, made %" PRIu64 "h%02" PRIu64
+             "m%02" PRIu64 "s ago in %.1f s with %" PRIu32 " warm-up requests and %" PRIu32
+             " learned names; because ",
+             STR_ARG(pool), link->generation, MIB(report_get(&i->bytes)), report_get(&i->regions),
+             age_s / 3600, age_s / 60 % 60, age_s % 60, (double)report_get(&i->boot_ns) / NS_PER_S,
              load32(&i->warmed), load32(&i->loaded));
     put_plain(out, report_read(&r->why, &v) ? v.text : STR("?"));
     if (made > 1)

@@ -154,9 +154,15 @@ static void put_json_gate(void *ctx, const char *name, const struct gate *g)
     json_close(j, '}');
 }
 
+struct images_page {
+    struct json *json;
+    bool isolation, shows_report;
+};
+
 static void put_json_image(void *ctx, const struct pool_link *link)
 {
-    struct json *j = ctx;
+    const struct images_page *page = ctx;
+    struct json *j = page->json;
 
     json_open(j, NULL, '{');
     json_text(j, "script", str_from(link->image->script_name));
@@ -165,17 +171,21 @@ static void put_json_image(void *ctx, const struct pool_link *link)
     json_number(j, "served", atomic_load_explicit(&link->image->served, memory_order_relaxed));
     json_number(j, "passed_on",
                 atomic_load_explicit(&link->image->passed_on, memory_order_relaxed));
+    if (page->shows_report && link->report)
+        report_put_json(j, link, page->isolation);
     json_close(j, '}');
 }
 
-static void put_json_images(struct json *j, const struct gateway_thread *t, uint32_t pool)
+static void put_json_images(struct json *j, const struct gateway_thread *t, uint32_t pool,
+                            bool isolation)
 {
+    struct images_page page = { j, isolation, t->index == 0 };
     const struct image_figures *f = &t->gateway->images[pool];
     uint64_t refused = atomic_load_explicit(&f->refused, memory_order_relaxed);
 
     json_open(j, "images", '{');
     json_open(j, "active", '[');
-    images_look(t, pool, put_json_image, j);
+    images_look(t, pool, put_json_image, &page);
     json_close(j, ']');
     json_number(j, "served", atomic_load_explicit(&f->served, memory_order_relaxed));
     json_number(j, "passed_on", atomic_load_explicit(&f->passed_on, memory_order_relaxed));
@@ -216,7 +226,7 @@ static void put_json_pool(struct json *j, struct gateway_thread *t, const struct
             put_json_channel(j, b, detail.isolation);
     }
     json_close(j, ']');
-    put_json_images(j, t, pool);
+    put_json_images(j, t, pool, detail.isolation);
     if (detail.full) {
         json_open(j, "processes", '[');
         status_view_processes(t, pool, put_json_process,

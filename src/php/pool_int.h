@@ -257,6 +257,16 @@ void pool_report_death(struct pool *p, const struct seat *seat, int status);
 /* Why a worker asked for a new generation, when it was for what was learned; else NULL. */
 const char *pool_report_harm(struct pool *p);
 void pool_report_look(struct pool *p);
+/* A window of observation. */
+struct pool_report_window {
+    uint64_t requests;  /* in it */
+    uint64_t late;      /* of them: loaded something that no image was tried with */
+    uint64_t names_new; /* first seen in it */
+    uint64_t renewals;  /* generations that were started for that so far */
+    uint64_t since_ns;  /* the last of them */
+};
+/* A new generation is worth while. */
+bool pool_report_is_worth(const struct pool_report_window *w);
 uint64_t pool_report_next_ns(const struct pool *p);
 
 /* What every worker of the pool is told, whoever forks it; without its seat. */

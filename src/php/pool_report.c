@@ -108,30 +108,36 @@ const char *pool_report_harm(struct pool *p)
 
 /* --- renewal ---------------------------------------------------------------------------------- */
 
-static uint64_t pause_ns(const struct report *r)
+bool pool_report_is_worth(const struct pool_report_window *w)
 {
-    uint64_t n = report_get(&r->count.renewals);
+    uint64_t pause_ns = w->renewals == 0 ? 0
+                                         : (PAUSE_FIRST_MS * NS_PER_MS)
+                                               << MIN(w->renewals - 1, (uint64_t)PAUSE_DOUBLINGS);
 
-    return n == 0 ? 0 : (PAUSE_FIRST_MS * NS_PER_MS) << MIN(n - 1, (uint64_t)PAUSE_DOUBLINGS);
+    return w->names_new == 0 && w->requests >= BUSY_REQUESTS &&
+           w->late * 100 >= w->requests * LATE_PERCENT && w->since_ns >= pause_ns;
 }
 
 static void judge_window(struct pool *p, uint64_t now)
 {
     struct pool_report *o = &p->report;
     struct report_counters *c = &o->shared->count;
-    uint64_t requests = report_get(&c->rollbacks) - o->requests;
-    uint64_t late = report_get(&c->requests_late_new) - o->late;
-    bool settled = report_get(&c->names_new) == o->names;
+    const struct pool_report_window w = {
+        .requests = report_get(&c->rollbacks) - o->requests,
+        .late = report_get(&c->requests_late_new) - o->late,
+        .names_new = report_get(&c->names_new) - o->names,
+        .renewals = report_get(&c->renewals),
+        .since_ns = now - report_get(&c->renewed_ns),
+    };
     char text[160];
 
-    if (!settled || requests < BUSY_REQUESTS || late * 100 < requests * LATE_PERCENT ||
-        now - report_get(&c->renewed_ns) < pause_ns(o->shared))
+    if (!pool_report_is_worth(&w))
         return;
     atomic_store_explicit(&c->renewed_ns, now, memory_order_relaxed);
     report_add(&c->renewals, 1);
     snprintf(text, sizeof(text),
              "%" PRIu64 " of %" PRIu64 " requests loaded classes or files that the image can hold",
-             late, requests);
+             w.late, w.requests);
     pool_renew_memory(p, text);
 }
 

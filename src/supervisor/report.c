@@ -22,16 +22,6 @@ static const struct config_pool *settings_of(const struct generation *g)
     return &g->plan->config->pools[g->index];
 }
 
-static const char *why(const struct generation *g)
-{
-    const struct pool *p = g->pool;
-
-    return p->why[0]                              ? p->why
-           : p->sup->phase == SUPERVISOR_STARTING ? "the server started"
-           : g == p->next                         ? "a reload"
-                                                  : "the generation before it ended";
-}
-
 /* What the generation before has learned is of use to this one. */
 static bool may_inherit(const struct generation *g)
 {
@@ -40,6 +30,19 @@ static bool may_inherit(const struct generation *g)
 
     return p->report >= 0 && p->report_user == g->plan->pools[g->index].user.uid &&
            strcmp(script, p->report_script ? p->report_script : "") == 0;
+}
+
+static const char *why(const struct generation *g)
+{
+    const struct pool *p = g->pool;
+
+    if (p->why[0])
+        return p->why;
+    if (g->order)
+        return may_inherit(g) ? "a new generation of its pool" : "its script asked for it";
+    return p->sup->phase == SUPERVISOR_STARTING ? "the server started"
+           : g == p->next                       ? "a reload"
+                                                : "the generation before it ended";
 }
 
 void report_begin(struct generation *g)

@@ -155,6 +155,50 @@ def test_a_class_that_requests_declare_again_is_taken_out(launch, root):
     assert image(s)["why"].startswith("a class in the image is declared again")
 
 
+# Of an entry script in classic mode, which has an image of its own.
+SCRIPT = """<?php
+spl_autoload_register(function ($class) { if (is_file($f = __DIR__ . "/$class.inc")) require $f; });
+if (!restore_state()) {
+    class Boot { static $seen = []; }
+    $boot = getmypid();
+    snapshot_state();
+}
+Boot::$seen[] = $mine = 'private';
+header('X-Loaded: ' . json_encode([class_exists('Auto', false), class_exists('Plain', false)]));
+header('X-Image: ' . (int) ($boot != getmypid()));
+switch ($_GET['do'] ?? '') {
+case 'auto': echo Auto::NAME; break;
+case 'plain': require __DIR__ . '/Plain.php'; echo Plain::NAME; break;
+}
+"""
+
+
+def test_an_image_of_an_entry_script_learns_what_the_autoloader_knows(launch):
+    root = launch.new_root()
+    (root / "index.php").write_text(SCRIPT)
+    (root / "Auto.inc").write_text("<?php class Auto { const NAME = 'auto'; }")
+    (root / "Plain.php").write_text("<?php class Plain { const NAME = 'plain'; }")
+    account.give(root)
+    s = launch(root, workers=1)
+
+    def from_image():
+        wait_until(lambda: s.get("/").header("x-image") == "1", "an image", interval=0.05)
+
+    def report():
+        return json.loads(s.admin("/server?json&isolation").text)["pools"][0]["images"]["active"][0]["image"]
+    from_image()
+    assert report()["why"] == "its script asked for it"
+    for _ in range(2):
+        assert s.get("/?do=auto").text == "auto" and s.get("/?do=plain").text == "plain"
+    wait_until(lambda: route(report(), "GET /")["late_requests"] == 4, "the last rollback")
+    assert route(report(), "GET /")["left_behind"] == ["static Boot::$seen: array(0) -> array(1)"]   # not the script's variables
+    reload(s)
+    from_image()
+    assert s.get("/").header("x-loaded") == "[true,false]"  # a script may well declare with require in each request
+    assert s.get("/?do=auto").text == "auto" and s.get("/?do=plain").text == "plain"
+    assert report()["why"] == "a new generation of its pool"
+
+
 # --- left behind ----------------------------------------------------------------------------------
 
 LEFT = ["global $found: new, array(2)", "static Kept::$cache: array(0) -> array(1)", "static Kept::$secret: int -> int",
@@ -237,4 +281,4 @@ def test_an_image_that_is_refused_says_why(launch, root):
     s = start(launch, root, env={"OPEN": "1"}, expect_errors=True)
     wait_until(lambda: image(s)["refusals"], "a boot")
     assert image(s)["made"] == 0 and "socket" in image(s)["refusals"][0]["why"]
-    assert "image (generation 1): NONE YET" in status(s)
+    assert "image (www-worker g1): NONE YET" in status(s)
