@@ -257,10 +257,11 @@ static uint64_t image_value(const struct gateway_thread *t, uint32_t pool, enum 
 static void put_images(struct buf *b, const struct gateway_thread *t)
 {
     static const char *const rows[][3] = {
-        { "sapid_images", "gauge", "Entry scripts that are served from an image" },
-        { "sapid_image_requests", "counter", "Requests answered from an image" },
-        { "sapid_image_passed_on", "counter", "Requests that an image left to classic mode" },
-        { "sapid_image_refusals", "counter", "Times that a script could not be frozen" },
+        { "sapid_script_images", "gauge", "Entry scripts that are served from an image" },
+        { "sapid_script_image_requests", "counter", "Requests answered from an image" },
+        { "sapid_script_image_passed_on", "counter",
+          "Requests that an image left to classic mode" },
+        { "sapid_script_image_refusals", "counter", "Times that a script could not be frozen" },
     };
 
     for (unsigned row = 0; row < IMAGES_ROWS; row++) {

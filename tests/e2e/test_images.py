@@ -112,7 +112,7 @@ def test_the_first_request_runs_in_classic_mode_and_asks(site):
     assert found["pool"] == "www-image1" and found["served"] >= 6 and found["passed_on"] == 0
     assert images(server)["served"] == found["served"]
     assert "image of /index.php (www-image1 g1)" in server.admin("/server").text
-    assert 'sapid_images{pool="www"} 1' in server.admin("/metrics").text
+    assert 'sapid_script_images{pool="www"} 1' in server.admin("/metrics").text
 
 
 def test_other_scripts_stay_in_classic_mode(site):
@@ -230,7 +230,7 @@ def test_a_boot_that_fails_is_said_once_and_requests_go_on(site):
     assert images(server)["refused"] == 1 and images(server)["last_refusal"].startswith("/index.php: ")
     assert "1 times a script could not be frozen" in server.admin("/server").text
     wait_until(lambda: not image_pools(server), "the process that tried to end")
-    assert 'sapid_image_refusals_total{pool="www"} 1' in server.admin("/metrics").text
+    assert 'sapid_script_image_refusals_total{pool="www"} 1' in server.admin("/metrics").text
 
 
 def test_a_repaired_script_is_tried_at_once(site):
@@ -375,16 +375,18 @@ def test_a_running_request_ends_in_the_old_image(site):
     wait_until(lambda: len(image_pools(server)) == 1, "the old one to end")
 
 
-def test_stop_waits_for_what_runs_in_an_image(site):
+def test_stop_waits_for_what_runs_in_an_image(site, launch):
     server = site()
     wait_for_image(server)
     with Connection(server.address) as c:
         c.send(b"GET /?wait=go HTTP/1.1\r\nHost: a\r\n\r\n")
         wait_until(lambda: (server.root / "go.started").exists(), "the request to run")
         server.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "finish" in server.log_text() or "stop" in server.log_text(), "the stop to begin")
+        wait_until(lambda: "stopping" in server.log_text(), "the stop to begin")
         (server.root / "go").touch()
         assert c.read_response().status == 200
+    assert server.process.popen.wait(5) == 0
+    launch.started.clear()
 
 
 # --- not this one ---------------------------------------------------------------------------------------------
