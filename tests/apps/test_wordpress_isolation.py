@@ -7,6 +7,7 @@ the admin pages. What may differ between servers is MASKS, values and times of S
 import html
 import re
 import tomllib
+from datetime import datetime, timezone
 
 import pytest
 
@@ -17,10 +18,12 @@ from lib.wordpress import EXAMPLE, Blogs
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
+DAY = datetime.now(timezone.utc)
 MASKS = [(r"\b[0-9a-f]{10}\b", "NONCE"),   # of a time of day, a user and a session
          (r'data-pw="[^"]*"', 'data-pw'),        # a password that WordPress proposes
          (r"\w{3}, \d\d \w{3} 2\d{3} \d\d:\d\d:\d\d (GMT|\+0000)", "TIME"),
          (r'^"[0-9a-f]{32}"$', "ETAG"),   # of a feed, reckoned from its Last-Modified
+         (DAY.strftime("%Y-%m-%d[T ]") + r"\d\d:\d\d:\d\d", "NOW"),   # of drafts and changes
          (r"\b[0-2]\.gravatar", "N.gravatar"),   # chosen at random for people without an address
          (r"\b\d+:\d\d (am|pm)\b", "MINUTE")]
 PEOPLE = [Person(i, "wordpress") for i in range(5)]
