@@ -1,8 +1,8 @@
 """What `sapid bench` says of a server whose latencies are known: the server's own record is the truth.
 
-A request's true latency is from when it was due to when the server sent its answer. The server (target.c) knows the second; the
-first is a constant rate, from the request that came with the least delay. Where gaps are random it only knows when a request arrived;
-the way there, some 0.1 ms, is then missing from the truth, so that server is a slower one.
+A request's true latency is from when it was due to when the server sent its answer. The server (target.c) knows the second;
+the first is a constant rate, from the request that came with the least delay. Where gaps are random it only knows when a
+request arrived; the way there, some 0.1 ms, is then missing from the truth, so that server is a slower one.
 """
 import json
 import math
