@@ -29,6 +29,7 @@ static int help_main(int argc, char **argv)
          "mend it\n"
          "  sapid status         what a running server is doing; --full, --json\n"
          "  sapid reload         let it read its configuration again; --rollback\n"
+         "  sapid upgrade        let the program that is installed now take over\n"
          "  sapid stop           let it finish its requests and end\n"
          "  sapid bench URL      load a server and measure how it answers\n"
          "  sapid perf COMMAND   run, track, compare or profile: tell change from noise\n"
@@ -85,6 +86,7 @@ static const struct {
     { "perf", perf_main },
     { "status", status_main },
     { "reload", reload_main },
+    { "upgrade", upgrade_main },
     { "stop", stop_main },
     { "help", help_main },
     { "--help", help_main },

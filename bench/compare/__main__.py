@@ -3,10 +3,11 @@
     /usr/bin/python3 bench/compare                       everything (about 45 minutes)
     /usr/bin/python3 bench/compare --quick               a look: one second, one round, two loads
     /usr/bin/python3 bench/compare --only hello,static --servers sapid,nginx-fpm --rounds 5
+    /usr/bin/python3 bench/compare --cross-check         `sapid bench` beside wrk, h2load and hey on the same servers
 
 The servers of a comparison run at the same time and are loaded one after the other, A B C A B C, so that
-a slow spell of the machine hits all of them; a figure is the median of the rounds. Needs nothing but
-Python, a C compiler, wrk and the peers' Debian packages.
+a slow spell of the machine hits all of them; a figure is the median of the rounds. The load generator is
+`sapid bench`. Needs nothing but Python, a C compiler and the peers' Debian packages; --cross-check also the other generators'.
 """
 import argparse
 import contextlib
@@ -19,6 +20,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(os.path.dirname(HERE)), "tests")]
 
+import crosscheck   # noqa: E402
 import measure      # noqa: E402
 import peers        # noqa: E402
 import report       # noqa: E402
@@ -52,6 +54,7 @@ def read_options():
                    help="closed-loop connections (1,64,256)")
     p.add_argument("--workers", type=int, default=2, help="PHP workers in the closed loop (2)")
     p.add_argument("--quick", action="store_true", help="1 round of 1 s at c=1,64, nothing written")
+    p.add_argument("--cross-check", action="store_true", help="only: sapid bench, wrk, h2load and hey on the same servers")
     p.add_argument("--sapid", help="the program to measure (build/sapid)")
     p.add_argument("--output", help="Markdown file to write (bench/RESULTS.md; not with --quick)")
     p.add_argument("--json", help="also write every single measurement to this file")
@@ -60,7 +63,8 @@ def read_options():
     options.seconds = options.seconds or (1 if options.quick else 5)
     options.connections = options.connections or ([1, 64] if options.quick else [1, 64, 256])
     if not options.output and not options.quick:
-        options.output = os.path.join(os.path.dirname(HERE), "RESULTS.md")
+        options.output = os.path.join(HERE, "CROSS-CHECK.md") if options.cross_check else \
+            os.path.join(os.path.dirname(HERE), "RESULTS.md")
     return options
 
 
@@ -72,7 +76,6 @@ class Bench:
         self.docroot = workloads.make_docroot(work)
         self.php = peers.PhpSettings(work, {"date.timezone": "UTC"})
         measure.EpollAnswer.program = measure.compile_tool("micro/epoll_answer.c", work)
-        self.openloop = measure.compile_tool("compare/openloop.c", work)
 
     def say(self, text):
         print(text, file=sys.stderr, flush=True)
@@ -102,9 +105,14 @@ def main():
     os.chmod(work, 0o755)
     try:
         bench = Bench(options, work)
-        machine = report.describe_machine(peers.ALL[n] for n in options.servers + ["php-cgi"])
-        results = stages.run_all(bench)
-        text = report.markdown(machine, results, options)
+        measured = ["sapid"] if options.cross_check else options.servers + ["php-cgi"]
+        machine = report.describe_machine(peers.ALL[n] for n in measured)
+        if options.cross_check:
+            results = crosscheck.run_all(bench)
+            text = crosscheck.markdown(machine, results, options)
+        else:
+            results = stages.run_all(bench)
+            text = report.markdown(machine, results, options)
     except peers.PeerError as error:
         sys.exit(f"bench/compare: {error}")
     finally:

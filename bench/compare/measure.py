@@ -1,4 +1,4 @@
-"""One measurement: load one server with wrk or openloop, and read its CPU time and memory around it."""
+"""One measurement: load one server with `sapid bench`, and read its CPU time and memory around it."""
 import json
 import os
 import subprocess
@@ -6,8 +6,7 @@ import time
 
 import peers
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-BENCH = os.path.dirname(HERE)
+BENCH = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def compile_tool(source, work):
@@ -42,32 +41,47 @@ def client_cpu_s():
     return times.children_user + times.children_system
 
 
-def wrk(server, workload, connections, seconds):
-    """Closed loop. Returns requests/s, latency in us, errors, CPU us/request, PSS in KiB,
-    the CPU of wrk and of all that is neither wrk nor the server (a measure of how quiet it was)."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s",
-               "-s", os.path.join(HERE, "report.lua")]
+def command(server, workload, connections, *more):
+    """`sapid bench` on one path of a server."""
+    line = [peers.Sapid.program, "bench", f"http://127.0.0.1:{server.port}{workload.path}", "--concurrency", str(connections),
+            "--format", "json", *map(str, more)]
     for name, value in workload.headers.items():
-        command += ["-H", f"{name}: {value}"]
+        line += ["--header", f"{name}: {value}"]
+    if workload.body_bytes is not None:
+        line += ["--expect-length", str(workload.body_bytes)]
+    return line
+
+
+def read(server, done):
+    """What a run of `sapid bench` printed; errors are counted in it, and are no failure of the run."""
+    try:
+        return json.loads(done.stdout)
+    except json.JSONDecodeError:
+        raise peers.PeerError(f"sapid bench failed on {server.name}: {done.stdout}{done.stderr}") from None
+
+
+def microseconds(result, name):
+    return 1000 * result["latency_ms"][name]
+
+
+def closed_loop(server, workload, connections, seconds):
+    """Returns requests/s, latency in us, errors, CPU us/request, PSS in KiB, the CPU of the load generator and of all that is
+    neither it nor the server (a measure of how quiet it was)."""
+    line = command(server, workload, connections, "--duration", f"{seconds}s")
     cpu_before, client_before, busy_before = server.cpu_ns(), client_cpu_s(), machine_busy_s()
-    done = subprocess.run(command + [f"http://127.0.0.1:{server.port}{workload.path}"],
-                          capture_output=True, text=True, timeout=seconds + 60)
+    result = read(server, subprocess.run(line, capture_output=True, text=True, timeout=seconds + 60))
     cpu_ns, client_s = server.cpu_ns() - cpu_before, client_cpu_s() - client_before
     busy_s = machine_busy_s() - busy_before
-    if done.returncode != 0:
-        raise peers.PeerError(f"wrk failed on {server.name}: {done.stdout}{done.stderr}")
-    summary = json.loads(done.stdout.strip().splitlines()[-1])
     pss_kib, processes = server.pss_kib(), len(server.pids())
     settle(server)
-    duration_s = summary["duration_us"] / 1e6
+    duration_s = result["duration_s"]
     return {
-        "rps": summary["requests"] / duration_s,
-        "p50_us": summary["p50"], "p99_us": summary["p99"], "max_us": summary["max"],
-        "errors": sum(summary[k] for k in ("connect_errors", "read_errors", "write_errors",
-                                           "timeouts", "status_errors")),
-        "cpu_us": cpu_ns / 1000 / max(1, summary["requests"]),
+        "rps": result["requests_per_sec"],
+        "p50_us": microseconds(result, "p50"), "p99_us": microseconds(result, "p99"), "max_us": microseconds(result, "max"),
+        "errors": result["errors"]["total"],
+        "cpu_us": cpu_ns / 1000 / max(1, result["total_requests"]),
         "pss_kib": pss_kib, "processes": processes,
-        "wrk_cpu_percent": 100 * client_s / duration_s,
+        "client_cpu_percent": 100 * client_s / duration_s,
         "foreign_cpu_percent": max(0, 100 * (busy_s - client_s - cpu_ns / 1e9) / duration_s),
     }
 
@@ -83,14 +97,19 @@ def settle(server, limit_s=20):
             return
 
 
-def open_loop(program, server, rate, seconds, slow_percent=10, connections=64):
-    """Constant rate, latency from the intended start; `slow_percent` of the requests sleep 20 ms."""
+def open_loop(server, fast, slow, rate, seconds, slow_percent=10, connections=64):
+    """Constant rate, latency in us from the intended start. Two generators at once, so that the percentiles of the fast requests
+    are not those of the slow ones: `slow_percent` of the requests are for `slow`."""
+    shares = {"fast": (fast, rate * (100 - slow_percent) / 100), "slow": (slow, rate * slow_percent / 100)}
     cpu_before = server.cpu_ns()
-    done = subprocess.run([program, str(server.port), str(rate), str(seconds), str(connections),
-                           "/hello.php", "/sleep.php", str(slow_percent)],
-                          capture_output=True, text=True, timeout=seconds + 30)
-    if done.returncode != 0:
-        raise peers.PeerError(f"openloop failed on {server.name}: {done.stderr}")
-    result = json.loads(done.stdout)
+    running = {name: subprocess.Popen(command(server, workload, connections, "--rps", share, "--duration", f"{seconds}s"),
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+               for name, (workload, share) in shares.items()}
+    result = {}
+    for name, process in running.items():
+        out, err = process.communicate(timeout=seconds + 60)
+        found = read(server, subprocess.CompletedProcess(process.args, process.returncode, out, err))
+        result[name] = {"p50": microseconds(found, "p50"), "p90": microseconds(found, "p90"), "p99": microseconds(found, "p99"),
+                        "p999": microseconds(found, "p99.9"), "errors": found["errors"]["total"]}
     result["cpu_us"] = (server.cpu_ns() - cpu_before) / 1000 / (rate * seconds)
     return result

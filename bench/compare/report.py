@@ -153,7 +153,7 @@ class Bars:
 
 
 def foreign_percent(results):
-    """Median share of one CPU that neither the server nor wrk used: how quiet the machine was."""
+    """Median share of one CPU that neither the server nor the load generator used: how quiet the machine was."""
     parts = [servers for sizes in results["loads"].values() for servers in sizes.values()]
     parts += [results[name] for name in ("cgi", "limit") if name in results]
     rows = [row for servers in parts for measured in servers.values() for row in measured
@@ -164,8 +164,8 @@ def foreign_percent(results):
 def notes(options, results):
     return f"""\
 Command: `/usr/bin/python3 bench/compare` with {options.rounds} rounds of {options.seconds} s. The servers \
-run at the same time and are loaded in turn (A B C A B C); figures are medians of the rounds. wrk with one \
-thread on loopback shares the {os.cpu_count()} CPUs with the server. CPU is the server's own, all processes, \
+run at the same time and are loaded in turn (A B C A B C); figures are medians of the rounds. `sapid bench` with \
+one thread on loopback shares the {os.cpu_count()} CPUs with the server. CPU is the server's own, all processes, \
 from its control group. All servers: same php.ini and extensions (php-fpm's, without xdebug and pcov), \
 opcache on, {options.workers} PHP workers, unprivileged user, no access log. nginx: worker_processes auto, \
 open_file_cache, FastCGI buffers large enough that no page goes through a file. nginx-fpm-keepalive and \
@@ -198,7 +198,7 @@ def markdown(machine, results, options):
             lines += [f"## {workload.title}, c={connections}", ""] + load_table(rows)
     if "mixed" in results:
         lines += ["## Mixed load: 1,500 requests/s, one in ten sleeps 20 ms, 8 workers", "",
-                  "Open loop; latency from the moment each request was due (bench/compare/openloop.c).",
+                  "Open loop (`sapid bench --rps`); latency from the moment each request was due.",
                   ""] + mixed_table(results["mixed"])
     if "cgi" in results:
         lines += ["## hello.php, c=50, against php-cgi started per request", ""]

@@ -43,13 +43,13 @@ def interleaved(bench, servers, workload, connections):
     seconds = max(bench.options.seconds, workload.min_seconds(connections))
     for server in servers:
         workload.check(server)
-        measure.wrk(server, workload, connections, 1)
+        measure.closed_loop(server, workload, connections, 1)
     for number in range(bench.options.rounds):
         for server in servers:
-            row = measure.wrk(server, workload, connections, seconds)
+            row = measure.closed_loop(server, workload, connections, seconds)
             rows[server.name].append(row)
             bench.say(f"{workload.name:10} c={connections:<4} round {number + 1} {server.name:20} "
-                      f"{row['rps']:10.0f} req/s  p99 {row['p99_us']:8} us  "
+                      f"{row['rps']:10.0f} req/s  p99 {row['p99_us']:8.0f} us  "
                       f"{row['cpu_us']:8.1f} us/request  errors {row['errors']}")
     for server in servers:
         workload.check(server)
@@ -62,10 +62,10 @@ def mixed(bench):
     seconds = max(2, 2 * bench.options.seconds)
     with bench.running(classes, MIXED_WORKERS, MIXED_CONNECTIONS) as servers:
         for server in servers:
-            measure.open_loop(bench.openloop, server, MIXED_RATE, 1)
+            measure.open_loop(server, workloads.HELLO, workloads.SLEEP, MIXED_RATE, 1)
         for number in range(bench.options.rounds):
             for server in servers:
-                row = measure.open_loop(bench.openloop, server, MIXED_RATE, seconds)
+                row = measure.open_loop(server, workloads.HELLO, workloads.SLEEP, MIXED_RATE, seconds)
                 rows.setdefault(server.name, []).append(row)
                 bench.say(f"mixed      round {number + 1} {server.name:20} fast p50 "
                           f"{row['fast']['p50']:.0f} us  p99 {row['fast']['p99']:.0f} us  errors "
@@ -128,7 +128,7 @@ def memory_after(bench, workload, workers, docroot):
     rows = {}
     for cls in bench.server_classes(["sapid", "nginx-fpm"]):
         with bench.running([cls], workers, MEMORY_CONNECTIONS, docroot, workload.path) as servers:
-            row = measure.wrk(servers[0], workload, MEMORY_CONNECTIONS, MEMORY_SECONDS)
+            row = measure.closed_loop(servers[0], workload, MEMORY_CONNECTIONS, MEMORY_SECONDS)
             rows[cls.name] = row["pss_kib"]
             bench.say(f"memory     {workload.name}, {workers} workers: {cls.name:20} "
                       f"{row['pss_kib'] / 1024:.1f} MiB in {row['processes']} processes")

@@ -44,6 +44,7 @@ class WordPress(Workload):
 
 
 HELLO = Workload("hello", "hello.php", "/hello.php", 14)
+SLEEP = Workload("sleep", "a page that sleeps 20 ms", "/sleep.php")
 WORKLOADS = [
     HELLO,
     Workload("50k", "50 KiB page (512 echoes)", "/page50k.php", 512 * 100),

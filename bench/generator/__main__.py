@@ -38,7 +38,8 @@ def main():
         print("\n".join(lines[-1:]))
     if o.rate or both:
         lines, held = rate.table(os.path.join(o.build, "sapid"), o.rounds)
-        text += ["## The closed loop on one processor", "", f"Against a constant answer (micro/epoll_answer); {rate.CONNECTIONS} connections, one second a round, "
+        text += ["## The closed loop on one processor", "", "Against a constant answer (micro/epoll_answer); "
+                 f"{rate.CONNECTIONS} connections, one second a round, "
                  f"{o.rounds} rounds in turns; medians (lowest to highest).", ""] + lines + [""]
         well &= held
         print("\n".join(lines[-1:]))

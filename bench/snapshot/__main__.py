@@ -5,7 +5,7 @@ worker loop that keeps everything.
 
 The pages are those of tests/apps/symfony, on a MariaDB of our own (blog-sqlite: on SQLite, as symfony/demo). All servers
 run at once and one is loaded at a time, A B C A B C; a figure is the median of the rounds. CPU time is that of all processes
-of the server (not of the database). Interfering load is in the last line: what the machine did beside wrk and the server.
+of the server (not of the database). Interfering load is in the last line: what the machine did beside the load generator and the server.
 """
 import argparse
 import os
@@ -155,7 +155,7 @@ def main() -> None:
             assert len(set(bodies.values())) == 1, f"{path}: the servers' answers differ: { {n: len(b) for n, b in bodies.items()} }"
             for one in range(options.rounds + 1):   # the first warms
                 for server in servers[app]:
-                    figures = measure.wrk(server, workload, connections, options.seconds if one else 1)
+                    figures = measure.closed_loop(server, workload, connections, options.seconds if one else 1)
                     assert figures["errors"] == 0, f"{server.name} {path}: {figures}"
                     if one:
                         rows.setdefault(server.name, []).append(figures)

@@ -55,26 +55,29 @@ def fit(points):
 
 
 def calibrate(sapid, work, root, percent):
-    """Turns that cost `percent` more CPU than the plain build, and what they cost in the end. Without a turn, with so many that
-    they outweigh the noise, then twice with what the line through all measurements says."""
+    """Turns that cost `percent` more CPU than the plain build, and all measurements on the way. Two rough ones say where to look;
+    what counts is the line through those near the aim, three of them beside the one without a turn."""
     slower = Slower(sapid, work)
     points = []
 
     def measure(turns):
         slower.set(turns)
-        points.append((turns, compare(sapid, sapid, slower.program, root, "--blocks", "16")["cpu_us_per_request"]["ratio"]))
-        print(f"calibration: {turns} turns cost {100 * (points[-1][1] - 1):+.1f} %", file=sys.stderr, flush=True)
+        got = compare(sapid, sapid, slower.program, root, "--blocks", "16")["cpu_us_per_request"]["ratio"]
+        points.append((turns, got))
+        print(f"calibration: {turns} turns cost {100 * (got - 1):+.1f} %", file=sys.stderr, flush=True)
 
-    for turns in (0, 10000):
-        measure(turns)
-    for _ in range(2):
-        slope, offset = fit(points)
+    def aim(used):
+        slope, offset = fit(used)
         if slope <= 0:
             sys.exit("bench/verdicts: more turns do not cost more; is the machine too busy to measure anything?")
-        wanted = max(round((1 + percent / 100 - offset) / slope), 0)
-        measure(wanted)
-    slope, offset = fit(points)
-    slower.set(max(round((1 + percent / 100 - offset) / slope), 0))
+        return max(round((1 + percent / 100 - offset) / slope), 1)
+
+    measure(0)
+    measure(2000)
+    for _ in range(3):
+        near = [points[0], *points[2:]]
+        measure(aim(near if len(near) > 1 else points))
+    slower.set(aim([points[0], *points[2:]]))
     return slower, points
 
 

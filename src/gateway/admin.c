@@ -34,6 +34,7 @@ static const struct {
     { "/metrics", ADMIN_METRICS, false, "the whole server, OpenMetrics" },
     { "/reload", ADMIN_COMMAND, true, "read the configuration again, start new generations" },
     { "/rollback", ADMIN_COMMAND, true, "back to the release before the last reload" },
+    { "/upgrade", ADMIN_COMMAND, true, "let the program that is installed now take over" },
     { "/reopen-logs", ADMIN_COMMAND, true, "after a rotation of log files" },
     { "/profile", ADMIN_COMMAND, true,
       "PHP stacks of all workers, collapsed: ?ms=3000 for so long, ?rate=1000 a second" },

@@ -219,6 +219,7 @@ static void answer(const struct asker *a, enum control_result result, const char
     admin_reply(a->sup, a->gateway, a->number, result, text, -1);
 }
 
+/* Of a reload, a rollback and an upgrade alike. */
 static void on_reloaded(void *ctx, bool ok, const char *sentence)
 {
     struct asker *a = ctx;
@@ -239,13 +240,16 @@ void admin_command(struct role *gateway, const struct control_message *m)
         return;
     }
     log_notice("admin socket: %.*s", STR_ARG(name));
-    if (str_eq(name, STR("reload")) || str_eq(name, STR("rollback"))) {
+    if (str_eq(name, STR("reload")) || str_eq(name, STR("rollback")) ||
+        str_eq(name, STR("upgrade"))) {
         struct asker *waiting = mem_alloc(sizeof(*waiting));
         *waiting = a;
         if (str_eq(name, STR("reload")))
             supervisor_reload(s, on_reloaded, waiting);
-        else
+        else if (str_eq(name, STR("rollback")))
             supervisor_rollback(s, on_reloaded, waiting);
+        else
+            supervisor_upgrade(s, on_reloaded, waiting);
     } else if (s->phase >= SUPERVISOR_DRAINING) {
         answer(&a, CONTROL_RESULT_REFUSED, "the server is stopping");
     } else if (str_has_prefix(name, STR("profile?"))) {

@@ -1,5 +1,5 @@
 /*
- * `sapid status`, `sapid reload` and `sapid stop`: requests to the admin socket of a running
+ * `sapid status`, `sapid reload`, `sapid upgrade` and `sapid stop`: requests to the admin socket of a running
  * server, and how to find that socket. The server makes the text; here it is only printed.
  */
 #include <dirent.h>
@@ -55,6 +55,15 @@ static const char reload_help[] =
     "status is 1.\n"
     "\n"
     "  --rollback       back to the release before the last reload\n"
+    "  --config, --socket, --help: as for sapid status\n";
+
+static const char upgrade_help[] =
+    "sapid upgrade [OPTIONS]: let the program that is installed now take over\n"
+    "\n"
+    "It starts with the arguments of the running one, takes its sockets over and serves; the old\n"
+    "one finishes its requests and ends. When the new one does not start, nothing changes and\n"
+    "the exit status is 1.\n"
+    "\n"
     "  --config, --socket, --help: as for sapid status\n";
 
 static const char stop_help[] =
@@ -427,6 +436,14 @@ int reload_main(int argc, char **argv)
     int r = parse(&o, argc, argv, reload_help);
 
     return r ? r - 1 : run(&o, "POST", o.rollback ? "/rollback" : "/reload");
+}
+
+int upgrade_main(int argc, char **argv)
+{
+    struct options o = { .command = "upgrade" };
+    int r = parse(&o, argc, argv, upgrade_help);
+
+    return r ? r - 1 : run(&o, "POST", "/upgrade");
 }
 
 int stop_main(int argc, char **argv)

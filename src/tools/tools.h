@@ -11,6 +11,7 @@ int bench_main(int argc, char **argv);
 /* admin.c: the running server, by its admin socket */
 int status_main(int argc, char **argv);
 int reload_main(int argc, char **argv);
+int upgrade_main(int argc, char **argv);
 int stop_main(int argc, char **argv);
 /* One request to an admin socket, for as long as the answer takes. Its status, the body in
  * `answer`; or -errno. */

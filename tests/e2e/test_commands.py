@@ -32,7 +32,7 @@ def app(launch):
 
 # --- help and the paper ------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("command", ["serve", "check", "doctor", "bench", "status", "reload", "stop"])
+@pytest.mark.parametrize("command", ["serve", "check", "doctor", "bench", "status", "reload", "upgrade", "stop"])
 def test_help_names_options_that_the_paper_explains(command):
     shown = run(command, "--help")
     assert shown.returncode == 0 and shown.stderr == ""

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 
 import pytest
 
@@ -214,6 +215,31 @@ def test_admin_socket_leads_to_the_new_program(launch, root):
         gone(upgrade(server))
         assert server.admin("/server?json").json()["pid"] == server.process.pid
         assert not server.admin_path.with_name(server.admin_path.name + "~").exists()
+
+
+def command(server):
+    return subprocess.run([binary(), "upgrade", "--socket", server.admin_path], capture_output=True, text=True, timeout=60)
+
+
+def test_command_waits_for_the_new_program_and_says_which_it_is(launch, root):
+    server = launch(root, workers=1)
+    old = server.process
+    done = command(server)
+    assert done.returncode == 0, done.stderr
+    pid = int(re.fullmatch(r"upgrade done: process (\d+) serves now; this one finishes its requests\n", done.stdout)[1])
+    server.process = Adopted(pid, old)
+    gone(old)
+    assert server.admin("/server?json").json()["pid"] == pid
+    assert server.get("/echo.php?n=7").text == "7"
+
+
+def test_command_says_why_nothing_changed(launch, root):
+    server = launch(root, workers=1, expect_errors=True)
+    server.config_path.write_text("[server\n")
+    done = command(server)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "upgrade failed" in done.stderr and "this program goes on" in done.stderr
+    assert server.get("/echo.php?n=8").text == "8"
 
 
 # --- systemd --------------------------------------------------------------------------------------------------
