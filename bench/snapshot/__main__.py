@@ -5,7 +5,7 @@ worker loop that keeps everything.
 
 The pages are those of tests/apps/symfony, on a MariaDB of our own (blog-sqlite: on SQLite, as symfony/demo). All servers
 run at once and one is loaded at a time, A B C A B C; a figure is the median of the rounds. CPU time is that of all processes
-of the server (not of the database). Interfering load is in the last line: what the machine did beside the load generator and the server.
+of the server (not of the database). Interfering load is in the last line: what the machine did beside both.
 """
 import argparse
 import os

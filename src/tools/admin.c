@@ -1,6 +1,7 @@
 /*
- * `sapid status`, `sapid reload`, `sapid upgrade` and `sapid stop`: requests to the admin socket of a running
- * server, and how to find that socket. The server makes the text; here it is only printed.
+ * `sapid status`, `sapid reload`, `sapid upgrade` and `sapid stop`: requests to the admin socket of
+ * a running server, and how to find that socket. The server makes the text; here it is only
+ * printed.
  */
 #include <dirent.h>
 #include <errno.h>
