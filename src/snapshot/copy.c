@@ -30,8 +30,8 @@ bool snapshot_put_back(void *to, const void *image, const void *next, const void
     for (size_t at = 0; at < PAGE_BYTES; at += LINE) {
         __m128i *t = (__m128i *)((char *)to + at);
         const __m128i *f = (const __m128i *)((const char *)image + at);
-        _mm_prefetch((const char *)next + at, _MM_HINT_T0);
-        _mm_prefetch((const char *)next_image + at, _MM_HINT_T0);
+        _mm_prefetch((const char *)next + at, _MM_HINT_NTA);
+        _mm_prefetch((const char *)next_image + at, _MM_HINT_NTA);
         __m128i f0 = _mm_load_si128(f), f1 = _mm_load_si128(f + 1);
         __m128i f2 = _mm_load_si128(f + 2), f3 = _mm_load_si128(f + 3);
         __m128i same = _mm_and_si128(_mm_and_si128(_mm_cmpeq_epi8(f0, _mm_load_si128(t)),
