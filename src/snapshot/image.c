@@ -479,6 +479,7 @@ int snapshot_take(const struct snapshot_plan *plan, struct snapshot_refusal *ret
         rc = grow_stack(ret);
     if (rc == 0 && s->pid != (pid_t)raw1(SYS_getpid, 0))
         rc = fds_open_own();
+    s->state_watched = !(plan && plan->raw_calls) && watch_bind() == 0;
     if (rc == 0)
         rc = kernel_state_record(ret);
     if (rc == 0)

@@ -183,18 +183,6 @@ int mlockall(int flags)
     return answer(raw1(SYS_mlockall, flags));
 }
 
-/* libc's own keeps more than the kernel's id. */
-int timer_create(clockid_t clock, struct sigevent *event, timer_t *ret)
-{
-    static int (*next)(clockid_t, struct sigevent *, timer_t *);
-
-    if (!next)
-        next = (int (*)(clockid_t, struct sigevent *, timer_t *))dlsym(RTLD_NEXT, "timer_create");
-    if (snapshot_self)
-        snapshot_self->timers_touched = true;
-    return next(clock, event, ret);
-}
-
 /* glibc's getpid is the system call, too. For what detects forks by it (libcrypto's random
  * generator) a rollback is one. */
 pid_t getpid(void)

@@ -89,6 +89,7 @@ static void fill(struct snapshot_self *s, const struct snapshot_options *o, uint
     s->kept[s->n_kept++] = (struct range){ at, at + bytes };
     s->fd = (struct own_fds){ -1, -1, -1, -1, -1, -1 };
     s->pid = getpid();
+    s->timer_kept = -1;
 }
 
 int snapshot_prepare(const struct snapshot_options *o)
@@ -192,6 +193,12 @@ uintptr_t snapshot_kept_border(uintptr_t start, uintptr_t end)
             end = s->kept[i].end;
     }
     return end;
+}
+
+void snapshot_keep_timer(int id)
+{
+    CHECK(snapshot_self && snapshot_self->magic == SELF_MAGIC && id >= -1);
+    snapshot_self->timer_kept = id;
 }
 
 uint64_t snapshot_generation(void)

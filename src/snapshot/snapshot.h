@@ -71,6 +71,9 @@ void snapshot_keep_range_end(const void *addr, size_t bytes);
 /* A descriptor of the caller's own: no reason to refuse, never closed or moved by rollback. */
 void snapshot_keep_fd(int fd);
 void snapshot_keep_fd_end(int fd);
+/* A timer of timer_create(2) of the caller's own, made after the image: the kernel's number. One at
+ * a time; -1: none any more. */
+void snapshot_keep_timer(int id);
 
 /* Pages that need no copy: call it from the hook below, for whole pages. */
 typedef void snapshot_scratch_add(void *list, const void *addr, size_t bytes);
@@ -104,6 +107,9 @@ struct snapshot_plan {
      * (opcache's memory, a severed socket). May be NULL. fd -1: a mapping. */
     bool (*accept)(void *context, enum snapshot_problem problem, int fd, const void *addr,
                    size_t bytes, const char *text);
+    /* Jobs may make system calls past libc (a foreign function interface): every rollback asks for
+     * all that the kernel keeps, which takes longer. */
+    bool raw_calls;
 };
 
 enum { SNAPSHOT_FROZEN = 1, SNAPSHOT_RESUMED = 2 };
@@ -143,6 +149,7 @@ struct snapshot_stats {
     uint64_t last_hot, last_cold;      /* pages, in the last rollback */
     uint64_t last_ns, total_ns;        /* time of rollbacks, CLOCK_MONOTONIC */
     uint64_t slow_maps, slow_fds;      /* rollbacks that had to look at each mapping, descriptor */
+    uint64_t slow_states;              /* that asked for signal actions, limits and timers */
     uint64_t arena_zeroed;             /* pages a job had mapped for itself */
     uint64_t fds_closed, fds_restored, maps_removed;
 };

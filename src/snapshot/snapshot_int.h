@@ -190,8 +190,11 @@ struct snapshot_self {
     uintptr_t brk;
     struct memory_size size;
     struct credentials credentials;
+    int timer_kept;     /* the caller's own; -1: none */
     bool timers_touched, locks_touched; /* an interposed call made a timer, locked memory */
-    bool maps_touched;                  /* an interposed call changed mappings beside the arena */
+    /* signal actions, limits, timers: may have changed; every change is noted there */
+    bool state_touched, state_watched;
+    bool maps_touched; /* an interposed call changed mappings beside the arena */
 
     /* arena */
     struct range arena;
@@ -305,6 +308,10 @@ int snapshot_arena_init(size_t bytes);
 int thread_find_tid(void);
 /* Bytes that rollback never copies over. 0 or -ENOSPC. */
 int hole_add(uintptr_t start, size_t bytes);
+
+/* watch.c: from now on `state_touched` tells when kernel state has changed. 0, or -errno: it does
+ * not. */
+int watch_bind(void);
 
 /* verify.c */
 void snapshot_verify(void);

@@ -224,6 +224,45 @@ def test_opcache_reset_becomes_a_new_generation(launch, scripts):
 
 # --- the boot -------------------------------------------------------------------------------------
 
+def test_each_worker_holds_opcaches_lock_itself(launch, scripts):
+    """Such locks are not inherited: without its own a worker would read memory that a restart may clear."""
+    s = start(launch, scripts, num=2, expect_errors=True)
+
+    def holders() -> set[int]:
+        """Of read locks on byte 1, which is what opcache's accel_activate_add() takes."""
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        return {int(f[4]) for f in locks if f[1] == "POSIX" and f[3] == "READ" and f[-2:] == ["1", "1"]}
+    workers = {p for p in roles.workers(s) if "sapid: worker www-worker" in roles.title(p)}
+    assert len(workers) == 2
+    wait_until(lambda: workers <= holders(), "the locks of both")
+    for path in ("/exit", "/fatal", "/"):
+        s.get(path)
+    assert workers <= holders()
+
+
+def test_a_timer_of_a_request_does_not_cost_the_time_limit(launch, scripts):
+    """timer_create() by an extension: it goes with the request, the timer behind max_execution_time stays."""
+    s = start(launch, scripts, ini={"max_execution_time": "1"}, expect_errors=True)
+    pid = s.get("/timer").text
+    assert s.get("/timer").text == s.get("/").header("x-pid") == pid
+
+    def timers() -> int:
+        return sum(line.startswith("ID:") for line in Path(f"/proc/{pid}/timers").read_text().splitlines())
+    wait_until(lambda: timers() == 1, "the end of the rollback")
+    assert s.get("/forever").status == 500 and s.get("/").header("x-pid") == pid
+
+
+def test_a_child_left_running_is_no_child_of_the_next_request(launch, scripts):
+    s = start(launch, scripts)
+    left = [s.get("/child").json() for _ in range(3)]
+    try:
+        assert len({worker for worker, _ in left}) == 3, "a worker for each"
+        assert all(roles.alive(child) for _, child in left)
+    finally:
+        for _, child in left:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_warm_up_requests(launch, scripts):
     seen = scripts / "data/seen"
     s = start(launch, scripts, worker={"warmup": ["/a?b=1", "https://example.org/c", "/"]}, env={"SEEN": str(seen)})

@@ -50,6 +50,7 @@ CLASSIC_REPEATS = {"lcg_value"}
 # Sources that PHP seeds with 32 random bits in every request: by chance alone n requests meet n * n / 2^33 seeds again.
 SEEDED = {"mt_rand", "rand", "array_rand", "shuffle", "str_shuffle", "engine"}
 # Kinds that take long enough to be asked only now and then.
+OWN_DEATHS_SHARE = 0.25   # of the requests, while there are deaths to come
 HEAVY = {"large_memory": 30, "memory_limit": 20, "large_arrays": 20, "autoload_many": 5, "hot_loop": 3, "openssl": 2, "cycles": 8,
          "gc_caches": 8, "bcrypt": 8, "argon": 8, "large_output": 3, "pcre": 4, "fork": 8, "shell": 5, "proc_open": 5, "popen": 5,
          "environment": 5, "sleep": 5, "upload": 3, "input": 3}
@@ -83,7 +84,7 @@ def make_site(folder: Path) -> Path:
     return site
 
 
-def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=None, worker=None) -> Sapid:
+def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=None, worker=None, **site_options) -> Sapid:
     """A server in `mode`: "classic", "worker" (without isolation), "rollback", or a script of classic mode that calls restore_state()
     and snapshot_state(): "seed" in place of a worker script, "image" in a classic pool, which has an image of it made."""
     (folder / mode).mkdir()
@@ -104,7 +105,8 @@ def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=No
     if mode != "worker":
         keys.setdefault("isolation", "rollback")
         keys.setdefault("warmup", [])   # what a warm-up request leaves behind is part of the image
-    return Sapid(Site(root=root, workers=1, ini=settings, worker=keys), folder / mode)
+        keys.setdefault("learn", "off")   # and so is what the next generation loads early
+    return Sapid(Site(root=root, workers=1, ini=settings, worker=keys, **site_options), folder / mode)
 
 
 # Kinds that a death in the middle leaves something of in the world outside: files, shared memory.
@@ -184,6 +186,28 @@ class Reference:
         return self.answers[spec.kind, spec.n, spec.own]
 
 
+FATAL = 0   # display_errors is on, so that PHP answers 200 and says what it was
+# Ways to die of app/deaths.php: how often, and the status of the answer. "At end" is behind the answer's last byte.
+DEATHS = {"kill": (30, 502), "segv": (30, 502), "abort": (30, 502), "bus_in_shutdown": (20, 502), "segv_in_destructor": (20, 502),
+          "kill_in_output": (20, 502), "kill_at_end": (20, 200), "segv_at_end": (20, 200), "stack": (10, 502), "memory": (40, FATAL),
+          "memory_in_shutdown": (20, FATAL), "memory_in_destructor": (20, FATAL), "memory_at_end": (20, 200), "exit_at_end": (20, 200),
+          "exit_in_generator": (20, 200), "time": (1, FATAL), "wall": (2, 504)}
+
+
+@dataclass
+class Death(Spec):
+    how: str = ""
+
+    def send(self, connection: Connection, secret: str):
+        return connection.request("GET", f"/?kind=death&how={self.how}", {"Cookie": f"secret={secret}"})
+
+    def accepts(self, r) -> bool:
+        status = DEATHS[self.how][1]
+        if r.status != 200:   # on a machine that is busy a second of processor time may take longer than request_timeout
+            return r.status in (status, 502, 503) or (self.how == "time" and r.status == 504)
+        return b"Fatal error" in r.body if status == FATAL else r.body.endswith((b"end of death\n", b"exit"))
+
+
 @dataclass
 class Result:
     requests: int = 0
@@ -191,11 +215,12 @@ class Result:
     wrong: list[str] = field(default_factory=list)             # answers unlike the classic one
     wrong_kinds: Counter = field(default_factory=Counter)
     leaks: Counter = field(default_factory=Counter)            # probe -> requests that found something
+    first_leaks: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)         # another request's secret in an answer
     repeats: Counter = field(default_factory=Counter)          # source of random values -> repeated values
     values: int = 0
     broken: list[str] = field(default_factory=list)            # requests without an answer
-    deaths: int = 0                                            # workers that were killed meanwhile
+    deaths: Counter = field(default_factory=Counter)           # how workers and requests died meanwhile
     descriptors: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     growth: list[str] = field(default_factory=list)
     pids: set[int] = field(default_factory=set)
@@ -211,10 +236,10 @@ class Result:
         if self.wrong:
             found.append(f"{sum(self.wrong_kinds.values())} wrong answers {dict(self.wrong_kinds)}:\n" + "\n".join(self.wrong[:5]))
         if self.leaks:
-            found.append(f"leaks: {dict(self.leaks)}")
+            found.append(f"leaks: {dict(self.leaks)}\n" + "\n".join(self.first_leaks[:5]))
         if self.strangers:
             found.append(f"{len(self.strangers)} answers with the secret of another request: {self.strangers[:3]}")
-        chance = 3 * self.requests ** 2 // 2 ** 33
+        chance = 3 * self.requests ** 2 // 2 ** 33 + (self.requests > 10_000)
         repeats = {source: n for source, n in self.repeats.items() if source not in SEEDED or n > chance}
         if repeats:
             found.append(f"repeated random values: {repeats}")
@@ -226,7 +251,7 @@ class Result:
         return (f"{self.requests} requests in {self.seconds:.0f} s on {len(self.pids)} processes, {self.values} random values: "
                 f"{sum(self.wrong_kinds.values())} wrong, {sum(self.leaks.values())} leaks of {len(self.leaks)} probes, "
                 f"{len(self.strangers)} with others' data, {sum(self.repeats.values())} repeats, {len(self.broken)} unanswered, "
-                f"{len(self.growth)} growing" + (f", {self.deaths} workers killed" if self.deaths else ""))
+                f"{len(self.growth)} growing" + (f", {self.deaths.total()} deaths {dict(self.deaths)}" if self.deaths else ""))
 
 
 class Killer(threading.Thread):
@@ -238,7 +263,7 @@ class Killer(threading.Thread):
         self.dice = random.Random(seed)
 
     def run(self) -> None:
-        while self.result.deaths < self.wanted:
+        while self.result.deaths["killed from outside"] < self.wanted:
             time.sleep(self.dice.random() * 0.02)   # anywhere in a request or a rollback
             # One that served already: a worker that dies at once again and again is a crash loop.
             pids = [pid for pid in roles.workers(self.server) if pid in self.result.pids]
@@ -250,17 +275,20 @@ class Killer(threading.Thread):
             except ProcessLookupError:
                 continue
             self.result.pids.discard(pid)
-            self.result.deaths += 1
+            self.result.deaths["killed from outside"] += 1
 
 
 class Suite:
-    def __init__(self, server, reference: Reference, names: list[str], *, seed: int = 1, deaths: int = 0):
+    def __init__(self, server, reference: Reference, names: list[str], *, seed: int = 1, deaths: int = 0,
+                 own_deaths: int = 0):
         self.server, self.reference, self.names, self.seed = server, reference, names, seed
         self.frozen = bool(server.site.worker) or "max_images" in server.site.php
         self.allowed = CLASSIC_LEAKS if not self.frozen else set()
         self.weak = CLASSIC_REPEATS if not self.frozen else set()
         self.loops = server.site.worker and "seed" not in str(server.site.root)
-        self.deaths = deaths   # so many workers are killed meanwhile: an answer may be 502, 503 or missing
+        # So many workers are killed meanwhile, so many requests die by themselves: an answer may be 502, 503 or missing.
+        self.deaths, self.own_deaths = deaths, own_deaths
+        self.sent_deaths = 0
         self.result = Result()
         self.seen: dict[str, set] = defaultdict(set)
         self.lock = threading.Lock()
@@ -268,11 +296,12 @@ class Suite:
 
     def run(self, requests: int, clients: int = CLIENTS) -> Result:
         begin = time.monotonic()
-        if self.deaths:
+        if self.deaths or self.own_deaths:
             killer = Killer(self.server, self.result, self.deaths, self.seed)
             killer.start()
-            while killer.is_alive():
-                self._run_clients(max(clients, requests // 4), clients, self.result.deaths)
+            while killer.is_alive() or self.sent_deaths < self.own_deaths:
+                self._run_clients(max(clients, requests // 4), clients, self.result.deaths.total())
+            self._run_clients(requests, clients, "afterwards")
             self.result.seconds = time.monotonic() - begin
             return self.result
         first = max(clients, requests // 4)
@@ -299,6 +328,11 @@ class Suite:
                 order = [Spec(k, n, own) for k in self.names for n in VARIANTS if dice.randrange(HEAVY.get(k, 1)) == 0]
                 dice.shuffle(order)
             spec, secret = order.pop(), f"{SECRET}{own}{dice.getrandbits(36):09x}"
+            if self.sent_deaths < self.own_deaths and dice.random() < OWN_DEATHS_SHARE:
+                how = dice.choices(list(DEATHS), [share for share, _ in DEATHS.values()])[0]
+                spec = Death("death", 0, own, how)
+                with self.lock:
+                    self.sent_deaths += 1
             try:
                 connection = connection or Connection(self.server.address, timeout=60)
                 r = spec.send(connection, secret)
@@ -310,18 +344,25 @@ class Suite:
                 with self.lock:
                     self.result.broken.append(f"{spec}: {type(e).__name__} {e}")
                 connection = None
+            except Exception as e:   # an answer that the suite does not understand is a finding, not the end of this client
+                with self.lock:
+                    self.result.wrong_kinds[spec.kind] += 1
+                    self.result.wrong.append(f"{spec}: {type(e).__name__} {e}: {r!r}")
         if connection:
             connection.close()
 
     def _judge(self, spec: Spec, r, secret: str) -> None:
         probes = r.body.partition(b"\n")[0]
+        if isinstance(spec, Death):
+            self._judge_death(spec, r)
+            return
         found, expected = answer(spec, r), self.reference[spec]
         if self.loops:
             found, expected = without_late_words(spec, found), without_late_words(spec, expected)
         with self.lock:
             result = self.result
             result.requests += 1
-            if self.deaths and r.status in (502, 503) and expected[0] != r.status:
+            if (self.deaths or self.own_deaths) and r.status in (502, 503) and expected[0] != r.status:
                 result.broken.append(f"{spec}: {r.status}")
                 return
             if found != expected:
@@ -330,13 +371,23 @@ class Suite:
                     result.wrong.append(self._difference(spec, found, expected))
             for name in self._leaks(probes) if expected[3] else []:
                 result.leaks[name] += 1
+                if result.leaks[name] == 1:
+                    result.first_leaks.append(f"{name} in {spec}: {probes[:1000]!r}")
             if SECRET.encode() in r.body.replace(secret.encode(), b""):
                 result.strangers.append(f"{spec}: {r.body[:200]!r}")
             self._note_process(spec, r)
 
+    def _judge_death(self, spec: Death, r) -> None:
+        with self.lock:
+            self.result.requests += 1
+            self.result.deaths[spec.how] += 1
+            if not spec.accepts(r):
+                self.result.wrong_kinds[f"death {spec.how}"] += 1
+                self.result.wrong.append(f"{spec}: {r!r}")
+
     def _note_process(self, spec: Spec, r) -> None:
         pid = r.header("x-pid")
-        if pid is None:
+        if pid is None:   # an answer of the server's own, or one whose fields PHP threw away
             return
         self.result.pids.add(int(pid))
         # Classic workers open this and that the first time; a large body of the request is a descriptor.
@@ -439,9 +490,11 @@ def main() -> int:
     p.add_argument("--jit", action="store_true", help="opcache's tracing JIT")
     p.add_argument("--pagemap", action="store_true", help="read /proc/self/pagemap, as on kernels without PAGEMAP_SCAN")
     p.add_argument("--deaths", type=int, default=0, help="so many workers are killed; --requests is the size of a round")
+    p.add_argument("--own-deaths", type=int, default=0, help="so many requests die by themselves, in all ways of app/deaths.php")
     p.add_argument("--verify", action="store_true", help="compare every page with the image after every rollback")
     options = p.parse_args()
-    names = options.kinds.split(",") if options.kinds else [k for k in kinds() if not options.deaths or k not in OUTSIDE]
+    names = options.kinds.split(",") if options.kinds else [k for k in kinds()
+                                                                      if not (options.deaths or options.own_deaths) or k not in OUTSIDE]
     folder = new_workdir()
     site = make_site(folder)
     ini = {"opcache.jit_buffer_size": "32M", "opcache.jit": "tracing"} if options.jit else {}
@@ -450,12 +503,13 @@ def main() -> int:
     classic.stop()
     shutil.rmtree(folder / "classic")
     worker = {f"snapshot_{key}": True for key in ("verify", "pagemap") if getattr(options, key)}
-    server = start(folder, site, options.mode, workers=options.clients, ini=ini, worker=worker)
+    server = start(folder, site, options.mode, workers=options.clients, ini=ini, worker=worker,
+                   php={"request_timeout": "5s"} if options.own_deaths else {})
     print(f"{len(names)} kinds, seed {options.seed}, log {server.process.log_path}", flush=True)
-    suite = Suite(server, reference, names, seed=options.seed, deaths=options.deaths)
+    suite = Suite(server, reference, names, seed=options.seed, deaths=options.deaths, own_deaths=options.own_deaths)
     result = suite.run(options.requests, options.clients)
     problems = result.problems() + not_from_image(server, options.mode, result)
-    if not options.deaths:
+    if not options.deaths and not options.own_deaths:
         problems += check_files(site) + server.errors()[:5]
     server.stop()
     print(*problems, result, sep="\n")

@@ -282,6 +282,8 @@ const char *opened_at(int fd, uint32_t *ret_line);
 void refusal_record(void); /* before the boot: what is there now is the server's own */
 /* False: the state of PHP stands against an image; `text` says what and what to do. */
 MUST_USE bool refusal_check(char *text, size_t size);
+/* Jobs may make system calls past libc. */
+bool refusal_has_raw_calls(void);
 bool refusal_accept(void *context, enum snapshot_problem problem, int fd, const void *addr,
                     size_t bytes, const char *text);
 void refusal_explain(const struct snapshot_refusal *r, char *text, size_t size);
@@ -389,6 +391,12 @@ int audit_command(const struct engine_audit *a, struct audit_log *log, char *tex
 
 /* opcache.c: a restart of opcache waits for us. Looks once a second, else false. */
 bool opcache_wants_restart(uint64_t now_ns);
+/* Before the image is made; then, in each worker, once its descriptors are its own: from now on it
+ * is one of those that a restart waits for. */
+void opcache_find_lock(void);
+void opcache_hold(void);
+/* A bailout may have left the lock under which opcache writes: the image does not know of it. */
+void opcache_end_write(void);
 
 /* sendfile.c: X-Sendfile and X-Accel-Redirect */
 enum sendfile { SENDFILE_NONE, SENDFILE_HANDED, SENDFILE_REFUSED };

@@ -5,8 +5,15 @@
  * after the fork. So the restart would never come, and after opcache.force_restart_timeout opcache
  * would kill whoever holds the lock. Instead the pool is asked for a new generation, which has
  * memory of its own.
+ *
+ * Workers forked from an image believe that they hold that lock, as the image's process does; but
+ * such locks are not inherited. So each takes it itself, or the death of that process would let a
+ * restart clear the memory that its workers read.
  */
 #include "php/engine/engine_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
 
 #include "base/clock.h"
 
@@ -44,4 +51,43 @@ bool opcache_wants_restart(uint64_t now_ns)
         return false;
     live->opcache_looked_ns = now_ns;
     return is_pending();
+}
+
+/* --- workers of an image ---------------------------------------------------------------------- */
+
+/* What opcache locks of its file: it writes (for a moment), it reads (as long as a request). */
+enum { LOCK_WRITES, LOCK_READS, LOCK_FDS_MAX = 256 };
+static int lock_fd = -1; /* ordinary memory: as in the image */
+
+void opcache_find_lock(void)
+{
+    char path[32], name[256];
+
+    for (int fd = 3; fd < LOCK_FDS_MAX; fd++) {
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(path, name, sizeof(name) - 1);
+        name[n > 0 ? n : 0] = '\0';
+        if (strstr(name, "/.ZendSem.")) {
+            lock_fd = fd;
+            return;
+        }
+    }
+}
+
+static void set_lock(short type, off_t at)
+{
+    struct flock l = { .l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = 1 };
+
+    if (lock_fd >= 0 && fcntl(lock_fd, F_SETLK, &l) < 0)
+        log_warn("opcache's lock file: %s", strerror(errno));
+}
+
+void opcache_hold(void)
+{
+    set_lock(F_RDLCK, LOCK_READS);
+}
+
+void opcache_end_write(void)
+{
+    set_lock(F_UNLCK, LOCK_WRITES);
 }

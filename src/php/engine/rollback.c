@@ -312,7 +312,9 @@ NORETURN static void fail(const char *reason)
 /* Everything on the way to the image that can still be refused or undone has been done. */
 static void freeze(void)
 {
-    struct snapshot_plan plan = { .scratch = memory_scratch, .accept = refusal_accept };
+    struct snapshot_plan plan = { .scratch = memory_scratch,
+                                  .accept = refusal_accept,
+                                  .raw_calls = refusal_has_raw_calls() };
     struct snapshot_refusal refusal = { 0 };
     char text[1024];
 
@@ -328,6 +330,7 @@ static void freeze(void)
     memory_tidy();
     fresh_record();
     ending_record();
+    opcache_find_lock();
     rolled.serves = true;
     int rc = snapshot_take(&plan, &refusal);
     if (rc == SNAPSHOT_FROZEN)
@@ -369,6 +372,7 @@ static void resume(void)
     if (!live->resumed) {
         prctl(PR_SET_DUMPABLE, 0);
         timeout_worker_start();
+        opcache_hold();
     }
     live->resumed = true;
     note_cost();
@@ -491,6 +495,7 @@ void rollback_after_script(void)
 {
     report_request();
     ending_run(loop_end_unwound);
+    opcache_end_write();
     go_back();
     rollback_leave(ENGINE_EXIT_RENEW);
 }

@@ -76,6 +76,21 @@ bool refusal_is_new(int fd)
            st.st_dev != before.fds[fd].dev || st.st_ino != before.fds[fd].inode;
 }
 
+/* Scripts may call C functions: also by FFI's default, "preload", where there is a preload script.
+ */
+bool refusal_has_raw_calls(void)
+{
+    const char *preload = INI_STR("opcache.preload");
+    zend_string *name = zend_string_init("ffi.enable", 10, false);
+    zend_string *enable = zend_ini_get_value(name);
+
+    zend_string_release(name);
+    if (!enable)
+        return false;
+    return zend_string_equals_literal_ci(enable, "preload") ? preload && *preload
+                                                            : zend_ini_parse_bool(enable);
+}
+
 /* --- the state of PHP ------------------------------------------------------------------------- */
 
 /* Where PHP stands: file and line of the innermost PHP frame. */

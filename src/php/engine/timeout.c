@@ -120,12 +120,14 @@ void timeout_worker_start(void)
                                 .it_value = { 0, TICK_MS * 1000000L } };
 
     sigfillset(&sa.sa_mask);
-    /* The bare system calls: the snapshot room takes timers of timer_create() for the job's. */
+    /* The bare system calls: libc's timer_create() keeps memory of it, which a rollback undoes. */
     if (sigaction(SIGRTMIN + 1, &sa, NULL) < 0 ||
         syscall(SYS_timer_create, CLOCK_PROCESS_CPUTIME_ID, &event, &timer) < 0 ||
         syscall(SYS_timer_settime, timer, 0, &every, NULL) < 0)
         log_error("no timer for max_execution_time (%s): scripts run without that limit",
                   strerror(errno));
+    else if (snapshot_is_prepared())
+        snapshot_keep_timer(timer);
 }
 
 void timeout_worker_stop(void)

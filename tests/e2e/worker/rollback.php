@@ -55,6 +55,18 @@ $handler = function () use ($boot, $kept, &$local): void {
         register_shutdown_function(function () { echo ' shutdown'; });
         echo 'before';
         exit;
+    case 'timer':   // as an extension would make one, on the wall clock
+        $libc = FFI::cdef('int timer_create(int clock, void *event, void **ret);');
+        $libc->timer_create(1, null, FFI::addr($libc->new('void *')));
+        echo getmypid();
+        break;
+    case 'child':
+        if (($child = pcntl_fork()) === 0) {
+            posix_kill(posix_getpid(), SIGSTOP);
+            exit;
+        }
+        echo json_encode([getmypid(), $child]);
+        break;
     case 'shutdown':
         register_shutdown_function(function () { echo ' shutdown'; });
         echo 'handler';

@@ -108,5 +108,6 @@ function boot(): void
     Boot::$kinds += require __DIR__ . '/kinds_system.php';
     require __DIR__ . '/probes.php';
     require __DIR__ . '/random.php';
+    require __DIR__ . '/deaths.php';
     random_values();   // every source is seeded now
 }

@@ -22,6 +22,11 @@ function handle(): void
     $secret = $_COOKIE['secret'] ?? 'none';
     dirty($secret);
     echo json_encode($probes, JSON_UNESCAPED_SLASHES | JSON_PARTIAL_OUTPUT_ON_ERROR), "\n";
+    if ($_GET['kind'] === 'death') {
+        death($_GET['how']);
+        echo "end of death\n";
+        return;
+    }
     $kind = Boot::$kinds[$_GET['kind']] ?? null;
     if ($kind === null) {
         http_response_code(404);

@@ -1,4 +1,5 @@
 /* What the kernel keeps for a process: whatever a job does to it is gone after the rollback. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -19,6 +20,7 @@
 #include <unistd.h>
 
 #include "scene.h"
+#include "snapshot/syscall_int.h"
 
 /* --- descriptors ------------------------------------------------------------------------------ */
 
@@ -367,6 +369,162 @@ TEST(timers_of_a_job_are_gone)
     scene_run(&s);
 }
 
+static int kept_timer(void)
+{
+    struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM };
+    struct itimerspec spec = { { 0, 0 }, { 3600, 0 } };
+    int id = -1;
+
+    EXPECT_INT(syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &id), 0);
+    EXPECT_INT(syscall(SYS_timer_settime, id, 0, &spec, NULL), 0);
+    return id;
+}
+
+/* Made after the image, as each worker makes its own; the second job makes others beside it. */
+static void keep_timer(void)
+{
+    static unsigned *turn;
+    static int *id;
+    struct snapshot_options o = { .verify = true };
+    struct snapshot_refusal no;
+    struct itimerspec left;
+
+    EXPECT_INT(snapshot_prepare(&o), 0);
+    turn = snapshot_keep_alloc(sizeof(*turn));
+    id = snapshot_keep_alloc(sizeof(*id));
+    EXPECT(snapshot_take(NULL, &no) > 0);
+    switch ((*turn)++) {
+    case 0: snapshot_keep_timer(*id = kept_timer()); break;
+    case 1:
+        EXPECT_INT(timer_create(CLOCK_MONOTONIC, NULL, &(timer_t){ 0 }), 0);
+        kept_timer();
+        break;
+    default:
+        EXPECT_INT(syscall(SYS_timer_gettime, *id, &left), 0);
+        EXPECT(left.it_value.tv_sec > 3000);
+        EXPECT(syscall(SYS_timer_gettime, *id + 1, &left) < 0 && errno == EINVAL);
+        EXPECT(syscall(SYS_timer_gettime, *id + 2, &left) < 0 && errno == EINVAL);
+        return;
+    }
+    EXPECT_INT(snapshot_rollback(&no), 0);
+}
+
+TEST(a_kept_timer_outlives_those_of_a_job)
+{
+    scene_apart(keep_timer);
+}
+
+/* --- what is asked only when something may have changed --------------------------------------- */
+
+enum { CHANGED_EVERY = 5, WATCHED_TURNS = 50 };
+static void (*change_state)(void);
+static struct rlimit core_of_image;
+
+static void load_plugin(void)
+{
+    void *plugin = dlopen(SNAPSHOT_PLUGIN, RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
+
+    EXPECT(plugin);
+    *(void **)&change_state = dlsym(plugin, "plugin_change_state");
+    EXPECT(change_state);
+    EXPECT_INT(getrlimit(RLIMIT_CORE, &core_of_image), 0);
+}
+
+static void check_state(unsigned turn)
+{
+    struct sigaction now;
+    struct rlimit core;
+
+    EXPECT_INT(sigaction(SIGUSR1, NULL, &now), 0);
+    EXPECT(now.sa_handler == SIG_DFL);
+    EXPECT_INT(getrlimit(RLIMIT_CORE, &core), 0);
+    EXPECT_INT(core.rlim_cur, core_of_image.rlim_cur);
+    check_timers(turn);
+}
+
+static void change_sometimes(unsigned turn)
+{
+    if (turn % CHANGED_EVERY == 0)
+        change_state();
+}
+
+static void expect_few_questions(const struct snapshot_stats *s)
+{
+    EXPECT(s->slow_states >= WATCHED_TURNS / CHANGED_EVERY);
+    EXPECT(s->slow_states <= WATCHED_TURNS / CHANGED_EVERY + 5);
+}
+
+TEST(calls_of_libraries_that_find_libc_first_are_noted)
+{
+    struct scene s = { .before = load_plugin,
+                       .check = check_state,
+                       .job = change_sometimes,
+                       .after = expect_few_questions,
+                       .turns = WATCHED_TURNS };
+    scene_run_alone(&s, false);
+}
+
+/* Past every function that is watched: announced, it is put right each time; else it is noticed. */
+static long raw_ignore(int number)
+{
+    struct {
+        void *handler;
+        unsigned long flags;
+        void *restorer;
+        unsigned long mask;
+    } action = { (void *)SIG_IGN, 0, NULL, 0 };
+
+    return raw_call(SYS_rt_sigaction, number, (long)&action, 0, 8, 0, 0);
+}
+
+static void change_past_libc(void)
+{
+    struct snapshot_plan announced = { .raw_calls = true };
+    struct snapshot_refusal no;
+    struct sigaction now;
+    static unsigned *turn;
+
+    EXPECT_INT(snapshot_prepare(NULL), 0);
+    turn = snapshot_keep_alloc(sizeof(*turn));
+    EXPECT(snapshot_take(&announced, &no) > 0);
+    EXPECT_INT(sigaction(SIGUSR2, NULL, &now), 0);
+    EXPECT(now.sa_handler == SIG_DFL);
+    if ((*turn)++ == 10)
+        return;
+    EXPECT_INT(raw_ignore(SIGUSR2), 0);
+    EXPECT_INT(snapshot_rollback(&no), 0);
+}
+
+TEST(calls_past_libc_that_were_announced_are_undone)
+{
+    scene_apart(change_past_libc);
+}
+
+static void change_unannounced(void)
+{
+    struct snapshot_refusal no;
+    struct sigaction now;
+    static unsigned *turn, *left;
+
+    EXPECT_INT(snapshot_prepare(NULL), 0);
+    turn = snapshot_keep_alloc(sizeof(*turn));
+    left = snapshot_keep_alloc(sizeof(*left));
+    EXPECT(snapshot_take(NULL, &no) > 0);
+    EXPECT_INT(sigaction(SIGUSR2, NULL, &now), 0);
+    *left += now.sa_handler == SIG_IGN;
+    if ((*turn)++ == 300) { /* found at the 64th rollback; none since */
+        EXPECT(*left > 0 && *left < 65);
+        return;
+    }
+    EXPECT_INT(raw_ignore(SIGUSR2), 0);
+    EXPECT_INT(snapshot_rollback(&no), 0);
+}
+
+TEST(a_way_around_what_is_watched_is_noticed)
+{
+    scene_apart(change_unannounced);
+}
+
 /* --- locked memory ---------------------------------------------------------------------------- */
 
 static unsigned long locked_kib(void)
@@ -523,6 +681,10 @@ static void leave_children(unsigned turn)
     }
     if (turn % 2)
         EXPECT(wait(NULL) > 0);
+    else /* they have ended, and nobody has asked how */
+        for (unsigned i = 0; i < 1 + turn % 3; i++)
+            EXPECT(waitid(P_ALL, 0, &(siginfo_t){ 0 }, WEXITED | (i == turn % 3 ? WNOWAIT : 0)) ==
+                   0);
 }
 
 static void expect_no_zombies(const struct snapshot_stats *s)
@@ -537,6 +699,28 @@ TEST(children_that_a_job_left_behind)
 {
     struct scene s = { .before = nothing, .job = leave_children, .after = expect_no_zombies };
     scene_run(&s);
+}
+
+static void leave_child_running(void)
+{
+    struct snapshot_options o = { .verify = true };
+    struct snapshot_refusal no;
+
+    EXPECT_INT(snapshot_prepare(&o), 0);
+    EXPECT(snapshot_take(NULL, &no) == SNAPSHOT_FROZEN);
+    pid_t child = fork();
+    if (child == 0)
+        pause();
+    EXPECT(child > 0 && snapshot_rollback(&no) < 0);
+    EXPECT_INT(no.problem, SNAPSHOT_CHILDREN);
+    EXPECT(strstr(no.text, "a child process running"));
+    EXPECT_INT(kill(child, SIGKILL), 0);
+    EXPECT_INT(waitpid(child, NULL, 0), child);
+}
+
+TEST(a_running_child_refuses_the_rollback)
+{
+    scene_apart(leave_child_running);
 }
 
 /* --- other users ------------------------------------------------------------------------------ */
