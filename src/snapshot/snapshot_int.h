@@ -190,7 +190,7 @@ struct snapshot_self {
     uintptr_t brk;
     struct memory_size size;
     struct credentials credentials;
-    int timer_kept;     /* the caller's own; -1: none */
+    int timer_kept;                     /* the caller's own; -1: none */
     bool timers_touched, locks_touched; /* an interposed call made a timer, locked memory */
     /* signal actions, limits, timers: may have changed; every change is noted there */
     bool state_touched, state_watched;

@@ -85,8 +85,9 @@ def make_site(folder: Path) -> Path:
 
 
 def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=None, worker=None, **site_options) -> Sapid:
-    """A server in `mode`: "classic", "worker" (without isolation), "rollback", or a script of classic mode that calls restore_state()
-    and snapshot_state(): "seed" in place of a worker script, "image" in a classic pool, which has an image of it made."""
+    """A server in `mode`: "classic", "worker" (without isolation), "rollback", or a script of classic mode that calls
+    restore_state() and snapshot_state(): "seed" in place of a worker script, "image" in a classic pool, which has an
+    image of it made."""
     (folder / mode).mkdir()
     os.chmod(folder / mode, 0o755)
     settings = {"display_errors": "1", "html_errors": "0", "log_errors": "0", "ffi.enable": "1", "memory_limit": "128M",
@@ -189,7 +190,8 @@ class Reference:
 FATAL = 0   # display_errors is on, so that PHP answers 200 and says what it was
 # Ways to die of app/deaths.php: how often, and the status of the answer. "At end" is behind the answer's last byte.
 DEATHS = {"kill": (30, 502), "segv": (30, 502), "abort": (30, 502), "bus_in_shutdown": (20, 502), "segv_in_destructor": (20, 502),
-          "kill_in_output": (20, 502), "kill_at_end": (20, 200), "segv_at_end": (20, 200), "stack": (10, 502), "memory": (40, FATAL),
+          "kill_in_output": (20, 502), "kill_at_end": (20, 200), "segv_at_end": (20, 200), "stack": (10, 502),
+          "memory": (40, FATAL),
           "memory_in_shutdown": (20, FATAL), "memory_in_destructor": (20, FATAL), "memory_at_end": (20, 200), "exit_at_end": (20, 200),
           "exit_in_generator": (20, 200), "time": (1, FATAL), "wall": (2, 504)}
 
@@ -493,8 +495,8 @@ def main() -> int:
     p.add_argument("--own-deaths", type=int, default=0, help="so many requests die by themselves, in all ways of app/deaths.php")
     p.add_argument("--verify", action="store_true", help="compare every page with the image after every rollback")
     options = p.parse_args()
-    names = options.kinds.split(",") if options.kinds else [k for k in kinds()
-                                                                      if not (options.deaths or options.own_deaths) or k not in OUTSIDE]
+    dying = options.deaths or options.own_deaths
+    names = options.kinds.split(",") if options.kinds else [k for k in kinds() if not dying or k not in OUTSIDE]
     folder = new_workdir()
     site = make_site(folder)
     ini = {"opcache.jit_buffer_size": "32M", "opcache.jit": "tracing"} if options.jit else {}
@@ -509,7 +511,7 @@ def main() -> int:
     suite = Suite(server, reference, names, seed=options.seed, deaths=options.deaths, own_deaths=options.own_deaths)
     result = suite.run(options.requests, options.clients)
     problems = result.problems() + not_from_image(server, options.mode, result)
-    if not options.deaths and not options.own_deaths:
+    if not dying:
         problems += check_files(site) + server.errors()[:5]
     server.stop()
     print(*problems, result, sep="\n")

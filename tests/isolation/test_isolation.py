@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from lib.workdir import new_workdir, remove_workdir
-from isolation.suite import Reference, Suite, all_specs, check_files, kinds, make_site, not_from_image, start
+from isolation.suite import OUTSIDE, Reference, Suite, all_specs, check_files, kinds, make_site, not_from_image, start
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
@@ -82,3 +82,18 @@ def test_rollback_otherwise(run, what):
     ini = {"opcache.jit_buffer_size": "32M", "opcache.jit": "tracing"} if what == "jit" else {}
     worker = {f"snapshot_{what}": True} if what != "jit" else {}
     nothing_is_wrong(run("rollback", 400, ini=ini, worker=worker), 400)
+
+
+def test_deaths_of_all_kinds_do_no_harm(application):
+    """Short; see RESULT.md for 10,000. Workers are killed in requests and in rollbacks, requests run out of memory, time
+    and stack, or exit and crash in odd places: every other answer is right, also afterwards."""
+    folder, site, reference = application
+    server = start(folder, site, "rollback", php={"request_timeout": "5s"})
+    try:
+        suite = Suite(server, reference, [k for k in kinds() if k not in OUTSIDE], deaths=60, own_deaths=100)
+        result = suite.run(400)
+    finally:
+        server.kill()
+        shutil.rmtree(folder / "rollback")
+    assert not result.problems(), "\n".join(result.problems())
+    assert result.deaths.total() >= 140 and len(result.deaths) > 8, result.deaths
