@@ -59,6 +59,11 @@ static int doctor_command(int argc, char **argv)
     return doctor_main(argc, argv, supervisor_look_at_pool);
 }
 
+static int audit_command(int argc, char **argv)
+{
+    return php_audit_main(argc, argv, supervisor_become_pool_user);
+}
+
 static int gateway_role(int argc, char **argv)
 {
     (void)argc;
@@ -80,7 +85,7 @@ static const struct {
     { "serve", serve_main },
     { "check", check_command },
     { "php", php_cli_main },
-    { "audit", php_audit_main },
+    { "audit", audit_command },
     { "doctor", doctor_command },
     { "bench", bench_main },
     { "perf", perf_main },

@@ -37,6 +37,7 @@ enum { STATUS_ERROR = 1, STATUS_USAGE = 2, LIMIT_S = 30, LIMIT_MAX_S = 3600 };
 
 struct audit_options {
     const char *script, *url, *at;
+    php_become *become;
     uint32_t limit_ms;
     bool json;
     int n_rest; /* for config_cli_parse */
@@ -181,10 +182,26 @@ static void describe(const struct audit_options *o, const struct config_pool *po
 
 /* --- the run ---------------------------------------------------------------------------------- */
 
+/* The engine in this process, as a server has it for that pool. 0, or -errno with a sentence. */
+static int start_engine(const struct config_pool *pool, struct php_library *lib,
+                        struct engine_audit *a, char *message, size_t size)
+{
+    struct settings settings;
+    int rc = library_load(pool->libphp_path, lib, message, size);
+
+    if (rc < 0)
+        return rc;
+    settings_init(&settings, pool, &lib->probe);
+    settings.options.role = "audit";
+    settings.options.log_least = LOG_WARN;
+    a->env = settings.env;
+    a->n_env = settings.n_env;
+    return lib->engine->start(&settings.options, message, size);
+}
+
 static int audit(const struct audit_options *o, const struct config_pool *pool, const char *script)
 {
     struct php_library lib;
-    struct settings settings;
     struct engine_audit a = { 0 };
     char message[2048];
     struct audit_log *log = mmap(NULL, sizeof(*log), PROT_READ | PROT_WRITE,
@@ -194,26 +211,21 @@ static int audit(const struct audit_options *o, const struct config_pool *pool, 
         fprintf(stderr, "sapid audit: no memory: %s\n", strerror(errno));
         return STATUS_ERROR;
     }
-    int rc = library_load(pool->libphp_path, &lib, message, sizeof(message));
-    if (rc == 0) {
-        settings_init(&settings, pool, &lib.probe);
-        settings.options.role = "audit";
-        settings.options.log_least = LOG_WARN;
-        describe(o, pool, script, &a);
-        a.env = settings.env;
-        a.n_env = settings.n_env;
-        rc = lib.engine->start(&settings.options, message, sizeof(message));
-    }
+    describe(o, pool, script, &a);
+    int rc = o->become(pool, a.document_root, message, sizeof(message));
     if (rc == 0)
-        rc = lib.engine->audit(&a, log, message, sizeof(message));
+        rc = start_engine(pool, &lib, &a, message, sizeof(message));
+    if (rc < 0) {
+        fprintf(stderr, "sapid audit: %s\n", message);
+        return STATUS_ERROR;
+    }
+    rc = lib.engine->audit(&a, log, message, sizeof(message));
     struct audit_report report = { .audit = &a,
                                    .log = log,
                                    .pool = pool,
-                                   .php_version = rc == 0 ? lib.engine->php_version : "",
+                                   .php_version = lib.probe.version,
                                    .failure = rc < 0 ? message : NULL };
-    if (rc < 0 && !a.url)
-        fprintf(stderr, "sapid audit: %s\n", message);
-    int status = rc < 0 && !a.url ? STATUS_ERROR : audit_print(&report, o->json);
+    int status = audit_print(&report, o->json);
     munmap(log, sizeof(*log));
     return status;
 }
@@ -254,9 +266,9 @@ static int load_and_audit(const struct audit_options *o)
     return status;
 }
 
-int php_audit_main(int argc, char **argv)
+int php_audit_main(int argc, char **argv, php_become *become)
 {
-    struct audit_options o = { .limit_ms = LIMIT_S * 1000 };
+    struct audit_options o = { .limit_ms = LIMIT_S * 1000, .become = become };
 
     o.rest = mem_alloc(((size_t)argc + 1) * sizeof(*o.rest));
     int status = parse(&o, argc, argv) ? load_and_audit(&o) : STATUS_USAGE;

@@ -111,7 +111,8 @@ struct param params_find(const struct params *p, struct str key)
 bool params_is_empty(const struct params *p)
 {
     for (size_t i = 0; i < p->text.n; i++)
-        if (!is_space(p->text.p[i]) && !strchr(p->separators, p->text.p[i]))
+        if (!(p->cookies && is_space(p->text.p[i])) &&
+            (!p->text.p[i] || !strchr(p->separators, p->text.p[i])))
             return false;
     return true;
 }

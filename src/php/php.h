@@ -18,7 +18,11 @@ int pool_main(void);
 int php_cli_main(int argc, char **argv);
 
 /* `sapid audit SCRIPT`: what its boot reads, opens and fixes. */
-int php_audit_main(int argc, char **argv);
+struct config_pool;
+typedef int php_become(const struct config_pool *pool, const char *document_root, char *message,
+                       size_t message_size);
+/* `become` makes this process the pool's user; 0, or -errno with a sentence. */
+int php_audit_main(int argc, char **argv, php_become *become);
 
 /* `sapid @lifecycle FILE [N [PHP_INI SCAN_DIR]]`, for bench/: CPU time of one PHP life cycle
  * (startup, script, shutdown, with the trims of the server) in a loop without any transport: the

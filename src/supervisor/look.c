@@ -82,3 +82,19 @@ void supervisor_look_at_pool(const struct config *c, uint32_t pool, supervisor_s
     mem_free(p.detected);
     mem_free(l);
 }
+
+int supervisor_become_pool_user(const struct config_pool *pool, const char *document_root,
+                                char *message, size_t message_size)
+{
+    struct user u;
+    int rc = user_choose_pool(pool, document_root, &u, message, message_size);
+
+    if (rc < 0)
+        return rc;
+    rc = user_become(&u);
+    if (rc < 0)
+        snprintf(message, message_size, "cannot become user %s (uid %u) of %.*s: %s",
+                 u.name[0] ? u.name : "without a name", (unsigned)u.uid, STR_ARG(pool->table),
+                 strerror(-rc));
+    return rc;
+}

@@ -28,4 +28,9 @@ int check_main(int argc, char **argv, check_explain *explain);
 typedef void supervisor_say(void *ctx, bool good, bool named, const char *line);
 void supervisor_look_at_pool(const struct config *c, uint32_t pool, supervisor_say *say, void *ctx);
 
+/* What `audit` asks of it: this process becomes the user that PHP of that pool runs as, with the
+ * pool's document root or one that stands in for it. 0, or -errno with a sentence. */
+int supervisor_become_pool_user(const struct config_pool *pool, const char *document_root,
+                                char *message, size_t message_size);
+
 #endif

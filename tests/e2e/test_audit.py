@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from lib import account
 from lib.sapid import binary
 
 FREEZE = "\nsnapshot_state();\n"
@@ -47,6 +48,25 @@ def audit(workdir):
         return Report(p.returncode, json.loads(p.stdout))
 
     return run
+
+
+@pytest.mark.parametrize("options, wanted", [
+    pytest.param((), {}, id="as-debian-has-it"),
+    pytest.param(("-d", "variables_order=EGPCS"), {"_ENV.*": None}, id="with-cgi-variables"),
+])
+def test_all_of_env(audit, options, wanted):
+    report = audit("<?php\nforeach ($_ENV as $x);" + FREEZE, *options)
+    assert report.reads() == wanted
+    assert report.status == (3 if wanted else 0)
+
+
+@pytest.mark.as_root
+def test_root_audits_as_the_user_of_the_pool(audit, workdir):
+    (workdir / "site").mkdir()
+    account.give(workdir / "site")
+    report = audit("<?php\nif (posix_geteuid()) file_put_contents(__DIR__ . '/mine', 'x');" + FREEZE)
+    assert report.status == 0
+    assert (workdir / "site/mine").stat().st_uid == (workdir / "site").stat().st_uid != 0
 
 
 def one(audit, code: str, *options: str) -> dict[str, str | None]:

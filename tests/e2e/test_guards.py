@@ -1,5 +1,6 @@
 """Guards: a request that differs in what the boot of an image has read runs in classic mode."""
 import json
+import random
 
 import pytest
 
@@ -21,7 +22,8 @@ function boot() {
 boot();
 header('Content-Type: application/json');
 echo json_encode(['born' => $born, 'seen' => $seen, 'method' => $_SERVER['REQUEST_METHOD'], 'post' => $_POST,
-                  'input' => strlen(file_get_contents('php://input'))]);
+                  'input' => strlen(file_get_contents('php://input')),
+                  'has' => isset($_GET['a']) || isset($_COOKIE['c'])]);
 """
 
 
@@ -85,6 +87,21 @@ def test_the_method_and_its_body(guarded):
     assert s.ask(method="PUT", body=b"x" * 300_000)["input"] == 300_000
 
 
+def test_a_body_that_is_not_waited_for(guarded):
+    s = guarded("_SERVER.REQUEST_METHOD", request_buffering=False)
+    for size in (1, 40_000, 3_000_000):
+        assert s.ask(method="PUT", body=b"x" * size)["input"] == size
+    assert s.holds()
+
+
+def test_all_of_the_query_of_a_url(guarded):
+    s = guarded(code="global $kept; $kept = $_GET; $x = count($_REQUEST);", snapshot_url="/index.php?a=1",
+                first={"path": "/index.php?a=1"})
+    assert s.holds("/index.php?a=1")
+    assert not s.holds("/index.php")
+    assert not s.holds("/index.php?a=2")
+
+
 def test_a_form(guarded):
     s = guarded("_POST.name", "_FILES.upload")
     assert s.holds(method="POST", body=b"{}", headers={"Content-Type": "application/json"})
@@ -125,6 +142,23 @@ def guarded_a(launch_module):
 def test_a_cookie_that_was_absent(guarded_a, cookies, holds):
     answer = guarded_a.ask(headers={"Cookie": cookies})
     assert (answer["born"] == guarded_a.born) == holds
+
+
+def test_no_request_that_php_sees_otherwise_gets_the_image(guarded_a):
+    """Texts at random: whatever PHP finds in them, the guard has to."""
+    rnd = random.Random(7)
+    words = ["a", "c", "%61", "%63", "b", "=", "&", ";", "[", "]", ".", "_", "+", "%20", "%00", "%5B", "%", "%2", "x", " ", "\t", "A"]
+    with guarded_a.server.connect() as c:
+        held = absent = 0
+        for _ in range(1500):
+            query = "".join(rnd.choice(words) for _ in range(rnd.randrange(8))).replace(" ", "+").replace("\t", "%09")
+            cookies = "".join(rnd.choice(words) for _ in range(rnd.randrange(8))).strip()
+            answer = json.loads(c.request("GET", f"/index.php?{query}", headers={"Cookie": cookies} if cookies else {}).text)
+            image = answer["born"] == guarded_a.born
+            assert not (image and answer["has"]), (query, cookies)
+            held += image
+            absent += not answer["has"]
+    assert held > 0.9 * absent > 500, (held, absent)
 
 
 def test_the_values_of_a_url(guarded):

@@ -177,6 +177,14 @@ static void note_server_value(struct audit_event *e, const zend_string *key, con
     e->value_n = (uint32_t)raw.n;
 }
 
+/* $_ENV has what requests bring only where variables_order says so. */
+static bool env_is_of_request(void)
+{
+    const char *order = PG(variables_order);
+
+    return order && strpbrk(order, "Ee");
+}
+
 void audit_note_read(enum audit_global global, zend_string *key, const zval *value)
 {
     struct str name = key ? (struct str){ ZSTR_VAL(key), ZSTR_LEN(key) } : STR_NONE;
@@ -190,8 +198,10 @@ void audit_note_read(enum audit_global global, zend_string *key, const zval *val
         note_server_value(e, key, value);
     else if (value)
         note_value(e, value);
-    if (!key && (global == AUDIT_SERVER || global == AUDIT_HEADERS))
+    if (!key && (global == AUDIT_SERVER || global == AUDIT_HEADERS || global == AUDIT_ENV))
         e->flags |= AUDIT_HOPELESS;
+    if (global == AUDIT_ENV && !env_is_of_request())
+        e->flags = (uint8_t)((e->flags & ~AUDIT_HOPELESS) | AUDIT_NOT_GUARDED);
 }
 
 void audit_note_copy(enum audit_global global)

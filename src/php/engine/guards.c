@@ -132,6 +132,14 @@ static struct found find_in_server(struct str key)
     return f;
 }
 
+/* Of one of those letters, in what $_REQUEST is made of. */
+static bool order_has(const char *letters)
+{
+    const char *order = PG(request_order) ? PG(request_order) : PG(variables_order);
+
+    return order && strpbrk(order, letters);
+}
+
 static struct found find_all(enum audit_global global)
 {
     struct params p = global == AUDIT_COOKIE ? cookie_params() : query_params();
@@ -141,8 +149,8 @@ static struct found find_all(enum audit_global global)
     case AUDIT_GET:
     case AUDIT_COOKIE: return f;
     case AUDIT_REQUEST:
-        f.present |= has_form() || request.cookie.n;
-        f.unclear = f.present;
+        f.unclear = has_form() || (request.cookie.n && order_has("Cc"));
+        f.present |= f.unclear;
         return f;
     case AUDIT_POST:
     case AUDIT_FILES: return (struct found){ .present = has_form(), .unclear = true };
@@ -345,9 +353,10 @@ static int learn(const struct engine_image *image, const struct audit_log *log,
     struct guard *g = add(e->global, key);
     g->value = copy(value_of(log, e));
     g->is_array = e->flags & (AUDIT_IS_ARRAY | AUDIT_CUT);
-    if (!key.p && g->is_array) { /* of all of it: the text it was made from */
-        g->is_array = e->flags & AUDIT_CUT;
-        g->value = e->global == AUDIT_GET && guards.query.n ? guards.query : STR("");
+    if (!key.p) { /* the text that all of it is made from: the boot has no cookies and no form */
+        bool of_query = e->global == AUDIT_GET || e->global == AUDIT_REQUEST;
+        g->is_array = false;
+        g->value = of_query && guards.query.n ? guards.query : STR("");
     } else if (str_eq(key, STR("argv")) || str_eq(key, STR("argc"))) {
         g->is_array = false;
         g->value = guards.query;

@@ -524,6 +524,7 @@ PHP_FUNCTION(snapshot_state)
 {
     const char *why;
 
+    (void)return_value;
     ZEND_PARSE_PARAMETERS_NONE();
     found = true;
     if (rollback_serves() || worker_is_copy())

@@ -93,3 +93,18 @@ TEST(nothing_is_read_behind_the_end)
         (void)params_value_is(&p, p.text, STR("ab%4&c%"));
     }
 }
+
+TEST(empty_is_what_makes_no_variable)
+{
+    struct params query = { .separators = "&", .max = 10 };
+    struct params cookies = { .separators = ";", .cookies = true, .max = 10 };
+
+    query.text = STR("&&");
+    cookies.text = STR(" ; ");
+    EXPECT(params_is_empty(&query));
+    EXPECT(params_is_empty(&cookies));
+    query.text = STR("\t"); /* a name */
+    cookies.text = STR("; a");
+    EXPECT(!params_is_empty(&query));
+    EXPECT(!params_is_empty(&cookies));
+}
