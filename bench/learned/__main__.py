@@ -56,7 +56,7 @@ def image(server) -> dict:
 
 def reload(server) -> None:
     subprocess.run([sapid.binary(), "reload", "--socket", server.admin_path], check=True, stdout=subprocess.DEVNULL)
-    wait_until(lambda: len(json.loads(server.admin("/server?json").text)["pools"][1]["generations"]) == 1, "the old generation to end")
+    wait_until(lambda: len(json.loads(server.admin("/server?json").text)["pools"][1]["generations"]) == 1, "the old one to end")
 
 
 def main() -> None:
@@ -95,10 +95,11 @@ def main() -> None:
             c, n, l, w = (min(r[i] for r in rounds) for i in range(4))
             found = [next(r for r in image(s)["routes"] if r["route"].replace("*", "9") == "GET " + path) for s in (cold, learned)]
             per = ["%.0f" % (r["late_names"] / r["requests"]) for r in found]
-            print(f"| {page} | {c:.0f} | {n:.0f} | {l:.0f} | {w:.0f} | {l / n:.2f} | {l / c:.2f} | {per[0]} | {per[1]} |", flush=True)
+            print(f"| {page} | {c:.0f} | {n:.0f} | {l:.0f} | {w:.0f} | {l / n:.2f} | {l / c:.2f} | {per[0]} | {per[1]} |",
+                  flush=True)
         i, bare = image(learned), image(cold)
-        print(f"\n{i['learned']} classes and files learned, {i['learned_gone']} gone, {i['late_names_banned']} that cannot be; image {i['bytes'] >> 10} KiB "
-              f"instead of {bare['bytes'] >> 10}, boot {i['boot_ms']} ms instead of {bare['boot_ms']}")
+        print(f"\n{i['learned']} classes and files learned, {i['learned_gone']} gone, {i['late_names_banned']} that cannot be; "
+              f"image {i['bytes'] >> 10} KiB instead of {bare['bytes'] >> 10}, boot {i['boot_ms']} ms instead of {bare['boot_ms']}")
     finally:
         for s in servers:
             s.kill()

@@ -9,13 +9,17 @@
  */
 #include "php/engine/engine_int.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum {
     SAMPLE_FIRST = 2, /* requests of each route */
     SAMPLE_EVERY = 4096,
     LOGGED_BYTES = 2048,
+    COMPARE_S = 10,
 };
 
 static struct state *image; /* what the image holds; NULL: there is no report */
@@ -56,6 +60,7 @@ static struct str cut_size(const char *shown, uint64_t *ret)
 static bool is_noise(const char *what, const char *was)
 {
     return strncmp(what, "class ", 6) == 0 || strncmp(what, "function ", 9) == 0 ||
+           strcmp(what, "shutdown functions") == 0 || /* have been called */
            (is_script && !was && strncmp(what, "global ", 7) == 0); /* a script's own variables */
 }
 
@@ -117,11 +122,25 @@ static void found(void *context, const char *what, const char *was, const char *
         log_more(l, "%s%s", l->n ? "; " : "", text);
 }
 
-bool isolation_sample(uint32_t route)
+static void compare(struct report *r, uint32_t route)
 {
     static struct finding_log l;
-    struct report *r = late_report();
     struct report_view name;
+    struct state *now = state_new(false);
+
+    state_list(now);
+    l = (struct finding_log){ .report = r, .route = route };
+    state_compare(image, now, found, &l);
+    if (l.n && logs && report_read(&r->route_names[route], &name))
+        log_notice("%.*s left behind (and rollback has put right): %s", STR_ARG(name.text), l.text);
+}
+
+/* In a process of its own: listing writes all over the memory (garbage collection, hashes of
+ * strings), and pages that this worker wrote twice would burden its next rollbacks. */
+bool isolation_sample(uint32_t route)
+{
+    struct report *r = late_report();
+    int status;
 
     if (!image || route >= REPORT_ROUTES || CG(unclean_shutdown))
         return false;
@@ -131,11 +150,13 @@ bool isolation_sample(uint32_t route)
         return false;
     report_add(&numbers->sampled, 1);
     report_add(&r->count.sampled, 1);
-    struct state *now = state_new(false); /* goes with the rollback */
-    state_list(now);
-    l = (struct finding_log){ .report = r, .route = route };
-    state_compare(image, now, found, &l);
-    if (l.n && logs && report_read(&r->route_names[route], &name))
-        log_notice("%.*s left behind (and rollback has put right): %s", STR_ARG(name.text), l.text);
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(COMPARE_S);
+        compare(r, route);
+        _exit(0);
+    }
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
     return true;
 }
