@@ -60,7 +60,7 @@ static struct str cut_size(const char *shown, uint64_t *ret)
 static bool is_noise(const char *what, const char *was)
 {
     return strncmp(what, "class ", 6) == 0 || strncmp(what, "function ", 9) == 0 ||
-           strcmp(what, "shutdown functions") == 0 || /* have been called */
+           strcmp(what, "shutdown functions") == 0 ||               /* have been called */
            (is_script && !was && strncmp(what, "global ", 7) == 0); /* a script's own variables */
 }
 
