@@ -234,7 +234,7 @@ static void pass_on(struct backend *b, struct exchange *x)
     forget_ticket(b, ticket);
     channel_release(b->pool->channel, t->index, ticket);
     fd_close(&x->file_fd);
-    x->stalled = false;
+    x->stalled = x->awaits_file = false;
     x->no_image = true;
     images_passed_on(x, b->pool);
     exchange_dispatch_again(x);

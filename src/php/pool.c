@@ -276,6 +276,8 @@ static void start_missing(struct pool *p)
             if (!pool_size_wants(p))
                 return;
             start_worker(p, i);
+            if (p->image && n > 1 && !images_booted(p))
+                return; /* the frozen process has died: there is another one soon */
         }
 }
 
@@ -526,7 +528,7 @@ static void on_supervisor(struct pool *p)
         rc = adopt_channel(p, fds, n_fds);
         if (rc < 0)
             log_error("the supervisor's channel cannot be used: %s", strerror(-rc));
-        p->replaces = m.status;
+        p->replaces = m.status || pool_script_is(p); /* classic mode serves meanwhile */
         if (p->boots)
             p->boot_until_ns = clock_monotonic_ns() +
                                (p->replaces ? BOOT_NEXT_MS : BOOT_FIRST_MS) * NS_PER_MS;
@@ -776,10 +778,10 @@ static int start_engine(struct pool *p, char *message, size_t size)
     if (config_pool_has_image(p->conf)) {
         rc = images_prepare(p);
         if (rc < 0) {
-            snprintf(
-                message, size,
-                "worker.isolation = \"rollback\" is not possible in this process: %s; \"none\" is",
-                strerror(-rc));
+            snprintf(message, size, "%s not possible in this process: %s; %s",
+                     pool_script_is(p) ? "images are" : "worker.isolation = \"rollback\" is",
+                     strerror(-rc),
+                     pool_script_is(p) ? "max_images = 0 asks for none" : "\"none\" is");
             return rc;
         }
     }

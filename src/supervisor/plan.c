@@ -264,9 +264,20 @@ uint32_t plan_pool_index(const struct plan *p, struct str name)
 
 static bool same_pool_names(const struct plan *a, const struct plan *b)
 {
-    if (a->config->n_pools != b->config->n_pools || a->config->n_seats != b->config->n_seats)
+    if (a->config->n_pools != b->config->n_pools)
         return false;
-    for (uint32_t i = 0; i < a->config->n_seats; i++)
+    for (uint32_t i = 0; i < a->config->n_pools; i++)
+        if (!str_eq(a->config->pools[i].name, b->config->pools[i].name))
+            return false;
+    return true;
+}
+
+/* Places of the images' seats. */
+static bool same_seats(const struct plan *a, const struct plan *b)
+{
+    if (a->config->n_seats != b->config->n_seats)
+        return false;
+    for (uint32_t i = a->config->n_pools; i < a->config->n_seats; i++)
         if (!str_eq(a->config->pools[i].name, b->config->pools[i].name))
             return false;
     return true;
@@ -281,6 +292,8 @@ const char *plan_gateway_difference(const struct plan *a, const struct plan *b)
 {
     if (!same_pool_names(a, b))
         return "the list of pools";
+    if (!same_seats(a, b))
+        return "php.max_images";
     if (a->threads != b->threads)
         return "server.gateway_threads";
     if (!same_user(&a->gateway_user, &b->gateway_user))

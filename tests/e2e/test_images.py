@@ -1,8 +1,10 @@
 """Images of entry scripts: made when they are asked for, used by the requests of their script, replaced and given up
 without anybody noticing. What is frozen, and how, is test_snapshot_api.py's."""
+import contextlib
 import hashlib
 import json
 import os
+import random
 import signal
 import threading
 
@@ -113,6 +115,15 @@ def test_the_first_request_runs_in_classic_mode_and_asks(site):
     assert images(server)["served"] == found["served"]
     assert "image of /index.php (www-image1 g1)" in server.admin("/server").text
     assert 'sapid_script_images{pool="www"} 1' in server.admin("/metrics").text
+
+
+def test_a_boot_may_take_its_time(site):
+    """Longer than a server that starts would wait for a worker script; requests go on in classic mode meanwhile."""
+    server = site(boot="if (snapshot_boots()) usleep(6000000);")
+    assert not from_image(ask(server))
+    wait_until(lambda: image_pools(server), "the boot")
+    assert not from_image(ask(server))
+    wait_for_image(server)
 
 
 def test_other_scripts_stay_in_classic_mode(site):
@@ -334,6 +345,43 @@ def test_kill_9_under_load(site, victim):
     if victim == "frozen":
         assert 502 not in load.answers
     assert not from_image(ask(server)) or active(server)
+
+
+def victims(server, what):
+    """Processes of that kind, as they are now."""
+    kinds = {"classic": lambda p: "-image" not in title(p), "image": lambda p: "-image" in title(p)}
+    if what in kinds:
+        return [p for p in pools(server) if kinds[what](p)]
+    inside = [p for pool in image_pools(server) for p in descendants(pool)]
+    return [p for p in inside if ("sapid: image" in title(p)) == (what == "frozen")]
+
+
+def test_whatever_happens_each_gets_its_own_answer(site):
+    dice = random.Random(7)
+    server = site({"inc.php": "<?php return 0;",
+                   **{f"{n}.php": APP % "$inc = require __DIR__ . '/inc.php';" for n in "abc"}},
+                  workers=3, max_images=2, expect_errors=True)
+    loads = [Load(server.address, f"/{n}.php?n=", clients=2) for n in "abc"]
+    try:
+        for load in loads:
+            load.__enter__()
+        for event in range(40):
+            what = dice.choice(["reload", "touch", "classic", "image", "image", "frozen", "frozen", "worker", "worker"])
+            before = [load.count() for load in loads]
+            if what == "reload":
+                server.process.send_signal(signal.SIGHUP)
+            elif what == "touch":
+                (server.root / "inc.php").write_text(f"<?php return {event};")
+            elif found := victims(server, what):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(dice.choice(found), signal.SIGKILL)
+            wait_until(lambda: all(load.count() > n + 50 for load, n in zip(loads, before)), f"answers after {what}", 40)
+    finally:
+        for load in loads:
+            load.__exit__()
+    for load in loads:
+        only_these(load, 200, 502)
+    assert "CHECK failed" not in server.log_text() and "wrote nonsense" not in server.log_text()
 
 
 def test_kill_9_of_the_classic_pool_under_load(site):
