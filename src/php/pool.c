@@ -41,7 +41,7 @@ enum {
     BACKOFF_MAX_MS = 10000,
     RENEW_MIN_MS = 10000,       /* between two wishes for a new generation */
     BOOT_FIRST_MS = 5000,       /* how long a server that starts waits for its worker script */
-    BOOT_NEXT_MS = 60000,       /* and a reload, while the old generation serves */
+    BOOT_NEXT_MS = 60000,       /* and a reload, or an image, while others serve */
     GATEWAY_PATIENCE_MS = 5000, /* how long a full socket to the gateway may stay full */
     FDS_MAX = 2 + CHANNEL_THREADS_MAX,
 };
@@ -531,7 +531,8 @@ static void on_supervisor(struct pool *p)
         p->replaces = m.status || pool_script_is(p); /* classic mode serves meanwhile */
         if (p->boots)
             p->boot_until_ns = clock_monotonic_ns() +
-                               (p->replaces ? BOOT_NEXT_MS : BOOT_FIRST_MS) * NS_PER_MS;
+                               (p->replaces || pool_script_is(p) ? BOOT_NEXT_MS : BOOT_FIRST_MS) *
+                                   NS_PER_MS;
         return;
     case CONTROL_DRAIN:
         p->draining = true;

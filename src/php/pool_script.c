@@ -25,6 +25,7 @@ enum { URL_BYTES = 4096 };
 
 struct watched {
     char *path;
+    bool there;
     struct timespec changed;
     ino_t inode;
     off_t bytes;
@@ -147,17 +148,14 @@ void pool_script_failed(struct pool *p, struct str why)
 
 /* --- files ------------------------------------------------------------------------------------ */
 
-static bool look_at(const struct watched *w, struct watched *ret)
+static void look_at(struct watched *w)
 {
     struct stat st;
 
-    *ret = *w;
-    if (stat(w->path, &st) < 0)
-        return false;
-    ret->changed = st.st_mtim;
-    ret->inode = st.st_ino;
-    ret->bytes = st.st_size;
-    return true;
+    w->there = stat(w->path, &st) == 0;
+    w->changed = w->there ? st.st_mtim : (struct timespec){ 0 };
+    w->inode = w->there ? st.st_ino : 0;
+    w->bytes = w->there ? st.st_size : 0;
 }
 
 static void forget_files(struct pool_script *s)
@@ -183,15 +181,12 @@ void pool_script_frozen(struct pool *p)
         n++;
     s->watched = mem_zalloc(n * sizeof(*s->watched));
     for (size_t at = 0; at < bytes; at += strlen(f->text + at) + 1) {
-        struct watched w = { 0 };
+        struct watched *w = &s->watched[s->n_watched++];
         /* the workers' root may not be this process's */
-        w.path = p->conf->chroot.n > 1
-                     ? mem_printf("%.*s%s", STR_ARG(p->conf->chroot), f->text + at)
-                     : mem_strdup(f->text + at);
-        if (look_at(&w, &s->watched[s->n_watched]))
-            s->n_watched++;
-        else
-            mem_free(w.path);
+        w->path = p->conf->chroot.n > 1
+                      ? mem_printf("%.*s%s", STR_ARG(p->conf->chroot), f->text + at)
+                      : mem_strdup(f->text + at);
+        look_at(w);
     }
     if (f->dropped)
         log_warn("%" PRIu32 " files of the image are not watched: there are too many", f->dropped);
@@ -208,7 +203,6 @@ void pool_script_look(struct pool *p)
 {
     struct pool_script *s = p->script;
     uint64_t now = clock_monotonic_ns();
-    struct watched is;
     char why[512];
 
     if (!s || s->look_ns == 0 || now < s->look_ns)
@@ -216,12 +210,15 @@ void pool_script_look(struct pool *p)
     s->look_ns = now + s->every_ns;
     for (size_t i = 0; i < s->n_watched; i++) {
         const struct watched *was = &s->watched[i];
-        bool there = look_at(was, &is);
-        if (there && is.inode == was->inode && is.bytes == was->bytes &&
+        struct watched is = { .path = was->path };
+        look_at(&is);
+        if (is.there == was->there && is.inode == was->inode && is.bytes == was->bytes &&
             is.changed.tv_sec == was->changed.tv_sec && is.changed.tv_nsec == was->changed.tv_nsec)
             continue;
-        snprintf(why, sizeof(why), "the image is made anew: %s has %s", was->path,
-                 there ? "changed" : "gone");
+        snprintf(why, sizeof(why), "the image is made anew: %s %s", was->path,
+                 !is.there    ? "has gone"
+                 : was->there ? "has changed"
+                              : "is new");
         pool_renew_memory(p, why);
         return;
     }

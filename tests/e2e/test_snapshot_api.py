@@ -2,6 +2,7 @@
 
 Each script stands twice in the document root: seed.php is the worker script of a pool with rollback, classic.php runs as ever.
 """
+import gzip
 import json
 import os
 import signal
@@ -312,3 +313,31 @@ def test_restore_state_in_a_prepended_file_is_refused(app):
     a = app("<?php echo 1;", {"pre.php": "<?php if (!restore_state()) snapshot_state();"}, refused=True,
             ini={"auto_prepend_file": "pre.php", "include_path": "."})
     assert "in auto_prepend_file or auto_append_file; call it in the script" in a.reason()
+
+
+def test_what_the_boot_adds_to_the_environment_is_there(app):
+    """As dotenv does; what it changes of the request's own is not: that was another request's."""
+    code = "<?php if (!restore_state()) { $_SERVER['APP'] = ['prod', 1]; $_ENV['APP'] = 'e'; putenv('APP=p'); $_SERVER['HTTP_X_LATER'] = 'boot'; %s snapshot_state(); }" \
+           " $_SERVER['APP'][] = $_SERVER['MINE'] = 2; echo json_encode([$_SERVER['APP'], $_ENV, getenv('APP'), $_SERVER['HTTP_X_LATER'],"\
+           " filter_input(INPUT_SERVER, 'APP'), $_SERVER['QUERY_STRING'], $_SERVER['MINE']]);"
+    for order in ("GPCS", "EGPCS"):
+        a = app(code % "", ini={"variables_order": order, "filter.default": "unsafe_raw"})
+        for target in ("?a=1", "?b=2"):
+            expected, *answers = [json.loads(get(target).text) for get in (a.classic, a.seed, a.seed)]
+            for found in answers:
+                assert found[0] == ["prod", 1, 2] and found[1]["APP"] == "e" and found[1].get("QUERY_STRING", target[1:]) == target[1:]
+                assert [found[0], *found[2:]] == [expected[0], *expected[2:]] and set(found[1]) == set(expected[1])
+    a = app(code % "$_SERVER['QUERY_STRING'] = 'changed';")
+    assert json.loads(a.seed("?q=1", {"X-Later": "mine"}).text)[3::2] == ["mine", "q=1"]
+
+
+@pytest.mark.parametrize("boot", ["", "ob_start();"], ids=["plain", "buffered"])
+def test_zlib_output_compression(app, boot):
+    a = app(f"<?php {boot} snapshot_state(); echo str_repeat('text', 5000), $_GET['a'];", ini={"zlib.output_compression": "1"})
+    for n in (1, 2):
+        for headers in ({"Accept-Encoding": "gzip"}, {}):
+            expected, *answers = [get(f"?a={n}", headers) for get in (a.classic, a.seed, a.seed)]
+            for r in answers:
+                body = gzip.decompress(r.body) if r.header("content-encoding") == "gzip" else r.body
+                assert body == b"text" * 5000 + b"%d" % n
+                assert boot or r.header("content-encoding") == expected.header("content-encoding")

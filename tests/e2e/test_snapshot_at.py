@@ -163,7 +163,8 @@ def test_snapshot_rerun_makes_the_globals_of_a_request(frozen):
 def test_warm_up_runs_the_whole_script_with_the_host_of_the_request(frozen, launch):
     code = "<?php file_put_contents(__DIR__ . '/seen', $_SERVER['REQUEST_SCHEME'] . '://' . $_SERVER['HTTP_HOST'] . $_SERVER['REQUEST_URI'] . \"\\n\", FILE_APPEND);" \
            " function boot() { static $n = 0; return ++$n; } echo boot();"
-    a = frozen("function:boot", code, snapshot_warmup=["/a?b=1", "/c"], snapshot_url="https://example.org/boot?x=1", snapshot_guards={"_SERVER.*": "any"})
+    a = frozen("function:boot", code, snapshot_warmup=["/a?b=1", "/c"], snapshot_url="https://example.org/boot?x=1",
+               snapshot_guards={"_SERVER.*": "any"})
     a.server.site.root.chmod(0o777)
     a.wait("/seed.php")
     # the audit of the boot, two rounds of warm-up, the boot that is frozen: all at the host that snapshot_url names
@@ -234,3 +235,13 @@ def test_the_jit_is_on(frozen, jit):
     a.wait("/seed.php")
     a.same("/seed.php", times=20)
     assert a.server.get("/seed.php?jit=1").json()[0] is True
+
+
+def test_a_new_user_ini_makes_a_new_image(frozen):
+    a = frozen("function:boot", "<?php function boot() {} boot(); echo ini_get('precision');",
+               ini={"opcache.revalidate_freq": "1", "user_ini.cache_ttl": "1"})
+    a.wait("/seed.php")
+    assert a.server.get("/seed.php").text == "14"
+    (a.server.site.root / ".user.ini").write_text("precision = 5\n")
+    wait_until(lambda: "/.user.ini is new" in a.server.log_text(), "the new image")
+    wait_until(lambda: a.server.get("/seed.php").text == "5", "the new setting")

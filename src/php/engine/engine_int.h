@@ -266,6 +266,10 @@ void ending_record(void); /* what belongs to the image */
 void ending_after_handler(void);
 void ending_run(void (*answer)(void));
 
+/* seed_globals.c: what the boot has added to $_SERVER and $_ENV */
+void globals_record(void); /* while the boot's request is the present one */
+void globals_add(void);    /* to a request's own */
+
 /* freeze_point.c: snapshot_at */
 /* "include:FILE", "function:NAME": the script is frozen there, if it comes there. */
 void freeze_point_watch(const char *at);

@@ -247,7 +247,7 @@ static PHP_MINFO_FUNCTION(sapid)
     (void)zend_module;
     php_info_print_table_start();
     php_info_print_table_row(2, "sapid", SAPID_VERSION);
-    php_info_print_table_row(2, "Mode", loop_is_on() ? "worker" : "classic");
+    php_info_print_table_row(2, "Mode", loop_is_on() && !seed_is_on() ? "worker" : "classic");
     php_info_print_table_end();
 }
 

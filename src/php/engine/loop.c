@@ -47,6 +47,7 @@ static struct {
     int warning_types[16];
     uint32_t n_warnings;
     bool continues;              /* requests begin behind snapshot_state() */
+    int output_level;            /* of a script's start */
     sapi_headers_struct headers; /* that were set before it, and header_register_callback()'s */
     zval header_callback;
 } loop;
@@ -212,7 +213,8 @@ static void start_output(void)
     }
 }
 
-/* $_ENV and $GLOBALS stay. A global that no code has asked for yet ("armed") is made when it is. */
+/* $GLOBALS stays, and a loop's $_ENV. A global that no code has asked for yet ("armed") is made
+ * when it is. */
 static void renew_superglobals(void)
 {
     zend_auto_global *g;
@@ -222,7 +224,7 @@ static void renew_superglobals(void)
     zend_hash_str_del(&EG(symbol_table), "_SESSION", sizeof("_SESSION") - 1);
     ZEND_HASH_MAP_FOREACH_PTR(CG(auto_globals), g)
     {
-        bool stays = zend_string_equals_literal(g->name, "_ENV") ||
+        bool stays = (zend_string_equals_literal(g->name, "_ENV") && !loop.continues) ||
                      zend_string_equals_literal(g->name, "GLOBALS");
         if (stays || (g->jit && g->armed))
             continue;
@@ -266,6 +268,14 @@ static void keep_warning(int type, zend_string *file, const uint32_t line, zend_
     report_error(type, file, line, message);
 }
 
+/* zlib.output_compression begins before the script, if the client takes it; where the boot has
+ * begun buffers of its own it would come on top of them, so those answers go as they are. */
+static void compress_output(void)
+{
+    if (INI_BOOL("zlib.output_compression") && php_output_get_level() <= loop.output_level)
+        start_module("zlib");
+}
+
 /* The script has not begun anew for this request but goes on in the middle (seed.c): its output
  * buffers and the headers it has set stay. */
 static void continue_request_parts(void)
@@ -277,6 +287,8 @@ static void continue_request_parts(void)
     SG(sapi_headers) = loop.headers;
     ZVAL_COPY_VALUE(&SG(callback_func), &loop.header_callback);
     renew_superglobals();
+    globals_add();
+    compress_output();
     PG(during_request_startup) = 0;
 }
 
@@ -516,6 +528,8 @@ void loop_freeze(void)
     CHECK(request.active && loop.boots);
     timeout_request_end();
     shut_module("filter");
+    globals_record();
+    loop.output_level = PG(output_buffering) > 0 || (PG(output_handler) && *PG(output_handler));
     finish_taken();
     loop.boots = false;
     show_booted(true);

@@ -276,7 +276,7 @@ NORETURN static void jump(void)
         bool is_live_there = false;
         for (int i = 0; i < a->last_live_range; i++)
             is_live_there |= is_live(&a->live_range[i], op) &&
-                             (a->live_range[i].var & ~ZEND_LIVE_MASK) == var;
+                             (a->live_range[i].var & ~(uint32_t)ZEND_LIVE_MASK) == var;
         if (!is_live_there)
             temporaries[t] = restore.temporaries[t];
     }
@@ -388,23 +388,46 @@ static uint32_t look_every_s(void)
     return freq < 1 ? 1 : (uint32_t)MIN(freq, 3600);
 }
 
+static void list_file(struct engine_files *files, const char *path, size_t n)
+{
+    if (n + 1 > ENGINE_FILES_BYTES - sizeof(*files) - files->bytes) {
+        files->dropped++;
+        return;
+    }
+    memcpy(files->text + files->bytes, path, n);
+    files->text[files->bytes + n] = '\0';
+    files->bytes += (uint32_t)n + 1;
+}
+
+/* Where the script's settings can come from: there or not. */
+static void list_user_ini(struct engine_files *files)
+{
+    char path[MAXPATHLEN];
+    struct str script = request.view.script_filename;
+
+    if (!PG(user_ini_filename) || !*PG(user_ini_filename))
+        return;
+    for (size_t n = script.n; n-- > request.view.document_root.n;) {
+        if (script.p[n] != '/')
+            continue;
+        int bytes =
+            snprintf(path, sizeof(path), "%.*s/%s", (int)n, script.p, PG(user_ini_filename));
+        if (bytes > 0 && (size_t)bytes < sizeof(path))
+            list_file(files, path, (size_t)bytes);
+    }
+}
+
 static void list_files(struct engine_files *files)
 {
-    size_t max = ENGINE_FILES_BYTES - sizeof(*files);
     zend_string *path;
 
     files->bytes = files->dropped = 0;
     files->every_s = look_every_s();
+    list_user_ini(files);
     ZEND_HASH_FOREACH_STR_KEY(&EG(included_files), path)
     {
-        if (!path || ZSTR_VAL(path)[0] != '/') /* phar://, and what is no file */
-            continue;
-        if (ZSTR_LEN(path) + 1 > max - files->bytes) {
-            files->dropped++;
-            continue;
-        }
-        memcpy(files->text + files->bytes, ZSTR_VAL(path), ZSTR_LEN(path) + 1);
-        files->bytes += (uint32_t)ZSTR_LEN(path) + 1;
+        if (path && ZSTR_VAL(path)[0] == '/') /* else phar://, and what is no file */
+            list_file(files, ZSTR_VAL(path), ZSTR_LEN(path));
     }
     ZEND_HASH_FOREACH_END();
 }
