@@ -59,7 +59,8 @@ def app(launch):
         account.give(root)
         keys = {"script": str(root / "seed.php"), "num": 1, "isolation": "rollback", "warmup": [], "snapshot_verify": True}
         pair = Pair(launch(root, workers=1, worker={**keys, **(worker or {})}, expect_errors=refused,
-                           ini={"session.save_path": str(root / "data"), "session.use_strict_mode": "0", **(ini or {})}, **options))
+                           ini={"session.save_path": str(root / "data"), "session.use_strict_mode": "0",
+                                "opcache.file_update_protection": "0", **(ini or {})}, **options))
         pair.root = root
         return pair
     return start

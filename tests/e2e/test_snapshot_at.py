@@ -48,7 +48,7 @@ def frozen(launch):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
         account.give(root)
-        options = {"workers": 1, "ini": ini or {}, "expect_errors": expect_errors}
+        options = {"workers": 1, "ini": {"opcache.file_update_protection": "0", **(ini or {})}, "expect_errors": expect_errors}
         return Frozen(launch(root, php={"snapshot_at": at, "snapshot_scripts": ["seed.php"], **php}, **options),
                       launch(root, php={"max_images": 0}, **options))
     return start
@@ -115,13 +115,14 @@ def test_snapshot_at(frozen, name, jit):
 REFUSED = {
     "generator": ["function:boot", "<?php function boot() { yield 1; } foreach (boot() as $x); echo 'served';", "names a generator", "seed.php:1"],
     "abstract": ["function:A::boot", "<?php abstract class A { abstract function boot(); } echo 'served';", "names an abstract method"],
-    "never": ["function:nowhere", "<?php echo 'served';", "ended before it came to where it is to be frozen (snapshot_at) (exit status 0)",
+    "never": ["function:nowhere", "<?php echo 'served';", "ended before it came to where it is to be frozen (snapshot_at) (exit status 0): there is no such function",
               "its last output: served"],
-    "own file": ["include:seed.php", "<?php echo 'served';", "ended before it came to where it is to be frozen"],
+    "own file": ["include:seed.php", "<?php echo 'served';", ": that file was not included"],
     "thrown": ["function:boot", "<?php function boot() { throw new Exception; } try { boot(); } catch (Exception $e) { echo 'served'; }",
-               "ended before it came"],
+               ": that function did not return"],
+    "inlined": ["function:boot", "<?php function boot() { return 5; } boot(); echo 'served';", "only returns a constant are compiled away"],
     "printed": ["function:boot", "<?php function boot() { echo 'served'; } boot();", 'seed.php:1: the boot has printed "served"'],
-    "fiber": ["function:boot", "<?php function boot() { return 'served'; } $f = new Fiber(fn () => print(boot())); $f->start();",
+    "fiber": ["function:boot", "<?php function boot() { return trim(' served'); } $f = new Fiber(fn () => print(boot())); $f->start();",
               'snapshot_at ("function:boot") was reached inside a Fiber'],
     "socket": ["function:boot", "<?php function boot() {\n return stream_socket_server('tcp://127.0.0.1:0'); }\n $s = boot(); echo 'served';",
                "opened at", "seed.php:2. What to do"],
@@ -138,7 +139,7 @@ def test_refused_by_name(frozen, name):
 
 
 def test_a_missing_function_of_snapshot_rerun(frozen):
-    a = frozen("function:boot", "<?php function boot() {} boot(); echo 'served';", expect_errors=True, snapshot_rerun=["boot", "later"])
+    a = frozen("function:boot", "<?php function boot() { return time(); } boot(); echo 'served';", expect_errors=True, snapshot_rerun=["boot", "later"])
     assert "snapshot_rerun names the function later(), which the boot has not declared" in a.refusal()
 
 
@@ -238,7 +239,7 @@ def test_the_jit_is_on(frozen, jit):
 
 
 def test_a_new_user_ini_makes_a_new_image(frozen):
-    a = frozen("function:boot", "<?php function boot() {} boot(); echo ini_get('precision');",
+    a = frozen("function:boot", "<?php function boot() { global $n; $n++; } boot(); echo ini_get('precision');",
                ini={"opcache.revalidate_freq": "1", "user_ini.cache_ttl": "1"})
     a.wait("/seed.php")
     assert a.server.get("/seed.php").text == "14"

@@ -273,6 +273,8 @@ void globals_add(void);    /* to a request's own */
 /* freeze_point.c: snapshot_at */
 /* "include:FILE", "function:NAME": the script is frozen there, if it comes there. */
 void freeze_point_watch(const char *at);
+/* Why the script did not come there, as far as it is known. */
+const char *freeze_point_hint(void);
 /* Nothing is looked for any more, and nothing is left of it. */
 void freeze_point_end(void);
 

@@ -10,7 +10,8 @@
  *
  * function:NAME. As soon as the function is declared, its instructions are replaced by a copy in
  * which an unused opcode stands wherever it returns. That one freezes and goes on at the original's
- * instruction. Calls, arguments, by reference or not, and return values are what they always are;
+ * instruction. (Code that the JIT has compiled enters the original, where another opcode leads to
+ * the copy.) Calls, arguments, by reference or not, and return values are what they always are;
  * neither the rest of the script nor the JIT notice. The function may stand in opcache's shared
  * memory, where no other process must see the change: a pool process has only one process that
  * boots, before any worker, and one whose image is lost is replaced as a whole (pool_script.c).
@@ -21,7 +22,12 @@
 
 #include "zend_vm.h"
 
-enum { OPCODE = 250 }; /* of no PHP: they count up from 0, and 8.5 has 210 */
+enum {
+    /* of no PHP: they count up from 0, and 8.5 has 210 */
+    OP_RETURN = 250,
+    OP_ENTER = 251,
+    ENTRIES_MAX = 64,
+};
 
 static struct {
     const char *at; /* NULL: nothing is looked for (any more) */
@@ -36,6 +42,11 @@ static struct {
     zend_op_array *found;
     zend_op *copy, *original;
     void *reserved[ZEND_MAX_RESERVED_RESOURCES];
+    struct {
+        const void *handler;
+        zend_uchar opcode;
+    } entries[ENTRIES_MAX]; /* of the original */
+    uint32_t n_entries;
     zend_internal_function *internal;
     zif_handler handler;
 } point;
@@ -79,15 +90,44 @@ static zend_op *copy_code(const zend_op_array *a)
         if (copy[i].op2_type == IS_CONST)
             move_constant(a, &copy[i].op2, a->opcodes + i, copy + i, literals);
         if (copy[i].opcode == ZEND_RETURN || copy[i].opcode == ZEND_RETURN_BY_REF)
-            copy[i].opcode = OPCODE;
+            copy[i].opcode = OP_RETURN;
         zend_vm_set_opcode_handler(copy + i);
     }
     return copy;
 }
 
+/* Where calls enter: arguments that need no check are skipped. */
+static void change_entries(zend_op_array *a)
+{
+    zend_op ours = { .opcode = OP_ENTER };
+
+    zend_vm_set_opcode_handler(&ours);
+    point.n_entries = MIN(MIN(a->num_args + 1, a->last), (uint32_t)ENTRIES_MAX);
+    for (uint32_t i = 0; i < point.n_entries; i++) {
+        zend_op *op = point.original + i;
+        point.entries[i].handler = op->handler;
+        point.entries[i].opcode = op->opcode;
+        op->handler = ours.handler;
+        op->opcode = OP_ENTER;
+    }
+}
+
+static int on_enter(zend_execute_data *frame)
+{
+    ptrdiff_t i = frame->opline - point.original;
+
+    CHECK(point.found && i >= 0 && i < (ptrdiff_t)point.n_entries);
+    frame->opline = point.copy + i;
+    return ZEND_USER_OPCODE_CONTINUE;
+}
+
 static void take_function_back(void)
 {
     if (point.found) {
+        for (uint32_t i = 0; i < point.n_entries; i++) {
+            point.original[i].handler = point.entries[i].handler;
+            point.original[i].opcode = point.entries[i].opcode;
+        }
         point.found->opcodes = point.original;
         memcpy(point.found->reserved, point.reserved, sizeof(point.reserved));
         point.found = NULL;
@@ -147,6 +187,7 @@ static void watch_function(zend_function *f)
     memcpy(point.reserved, a->reserved, sizeof(point.reserved));
     memset(a->reserved, 0, sizeof(point.reserved)); /* the JIT's notes on each instruction */
     a->opcodes = point.copy;
+    change_entries(a);
 }
 
 static zend_function *find_in_table(const HashTable *table, struct str name)
@@ -316,13 +357,26 @@ void freeze_point_watch(const char *at)
             point.class = str_take(point.function, (size_t)colon);
             point.function = str_skip(point.function, (size_t)colon + 2);
         }
-        CHECK(zend_set_user_opcode_handler(OPCODE, on_return) == SUCCESS);
+        CHECK(zend_set_user_opcode_handler(OP_RETURN, on_return) == SUCCESS);
+        CHECK(zend_set_user_opcode_handler(OP_ENTER, on_enter) == SUCCESS);
     }
     point.compile = zend_compile_file;
     zend_compile_file = compile;
     point.autoload = zend_autoload;
     zend_autoload = autoload;
     look_for_function(NULL);
+}
+
+const char *freeze_point_hint(void)
+{
+    if (!point.at)
+        return "";
+    if (point.found)
+        return ": that function did not return (calls of one that only returns a constant are "
+               "compiled away)";
+    return point.internal ? ": that function did not return"
+           : point.file.n ? ": that file was not included"
+                          : ": there is no such function";
 }
 
 void freeze_point_end(void)

@@ -620,9 +620,9 @@ void loop_describe_failure(char *text, size_t size)
                        ? "called frankenphp_handle_request() or snapshot_state()"
                    : rollback_image()->at ? "came to where it is to be frozen (snapshot_at)"
                                           : "called snapshot_state()";
-    snprintf(text, size, "%s %s ended before it %s (exit status %d)%s%.*s",
+    snprintf(text, size, "%s %s ended before it %s (exit status %d)%s%s%.*s",
              seed_is_on() ? "the script" : "worker script", script, expected, EG(exit_status),
-             said.n ? "; its last output: " : "", STR_ARG(said));
+             freeze_point_hint(), said.n ? "; its last output: " : "", STR_ARG(said));
 }
 
 static void log_failure(uint64_t pause_ms)
