@@ -363,6 +363,12 @@ def test_code_that_opcache_has_already_is_seen(audit, workdir):
     assert report.reads() == {"_GET.seen": None}
 
 
+def test_settings_of_a_host_bind_the_image_to_it(audit, workdir):
+    (workdir / "php.ini").write_text("[HOST=other.example]\nmemory_limit=77M\n")
+    (workdir / "sapid.toml").write_text(f'[php]\ndocument_root = "{workdir}"\nini_path = "{workdir}/php.ini"\n')
+    assert one(audit, "$x = 1;", "--config", str(workdir / "sapid.toml")) == {"_SERVER.SERVER_NAME": "localhost"}
+
+
 def test_the_text_report(workdir):
     (workdir / "index.php").write_text("<?php\n$x = $_SERVER['HTTP_HOST'];\nforeach ($_SERVER as $v);\nsnapshot_state();\n")
     p = subprocess.run([binary(), "audit", "index.php"], cwd=workdir, stdout=subprocess.PIPE, text=True, timeout=60)

@@ -284,6 +284,8 @@ NORETURN static void end(enum audit_state state)
     log->end_file = here(&log->end_line);
     if (state == AUDIT_FROZEN) {
         guards_read_configured(audit.run->guards, audit.run->n_guards, read_configured);
+        if (php_ini_has_per_host_config()) /* [HOST=...] of php.ini: settings of the boot's host */
+            read_configured(AUDIT_SERVER, STR("SERVER_NAME"));
         note_descriptors();
         audit_reads_finish();
         note_output();
@@ -497,9 +499,10 @@ static int wait_for(pid_t pid, uint32_t limit_ms)
 
 int audit_fork(struct audit_log *log, const struct audit_run *run, char *text, size_t size)
 {
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
 
     if (pid == 0) {
+        control_die_with_parent(parent, SIGKILL);
         worker_be_audit();
         begin(log, run);
         (void)run->boot(run->context);

@@ -159,7 +159,7 @@ static void on_getenv(const struct call *c, enum audit_kind kind)
     const zval *local = argument(c, 1), *name = argument(c, 0);
 
     (void)kind;
-    if (local && Z_TYPE_P(local) == IS_TRUE)
+    if (local && Z_TYPE_P(local) == IS_TRUE && str_eq(c->name, STR("getenv")))
         return;
     if (!name || Z_TYPE_P(name) == IS_NULL)
         audit_read_all(AUDIT_SERVER);
@@ -172,6 +172,13 @@ static void on_headers_read(const struct call *c, enum audit_kind kind)
     (void)c;
     (void)kind;
     audit_read_all(AUDIT_HEADERS);
+}
+
+static void on_body_read(const struct call *c, enum audit_kind kind)
+{
+    (void)c;
+    (void)kind;
+    audit_read_all(AUDIT_INPUT);
 }
 
 /* INPUT_POST, INPUT_GET, ... of ext/filter */
@@ -290,6 +297,7 @@ static const struct known {
     { "apache_request_headers", 0, on_headers_read },
     { "sapid_request_headers", 0, on_headers_read },
     { "frankenphp_request_headers", 0, on_headers_read },
+    { "request_parse_body", 0, on_body_read },
     { "filter_input", 0, on_filter },
     { "filter_has_var", 0, on_filter },
     { "filter_input_array", 0, on_filter_array },
