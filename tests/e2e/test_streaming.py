@@ -1,14 +1,12 @@
 """Bodies that PHP reads while they come, answers that leave while they are made, and what both cost in memory."""
 import hashlib
 import json
-import re
-import socket
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from lib import streams
 from lib.httpclient import Closed, multipart
 from lib.process import wait_until
 
@@ -252,38 +250,6 @@ def test_x_accel_buffering_sends_every_write(server, scripts):
         assert c.read_until(b"0\r\n\r\n")
 
 
-def rss_kib(pid: int) -> int:
-    return int(re.search(r"^RssAnon:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M)[1])
-
-
-def peak_kib(pid: int) -> int:
-    return int(re.search(r"^VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M)[1])
-
-
-def drain(server, target: str) -> int:
-    """Reads an answer, and returns how many bytes of it came."""
-    with socket.create_connection(server.address, 30) as s:
-        s.sendall(f"GET {target} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
-        n, buffer = 0, bytearray(1 << 18)
-        while got := s.recv_into(buffer):
-            n += got
-        return n
-
-
-class Watch:
-    """What the gateway, the workers and all others of the server grow by."""
-
-    def __init__(self, server):
-        self.server = server
-        self.before = self.look()
-
-    def look(self):
-        return {pid: rss_kib(pid) for pid in self.server.pids()}
-
-    def grown_kib(self) -> int:
-        return max([now - self.before.get(pid, now) for pid, now in self.look().items()])
-
-
 @pytest.mark.parametrize("how", ["readfile", "generator", "events"])
 def test_a_large_answer_takes_no_memory(server, scripts, how):
     n = 200 * MIB
@@ -294,9 +260,9 @@ def test_a_large_answer_takes_no_memory(server, scripts, how):
         target += f"&file={scripts}/large.bin"
     for _ in range(6):
         server.get("/answer-stream.php?do=events&n=1000")
-    watch = Watch(server)
-    assert drain(server, target) > (6_000_000 if how == "events" else n)
-    assert watch.grown_kib() < 4096
+    watch = streams.Watch(server)
+    assert streams.download(server, target) > (6_000_000 if how == "events" else n)
+    assert watch.stop() < 4096
 
 
 @pytest.mark.parametrize("buffered", [False, True], ids=["as-it-comes", "spooled"])
@@ -308,7 +274,7 @@ def test_a_large_upload_takes_no_memory(launch, scripts, buffered):
     (scripts / "disk.bin").chmod(0o666)
     with server.connect() as c:
         c.request("POST", f"{SCRIPT}?do=disk", body=b"x" * 100_000)
-    watch = Watch(server)
+    watch = streams.Watch(server)
     with server.connect(timeout=60) as c:
         c.send(head(f"{SCRIPT}?do=disk&to={scripts}/disk.bin", f"Content-Length: {n}", "Content-Type: application/octet-stream"))
         block = b"u" * MIB
@@ -317,18 +283,27 @@ def test_a_large_upload_takes_no_memory(launch, scripts, buffered):
         told = c.read_response("POST").json()
     assert told["bytes"] == n and told["memory"] < 4 * MIB
     assert (scripts / "disk.bin").stat().st_size == n
-    assert watch.grown_kib() < 4096
+    assert watch.stop() < 4096
 
 
 def test_events_to_a_client_that_takes_its_time(server):
     """The worker waits or is ahead by the spool, but nobody grows."""
-    watch = Watch(server)
+    watch = streams.Watch(server)
     with server.connect(timeout=30, receive_buffer=4096) as c:
         c.send(b"GET /answer-stream.php?do=events&n=100000 HTTP/1.1\r\nHost: x\r\n\r\n")
         for i in range(0, 100_000, 5000):
             c.read_until(b"data: %d." % i)
         c.read_until(b"0\r\n\r\n")
-    assert watch.grown_kib() < 4096
+    assert watch.stop() < 4096
+
+
+def test_events_for_seconds(server):
+    """The first seconds of what tests/fault/streaming does for minutes."""
+    clients = [streams.Events(server, "/event-stream.php?seconds=3") for _ in range(2)]
+    wait_until(lambda: all(c.count > 20 for c in clients), "events")
+    watch = streams.Watch(server)
+    wait_until(lambda: all(c.ended for c in clients), "the end of the events")
+    assert watch.stop() < 1024 and all(c.count > 40 for c in clients)
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no tmpfs")
@@ -342,34 +317,10 @@ def test_a_spool_in_memory_is_warned_of(launch, scripts):
 def test_slow_readers_leave_the_others_alone(launch, scripts):
     """Two hundred readers that take 10 MiB slowly, four workers: a short page stays as quick as it was."""
     server = launch(scripts, workers=4, server={"max_spool_size": "4G"})
-    readers = []
-    for _ in range(200):
-        s = socket.socket()
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        s.connect(server.address)
-        s.sendall(b"GET /answer-stream.php?do=generator&n=10485760 HTTP/1.1\r\nHost: x\r\n\r\n")
-        readers.append(s)
+    readers = streams.slow_readers(server, "/answer-stream.php?do=generator&n=10485760", 200)
     try:
-        # The pages are made while the short ones are asked for; then they lie in the spool.
-        took = []
-        with server.connect(timeout=30) as c:
-            def ask():
-                begin = time.monotonic()
-                assert c.request("GET", "/hello.php").text == "Hello World!"
-                took.append(time.monotonic() - begin)
-            wait_until(lambda: quiet(server), "all pages to be made", 120)
-            took.clear()
-            for i in range(1000):
-                for s in readers[i % 20::20]:
-                    s.recv(4096)
-                ask()
-        took.sort()
+        took = streams.short_page_beside(server, readers)
         assert took[989] < 0.05, [round(t * 1000, 1) for t in took[-20:]]
     finally:
         for s in readers:
             s.close()
-
-
-def quiet(server) -> bool:
-    """No worker runs a request."""
-    return server.admin("/status?json").json()["active processes"] == 0

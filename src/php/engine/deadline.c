@@ -52,6 +52,8 @@ static void interrupted(zend_execute_data *execute_data)
 {
     if (deadline.state == WANTED && request.active) {
         deadline.state = DONE;
+        if (zend_on_timeout)
+            zend_on_timeout((int)(deadline.limit_ms / 1000));
         if (!request.head_sent && SG(sapi_headers).http_response_code == 200)
             SG(sapi_headers).http_response_code = 504;
         zend_error_noreturn(E_ERROR,

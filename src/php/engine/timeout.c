@@ -66,6 +66,8 @@ static void on_tick(int signo)
     if (zend_atomic_bool_load_ex(&EG(timed_out)))
         die_hard();
     EG(timeout_seconds) = clock_.running_s; /* the error message reads it */
+    if (zend_on_timeout)
+        zend_on_timeout((int)clock_.running_s); /* connection_status() reads what it notes */
     zend_atomic_bool_store_ex(&EG(timed_out), true);
     zend_atomic_bool_store_ex(&EG(vm_interrupt), true);
     clock_.ticks = 0;
