@@ -395,7 +395,9 @@ const struct config_key config_keys[] = {
       .text =
           "Compare the state of PHP before and after each request of the worker script, and log "
           "what a request left behind: globals, static properties and variables, ini values, "
-          "handlers, constants, classes, resources, memory. Costs time; not for production." },
+          "handlers, constants, classes, resources, memory. Costs time; not for production. With "
+          "an image: log what the isolation report finds for the first time, which costs "
+          "nothing more. See [snapshot-report.md](snapshot-report.md)." },
     { "worker", "isolation", KIND_FORMAT, POOL(worker_isolation), NOT_TRACKED,
       .choices = isolations, .fallback = "\"none\"", .example = "\"rollback\"",
       .text = "`\"rollback\"`: the process is frozen after its boot and the `warmup` requests, and "
@@ -408,12 +410,14 @@ const struct config_key config_keys[] = {
               "need not load again. `[]`: none." },
     { "worker", "learn", KIND_FORMAT, POOL(worker_learn), NOT_TRACKED, .choices = learnings,
       .fallback = "\"reload\"", .example = "\"auto\"",
-      .text = "With `isolation = \"rollback\"`: the classes and files that requests had to load "
-              "after the image are remembered, and loaded before the image of the next generation. "
-              "`\"reload\"`: whenever there is one. `\"auto\"`: a new generation is started for "
-              "it, once what requests load has settled and many of them would gain; APCu begins "
-              "empty then. `\"off\"`: nothing is remembered. See "
-              "[snapshot-report.md](snapshot-report.md)." },
+      .text =
+          "Of pools with an image (`isolation = \"rollback\"`, and images of entry scripts): the "
+          "classes and files that requests had to load "
+          "after the image are remembered, and loaded before the image of the next generation. "
+          "`\"reload\"`: whenever there is one. `\"auto\"`: a new generation is started for "
+          "it, once what requests load has settled and many of them would gain; APCu begins "
+          "empty then. `\"off\"`: nothing is remembered. See "
+          "[snapshot-report.md](snapshot-report.md)." },
     { "worker", "snapshot_sockets", KIND_FORMAT, POOL(worker_sockets), NOT_TRACKED,
       .choices = socket_policies, .fallback = "\"refuse\"", .example = "\"reset\"",
       .text = "With `isolation = \"rollback\"`: what becomes of connections that the boot and the "

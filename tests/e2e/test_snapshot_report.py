@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib import account, roles
-from lib.process import wait_until
+from lib.process import accepts, wait_until
 from lib.sapid import binary
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
@@ -268,6 +268,20 @@ def test_more_routes_than_there_is_room_for(launch, root):
     others = route(i, "(other routes)")["requests"]
     assert len(i["routes"]) <= 128 and others == i["dropped"]["routes"] >= 13
     assert sum(r["requests"] for r in i["routes"]) == 140
+
+
+def test_the_report_outlives_the_gateway(launch, root):
+    s = start(launch, root, expect_errors=True)
+    for _ in range(5):
+        s.get("/late")
+    wait_until(lambda: image(s)["rollbacks"] == 5, "the last rollback")
+    gateway = s.gateway_pid()
+    os.kill(gateway, signal.SIGKILL)
+    wait_until(lambda: [pid for pid in s.role_pids("gateway") if pid != gateway], "the next gateway")
+    wait_until(lambda: accepts(s.address), "it to listen")
+    s.get("/")
+    wait_until(lambda: image(s)["rollbacks"] == 6, "the next rollback")
+    assert image(s)["made"] == 1 and route(image(s), "GET /late")["requests"] == 5
 
 
 def test_deaths_of_workers_have_reasons(launch, root):
