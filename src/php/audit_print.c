@@ -402,7 +402,7 @@ static void print_text(struct buf *b, const struct audit_report *r, const struct
     print_reads(b, r, false, "Read of the environment or the time: an image keeps what it was");
     print_kinds(b, r, 1u << AUDIT_CONNECTED | 1u << AUDIT_KEPT, "Connections");
     print_kinds(b, r, 1u << AUDIT_PROCESS, "Child processes");
-    print_kinds(b, r, 1u << AUDIT_WRITTEN, "Files written");
+    print_kinds(b, r, 1u << AUDIT_WRITTEN, "Files and shared memory written");
     print_kinds(b, r, 1u << AUDIT_OPENED, "Files read");
     print_kinds(b, r, 1u << AUDIT_CONSTANT, "Constants with values that are computed");
     print_kinds(b, r, 1u << AUDIT_SETTING | 1u << AUDIT_ENVIRONMENT, "Settings");

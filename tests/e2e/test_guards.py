@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from lib import account
 from lib.process import wait_until
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
@@ -57,6 +58,8 @@ class Guarded:
 def guarded(launch):
     def start(*reads: str, code="", first=None, **php):
         root = launch.new_root()
+        (root / "data").mkdir()
+        account.give(root)
         pairs = json.dumps([r.split(".", 1) for r in reads])
         (root / "index.php").write_text(SCRIPT.replace("READS", pairs).replace("CODE", code))
         return Guarded(launch(root, workers=2, php=php, server={"trusted_proxies": ["127.0.0.1"]}), first or {})
@@ -197,6 +200,14 @@ def test_https_of_the_proxy_before(guarded):
     assert s.holds(headers={"X-Forwarded-Proto": "https", "Host": "other.example"})
     assert not s.holds(headers={"Host": "shop.example"})
     assert s.ask(headers=https)["seen"] == {"_SERVER.HTTPS": "on", "_SERVER.SERVER_PORT": "443"}
+
+
+def test_a_boot_that_finds_what_the_one_before_has_left(guarded):
+    """The audit's run writes a file; the boot that is frozen finds it, and reads more of its request."""
+    s = guarded(code="if (snapshot_boots()) { $f = __DIR__ . '/data/left';"
+                     " if (is_file($f)) $x = $_COOKIE['late'] ?? 1; else file_put_contents($f, 'x'); clearstatcache(); }")
+    assert s.holds()
+    assert not s.holds(headers={"Cookie": "late=1"})
 
 
 def test_credentials(guarded):

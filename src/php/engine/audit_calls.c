@@ -384,6 +384,13 @@ static const struct known {
     { "mail", AUDIT_PROCESS, on_named },
     { "mb_send_mail", AUDIT_PROCESS, on_named },
 
+    { "apcu_store", AUDIT_WRITTEN, on_named },
+    { "apcu_add", AUDIT_WRITTEN, on_named },
+    { "apcu_entry", AUDIT_WRITTEN, on_named },
+    { "apcu_inc", AUDIT_WRITTEN, on_named },
+    { "apcu_delete", AUDIT_WRITTEN, on_named },
+    { "shm_put_var", AUDIT_WRITTEN, on_bare },
+
     { "define", AUDIT_CONSTANT, on_define },
 
     { "ini_set", AUDIT_SETTING, on_pair },

@@ -336,6 +336,16 @@ static void refuse(const struct audit_log *log, const struct audit_event *e, cha
              config, e->name ? key : "*");
 }
 
+/* By an audit before. */
+static bool is_known(enum audit_global global, struct str key)
+{
+    for (uint32_t i = 0; i < guards.n; i++)
+        if (guards.v[i].predicate == SAME && guards.v[i].global == global &&
+            !guards.v[i].key.p == !key.p && str_eq(guards.v[i].key, key))
+            return true;
+    return false;
+}
+
 /* One thing that the boot read. */
 static int learn(const struct engine_image *image, const struct audit_log *log,
                  const struct audit_event *e, char *text, size_t size)
@@ -350,6 +360,8 @@ static int learn(const struct engine_image *image, const struct audit_log *log,
         refuse(log, e, text, size);
         return -EPERM;
     }
+    if (is_known(e->global, key))
+        return 0;
     struct guard *g = add(e->global, key);
     g->value = copy(value_of(log, e));
     g->is_array = e->flags & (AUDIT_IS_ARRAY | AUDIT_CUT);
@@ -390,10 +402,10 @@ void guards_read_configured(const struct engine_setting *v, size_t n,
     }
 }
 
-static int learn_all(const struct engine_image *image, const struct audit_log *log, char *text,
-                     size_t size)
+static int learn_reads(const struct engine_image *image, const struct audit_log *log, char *text,
+                       size_t size)
 {
-    int rc = learn_configured(image, text, size);
+    int rc = 0;
 
     for (uint32_t i = 0; i < MIN(log->n_events, (uint32_t)AUDIT_EVENTS_MAX) && rc == 0; i++)
         rc = learn(image, log, &log->events[i], text, size);
@@ -428,6 +440,37 @@ static void tell(void)
                    guards.n > SHOWN_MAX ? "more than " : "", text);
 }
 
+/* The boot left something behind, in files or elsewhere: the next one may find it and go another
+ * way. */
+static bool leaves_something(const struct audit_log *log)
+{
+    for (uint32_t i = 0; i < MIN(log->n_events, (uint32_t)AUDIT_EVENTS_MAX); i++)
+        if (log->events[i].kind == AUDIT_WRITTEN || log->events[i].kind == AUDIT_CONNECTED)
+            return true;
+    return false;
+}
+
+/* One audit, and what is learned from it. */
+static int look(const struct engine_image *image, const struct audit_run *run, bool *ret_again,
+                char *text, size_t size)
+{
+    struct audit_log *log = mmap(NULL, sizeof(*log), PROT_READ | PROT_WRITE,
+                                 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (log == MAP_FAILED) {
+        snprintf(text, size, "no memory for an audit of the boot: %s", strerror(errno));
+        return -ENOMEM;
+    }
+    int rc = audit_fork(log, run, text, size);
+    if (rc == 0 && atomic_load_explicit(&log->state, memory_order_acquire) == AUDIT_FROZEN)
+        rc = learn_reads(image, log, text, size);
+    else if (rc == 0)
+        guards.never = true; /* the real boot will fail as well, and say why */
+    *ret_again = leaves_something(log);
+    munmap(log, sizeof(*log));
+    return rc;
+}
+
 int guards_make(const struct engine_image *image, bool (*boot)(void *context), void *context,
                 char *text, size_t size)
 {
@@ -438,21 +481,13 @@ int guards_make(const struct engine_image *image, bool (*boot)(void *context), v
                                    .n_guards = image->n_guards,
                                    .limit_ms = LIMIT_MS };
     struct str query = str_from(image->url ? image->url : "");
-    struct audit_log *log = mmap(NULL, sizeof(*log), PROT_READ | PROT_WRITE,
-                                 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    bool again = true;
 
-    if (log == MAP_FAILED) {
-        snprintf(text, size, "no memory for an audit of the boot: %s", strerror(errno));
-        return -ENOMEM;
-    }
     (void)str_cut(&query, '?');
     guards.query = query.p ? copy(query) : STR("");
-    int rc = audit_fork(log, &run, text, size);
-    if (rc == 0 && atomic_load_explicit(&log->state, memory_order_acquire) == AUDIT_FROZEN)
-        rc = learn_all(image, log, text, size);
-    else if (rc == 0)
-        guards.never = true; /* the real boot will fail as well, and say why */
-    munmap(log, sizeof(*log));
+    int rc = learn_configured(image, text, size);
+    for (int i = 0; i < 2 && again && rc == 0 && !guards.never; i++)
+        rc = look(image, &run, &again, text, size);
     if (rc == 0 && !guards.never)
         tell();
     return rc;
