@@ -97,6 +97,8 @@ CALLS = {
     "numbers": ["<?php function f(int $a) { $s = 0; $x = 0.5; for ($i = 0; $i < $a; $i++) { $s += $i * 2; $x *= 1.5; }"
                 " if (!restore_state()) { snapshot_state(); } for ($j = 0; $j < $a; $j++) { $s += $j + $i; $x /= 1.25; } return $s . ':' . $x; }"
                 " echo f(20), $_GET['a'];"],
+    "temporaries": ["<?php function f(int $a) { $r = $a * 3 + (restore_state() ? 100 : 200); if ($r > 200) { $b = [$a, $r]; snapshot_state(); }"
+                    " return $r; } echo f(strlen($_SERVER['REQUEST_METHOD'])) % 100, $_GET['a'];"],
     "ternary": ["<?php restore_state() || (($n = 7) && snapshot_state() === null); echo $n++, $_GET['a'];"],
     "portable": ["<?php if (!function_exists('restore_state') || !restore_state()) { $n = 7; function_exists('snapshot_state') && snapshot_state(); }"
                  " echo $n++, $_GET['a'];"],
@@ -227,7 +229,7 @@ REFUSED = {
                          "as part of the arguments of another call"],
     "foreach": ["restore_state(); foreach ([1, 2] as $x) { snapshot_state(); }", "with other loops or half-evaluated expressions"],
     "silence": ["@restore_state(); snapshot_state();", "with other loops or half-evaluated expressions"],
-    "expression": ["function f(int $a) { $r = $a * 3 + (restore_state() ? 1 : 2); snapshot_state(); return $r; } f(4);",
+    "expression": ["function f($a) { $r = \"x$a\" . (restore_state() ? 1 : 2); snapshot_state(); return $r; } f($_SERVER['REQUEST_URI']);",
                    "with other loops or half-evaluated expressions"],
 }
 
