@@ -44,7 +44,7 @@ static struct {
     void *reserved[ZEND_MAX_RESERVED_RESOURCES];
     struct {
         const void *handler;
-        zend_uchar opcode;
+        uint8_t opcode;
     } entries[ENTRIES_MAX]; /* of the original */
     uint32_t n_entries;
     zend_internal_function *internal;
