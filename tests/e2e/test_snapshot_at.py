@@ -169,7 +169,8 @@ def test_warm_up_runs_the_whole_script_with_the_host_of_the_request(frozen, laun
                snapshot_guards={"_SERVER.*": "any"})
     a.server.site.root.chmod(0o777)
     a.wait("/seed.php")
-    # the audit of the boot, again because it has written a file, two rounds of warm-up, the boot that is frozen: all at the host that snapshot_url names
+    # the audit of the boot, again because it has written a file, two rounds of warm-up, the boot that is frozen:
+    # all at the host that snapshot_url names
     boot = ["https://example.org/boot?x=1"]
     seen = (a.server.site.root / "seen").read_text().split()
     seen = [line for line in seen if "example.org" in line]
