@@ -22,7 +22,7 @@
 enum {
     REPORT_NAMES = 4096,    /* loaded late */
     REPORT_ROUTES = 128,    /* the last one stands for all that found no room */
-    REPORT_FINDINGS = 1024, /* left behind, by route */
+    REPORT_FINDINGS = 4096, /* left behind, by route */
     REPORT_REASONS = 64,
     REPORT_TEXT_BYTES = 232,
     REPORT_BUCKETS = 96, /* four for each power of two, of nanoseconds, from 256 on */

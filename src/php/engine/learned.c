@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <locale.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -329,6 +330,7 @@ NORETURN static void compile_all(const struct report *r, zend_function *f)
 {
     struct report_view v;
 
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     alarm(COMPILE_S);
     EG(error_reporting) = 0;
     for (uint32_t i = 0; i < REPORT_NAMES; i++)
