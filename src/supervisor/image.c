@@ -25,6 +25,7 @@ struct images {
     struct pool **seats; /* as far as they were needed */
     uint32_t n_seats;
     struct image_refusal refusals[IMAGE_REFUSALS];
+    bool told_full;
 };
 
 /* Of a seat. */
@@ -345,6 +346,18 @@ static void remake(struct pool *p, const struct generation *g, const struct cont
     make(p, g, image);
 }
 
+/* Once in the life of a generation. */
+static void say_full(struct pool *of, struct str script_name, uint32_t max_images)
+{
+    if (of->images->told_full)
+        return;
+    of->images->told_full = true;
+    log_notice(
+        "pool %s: %.*s wants an image, but the %u that it may have are in use; it goes on in "
+        "classic mode, unless one of them is not used for a while; see max_images",
+        of->name, STR_ARG(script_name), max_images);
+}
+
 void image_wanted(struct generation *g, const struct control_message *m)
 {
     struct pool *of = g->pool;
@@ -372,8 +385,7 @@ void image_wanted(struct generation *g, const struct control_message *m)
         seats[i] = look_at_seat(seat_of(of, i));
     int nth = image_choose_seat(seats, c->max_images, now);
     if (nth < 0) {
-        log_debug("%s: no image of %.*s: all %u are in use; see max_images", g->role.name,
-                  STR_ARG(image.script_name), c->max_images);
+        say_full(of, image.script_name, c->max_images);
         return;
     }
     struct pool *p = seat_of(of, (uint32_t)nth);
@@ -516,6 +528,7 @@ void images_follow(struct pool *of)
     if (!images)
         return;
     image_forgive_all(images->refusals);
+    images->told_full = false;
     for (uint32_t i = 0; i < images->n_seats; i++) {
         struct pool *p = images->seats[i];
         bool had = (p->active || p->pending || p->seat->due) && in_plan(p, of->active);

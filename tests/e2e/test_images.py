@@ -191,6 +191,7 @@ def test_the_least_recently_used_makes_room(site):
     wait_for_image(server, "/a.php")
     wait_for_image(server, "/b.php")
     assert not from_image(ask(server, "/c.php"))    # both were used a moment ago
+    wait_until(lambda: "/c.php wants an image, but the 2 that it may have are in use" in server.log_text(), "a word of it")
 
     def a_goes():
         ask(server, "/b.php")
