@@ -352,4 +352,9 @@ int watch_bind(void)
     return dl_iterate_phdr(bind_object, &base);
 }
 
+#else
+int watch_bind(void)
+{
+    return -ENOTSUP;
+}
 #endif
