@@ -2,6 +2,7 @@
 one request.
 
     /usr/bin/python3 bench/worker [--seconds 5] [--rounds 3] [--connections 64] [--only NAME]
+    /usr/bin/python3 bench/worker --memory --seconds 1
 
 hello (a script of one line) and the pages of the Symfony application of tests/apps/symfony (Doctrine, Twig, forms,
 sessions; MariaDB of our own). The modes of one page run one after the other, `rounds` times, and the round with the
@@ -17,10 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from lib import account, roles, sapid  # noqa: E402
 from lib.mariadb import MariaDB  # noqa: E402
+from lib.nginx import NginxFpm  # noqa: E402
 from lib.sapid import Sapid  # noqa: E402
 from lib.site import Site  # noqa: E402
 from lib.symfony import SymfonyApp  # noqa: E402
 from lib.workdir import new_workdir, remove_workdir  # noqa: E402
+
+import memory  # noqa: E402
 
 PAGES = {"hello": "/hello.php", "row": "/api/products/9", "show": "/product/9", "list": "/", "form": "/product/new",
          "session": "/counter", "echo": "/echo/a", "cached": "/cached", "plain": "/teapot"}
@@ -65,6 +69,8 @@ def main() -> None:
     options.add_argument("--connections", type=int, default=64)
     options.add_argument("--loops", type=int, default=2)
     options.add_argument("--only", choices=PAGES)
+    options.add_argument("--memory", action="store_true", help="memory of their own of the workers of the Symfony application, and of "
+                         "nginx with PHP-FPM, after the same traffic")
     options.add_argument("--hold", action="store_true", help="start the servers, say where, and wait")
     o = options.parse_args()
     folder, servers, db = new_workdir(), [], None
@@ -101,6 +107,14 @@ def main() -> None:
             for s in servers:
                 print(s.folder.name, f"http://127.0.0.1:{s.port}/", "gateway", roles.gateway(s), "workers", roles.workers(s))
             sys.stdin.read()
+            return
+        if o.memory:
+            (folder / "fpm").mkdir()
+            servers.append(NginxFpm(Site(root=app.root / "public", workers=o.loops, env=app.env, ini=ini), folder / "fpm"))
+            classic, leaking, rolled = sites["app"]
+            memory.table({"nginx, PHP-FPM": servers[-1], "classic": classic, "leaking loop": leaking, "rollback": rolled},
+                         [path for name, path in PAGES.items() if name != "hello"],
+                         lambda server, path: wrk(server.port, path, o.connections, o.seconds))
             return
         print("| page | req/s: classic | loop | rollback | PHP us: classic | loop | rollback | classic / loop | "
               "rollback / loop | rollback / classic | gateway us: classic | loop | rollback |")

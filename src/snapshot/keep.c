@@ -16,7 +16,7 @@
 
 enum {
     HOT_MAX = 16384,
-    HOT_PERIOD = 1024,
+    HOT_PERIOD = 256,
     TOP_PAD_BYTES = 1 << 20,
     TRIM_BYTES = 1 << 30,
 };

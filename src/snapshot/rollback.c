@@ -14,6 +14,7 @@ enum {
     BURST_PAGES = 1024,
     HOT_CHEAP_PAGES = 512, /* above it pages leave the sooner */
     HOT_LEAST_AGE = 16,
+    SCRATCH_EVERY = 1024, /* rollbacks after which scratch pages are given back */
 };
 
 static uint64_t now_ns(void)
@@ -179,6 +180,16 @@ static void restore_cold(uint32_t turn, bool learn)
     s->stats.cold_dropped += c.found;
 }
 
+/* What only a large job has written to stays resident for nothing; what every job writes to costs it
+ * a fault each once in a while. */
+static void give_scratch_back(void)
+{
+    const struct snapshot_self *s = snapshot_self;
+
+    for (uint32_t i = 0; i < s->n_scratch_ranges; i++)
+        drop(s->scratch[i].start, s->scratch[i].end);
+}
+
 static void each_unkept(uintptr_t start, uintptr_t end, bool drop_them,
                         void (*each)(uintptr_t start, uintptr_t end, bool drop))
 {
@@ -224,6 +235,8 @@ static void restore_memory(uint64_t faults)
     if (faults != s->faults || s->scan_next)
         restore_cold(turn, !s->scan_next);
     s->scan_next = false;
+    if (turn % SCRATCH_EVERY == 0)
+        give_scratch_back();
     snapshot_arena_rollback();
     for (uint32_t i = 0; i < s->n_wiped; i++)
         drop(s->wiped[i].start, s->wiped[i].end);
