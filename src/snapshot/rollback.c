@@ -180,8 +180,8 @@ static void restore_cold(uint32_t turn, bool learn)
     s->stats.cold_dropped += c.found;
 }
 
-/* What only a large job has written to stays resident for nothing; what every job writes to costs it
- * a fault each once in a while. */
+/* What only a large job has written to stays resident for nothing; what every job writes to costs
+ * it a fault each once in a while. */
 static void give_scratch_back(void)
 {
     const struct snapshot_self *s = snapshot_self;
