@@ -311,13 +311,15 @@ static void put_text_numbers(struct buf *out, const struct report *r)
 
     if (all == 0)
         return;
-    page_put(out,
-             "    rollbacks: %" PRIu64
-             ", %.1f us on average, p99 %.0f, most %.0f; %.0f pages on average, %" PRIu64
-             " are hot\n",
-             all, mean(report_get(&c->rollback_ns), n) / 1e3,
-             US(report_rollback_percentile_ns(r, 99)), US(report_get(&c->rollback_max_ns)),
-             mean(report_get(&c->pages), n), report_get(&c->hot_pages));
+    page_put(out, "    rollbacks: %" PRIu64, all);
+    if (n)
+        page_put(out,
+                 ", %.1f us on average, p99 %.0f, most %.0f; %.0f pages on average, %" PRIu64
+                 " are hot",
+                 mean(report_get(&c->rollback_ns), n) / 1e3,
+                 US(report_rollback_percentile_ns(r, 99)), US(report_get(&c->rollback_max_ns)),
+                 mean(report_get(&c->pages), n), report_get(&c->hot_pages));
+    page_put(out, "\n");
     if (names.n)
         page_put(out,
                  "    loaded late: something by %.1f %% of the requests, %" PRIu32
