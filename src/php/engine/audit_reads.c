@@ -51,7 +51,7 @@ static zval *variable(enum audit_global g)
 /* What the request brought, whatever has become of the superglobal. */
 static HashTable *original(enum audit_global g)
 {
-    zval *v = tracked[g] < 0 ? NULL : &PG(http_globals)[tracked[g]];
+    zval *v = g >= AUDIT_GLOBALS || tracked[g] < 0 ? NULL : &PG(http_globals)[tracked[g]];
 
     return v && Z_TYPE_P(v) == IS_ARRAY ? Z_ARR_P(v) : NULL;
 }
@@ -131,7 +131,7 @@ void audit_read_key(enum audit_global g, zend_string *key)
 void audit_read_all(enum audit_global g)
 {
     zval whole;
-    HashTable *array = g < AUDIT_GLOBALS ? original(g) : NULL;
+    HashTable *array = original(g);
 
     if (g < AUDIT_GLOBALS)
         reads.whole[g] = true;
