@@ -97,8 +97,6 @@ CALLS = {
     "numbers": ["<?php function f(int $a) { $s = 0; $x = 0.5; for ($i = 0; $i < $a; $i++) { $s += $i * 2; $x *= 1.5; }"
                 " if (!restore_state()) { snapshot_state(); } for ($j = 0; $j < $a; $j++) { $s += $j + $i; $x /= 1.25; } return $s . ':' . $x; }"
                 " echo f(20), $_GET['a'];"],
-    "temporaries": ["<?php function f(int $a) { $r = $a * 3 + (restore_state() ? 100 : 200); if ($r > 200) { $b = [$a, $r]; snapshot_state(); }"
-                    " return $r; } echo f(strlen($_SERVER['REQUEST_METHOD'])) % 100, $_GET['a'];"],
     "ternary": ["<?php restore_state() || (($n = 7) && snapshot_state() === null); echo $n++, $_GET['a'];"],
     "portable": ["<?php if (!function_exists('restore_state') || !restore_state()) { $n = 7; function_exists('snapshot_state') && snapshot_state(); }"
                  " echo $n++, $_GET['a'];"],
@@ -128,12 +126,25 @@ def test_what_stands_between_the_calls_is_left(app):
 
 
 @pytest.mark.parametrize("jit", ["tracing", "function"])
-@pytest.mark.parametrize("name", ["top", "function", "method", "include", "frozen in include", "deep", "numbers", "both in foreach"])
+@pytest.mark.parametrize("name", ["top", "include", "frozen in include", "deep", "both in foreach"])
 def test_place_of_the_call_with_jit(app, name, jit):
     a = app(*CALLS[name], ini={"opcache.jit": jit, "opcache.jit_buffer_size": "16M", "opcache.jit_hot_func": "2", "opcache.jit_hot_loop": "2"},
             worker={"warmup": ["/"]})
     for n in (1, 2):
         a.same(f"?a={n}", times=20)
+
+
+@pytest.mark.parametrize("name", ["function", "method", "numbers"])
+def test_functions_with_the_tracing_jit(app, name):
+    a = app(*CALLS[name], ini={"opcache.jit": "tracing", "opcache.jit_buffer_size": "16M"}, worker={"warmup": ["/"]})
+    for n in (1, 2):
+        a.same(f"?a={n}", times=20)
+
+
+def test_functions_that_the_jit_has_compiled_are_refused(app):
+    """They have variables in registers."""
+    a = app(*CALLS["numbers"], ini={"opcache.jit": "function", "opcache.jit_buffer_size": "16M"}, refused=True)
+    assert "in a function that the JIT has compiled" in a.reason()
 
 
 # --- what is restored -----------------------------------------------------------------------------
@@ -229,6 +240,8 @@ REFUSED = {
                          "as part of the arguments of another call"],
     "foreach": ["restore_state(); foreach ([1, 2] as $x) { snapshot_state(); }", "with other loops or half-evaluated expressions"],
     "silence": ["@restore_state(); snapshot_state();", "with other loops or half-evaluated expressions"],
+    "number": ["function f(int $a) { $r = $a * 3 + (restore_state() ? 1 : 2); snapshot_state(); return $r; } f(strlen($_SERVER['REQUEST_METHOD']));",
+               "with other loops or half-evaluated expressions"],
     "expression": ["function f($a) { $r = \"x$a\" . (restore_state() ? 1 : 2); snapshot_state(); return $r; } f($_SERVER['REQUEST_URI']);",
                    "with other loops or half-evaluated expressions"],
 }

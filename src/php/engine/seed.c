@@ -16,6 +16,7 @@
  */
 #include "php/engine/engine_int.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 
 #include "base/clock.h"
@@ -41,16 +42,16 @@ static struct {
     zend_execute_data *frame; /* NULL: no PHP function called it */
     const zend_op *opline;    /* the call */
     const zend_function *func;
-    uint64_t callers;  /* sum_callers() */
-    zval *temporaries; /* of the frame, as they were */
-    uint32_t n_temporaries;
+    uint64_t callers; /* sum_callers() */
+    bool from_jit;    /* compiled code called it */
     bool is_argument; /* it stood among the arguments of another call */
     uint32_t line;
     const char *file;
 } restore;
 
-static bool passes; /* a warm-up request: the script runs as in classic mode */
-static bool found;  /* the script has called snapshot_state() */
+static bool freezes_from_jit; /* compiled code called snapshot_state() */
+static bool passes;           /* a warm-up request: the script runs as in classic mode */
+static bool found;            /* the script has called snapshot_state() */
 
 /* --- places where a script cannot be frozen --------------------------------------------------- */
 
@@ -87,11 +88,6 @@ static const char *wrong_place(void)
 
 /* --- the way back to restore_state() ---------------------------------------------------------- */
 
-static zval *first_temporary(zend_execute_data *frame)
-{
-    return ZEND_CALL_VAR_NUM(frame, frame->func->op_array.last_var);
-}
-
 /* Frames are used again at the same address, for the same function too: what a frame will return to
  * tells whether it is still that call. */
 static uint64_t sum_callers(const zend_execute_data *frame)
@@ -106,7 +102,18 @@ static uint64_t sum_callers(const zend_execute_data *frame)
     return sum;
 }
 
-static void note_restore(zend_execute_data *frame)
+/* Code that the JIT has compiled keeps variables of functions in registers across calls of internal
+ * functions; the interpreter has all of them in the frame. */
+static bool is_jit_code(const void *return_address)
+{
+    Dl_info caller, interpreter;
+
+    return !dladdr(return_address, &caller) ||
+           !dladdr((const void *)(uintptr_t)execute_ex, &interpreter) ||
+           caller.dli_fbase != interpreter.dli_fbase;
+}
+
+static void note_restore(zend_execute_data *frame, const void *return_address)
 {
     restore.called = true;
     restore.frame = NULL;
@@ -114,16 +121,12 @@ static void note_restore(zend_execute_data *frame)
     restore.line = zend_get_executed_lineno();
     if (!frame || !frame->func || !ZEND_USER_CODE(frame->func->type))
         return;
-    const zend_op_array *a = &frame->func->op_array;
     restore.frame = frame;
     restore.func = frame->func;
     restore.opline = frame->opline;
     restore.callers = sum_callers(frame);
+    restore.from_jit = is_jit_code(return_address);
     restore.is_argument = frame->call != NULL;
-    restore.n_temporaries = a->T;
-    mem_free(restore.temporaries);
-    restore.temporaries = mem_zalloc((restore.n_temporaries + 1) * sizeof(zval));
-    memcpy(restore.temporaries, first_temporary(frame), restore.n_temporaries * sizeof(zval));
 }
 
 /* Values that an expression or a loop of the frame holds at that instruction. */
@@ -140,6 +143,40 @@ static bool same_live_values(const zend_op_array *a, uint32_t then, uint32_t now
         if (is_live(&a->live_range[i], then) != is_live(&a->live_range[i], now))
             return false;
     return true;
+}
+
+static bool is_defined(const zend_op *from, const zend_op *to, uint32_t var)
+{
+    for (; from < to; from++)
+        if ((from->result_type & (IS_TMP_VAR | IS_VAR)) && from->result.var == var)
+            return true;
+    return false;
+}
+
+static bool is_listed(const zend_op_array *a, uint32_t op, uint32_t var)
+{
+    for (int i = 0; i < a->last_live_range; i++)
+        if (is_live(&a->live_range[i], op) &&
+            (a->live_range[i].var & ~(uint32_t)ZEND_LIVE_MASK) == var)
+            return true;
+    return false;
+}
+
+/* Numbers and truth values need no freeing, and the engine lists none of them: an expression around
+ * the call is half evaluated if a value is used behind it that was made before it. */
+static bool is_half_evaluated(const zend_op_array *a, const zend_op *call)
+{
+    uint32_t op = (uint32_t)(call - a->opcodes);
+
+    for (const zend_op *o = call + 1; o < a->opcodes + a->last; o++) {
+        if ((o->op1_type & (IS_TMP_VAR | IS_VAR)) && !is_defined(call, o, o->op1.var) &&
+            !is_listed(a, op, o->op1.var))
+            return true;
+        if ((o->op2_type & (IS_TMP_VAR | IS_VAR)) && !is_defined(call, o, o->op2.var) &&
+            !is_listed(a, op, o->op2.var))
+            return true;
+    }
+    return false;
 }
 
 static bool is_frame_alive(void)
@@ -208,11 +245,15 @@ static bool check_restore(char *text, size_t size)
     else if (restore.is_argument || restore.frame->call)
         why = "as part of the arguments of another call; call it in a statement of its own: "
               "if (!restore_state()) ...";
-    else if (!same_live_values(&restore.func->op_array,
+    else if (is_half_evaluated(&restore.func->op_array, restore.opline) ||
+             !same_live_values(&restore.func->op_array,
                                (uint32_t)(restore.opline - restore.func->op_array.opcodes),
                                (uint32_t)(restore.frame->opline - restore.func->op_array.opcodes)))
         why = "with other loops or half-evaluated expressions around it than snapshot_state() "
               "(foreach, switch, @, a string that is put together); call both at the same level";
+    else if ((restore.from_jit || freezes_from_jit) && restore.func->op_array.function_name)
+        why = "in a function that the JIT has compiled, whose variables are in registers; call it "
+              "at the top level of a file, or set opcache.jit=tracing";
     else
         why = why_unreachable();
     if (!why)
@@ -265,21 +306,8 @@ static void end_main_script(void)
 NORETURN static void jump(void)
 {
     zend_execute_data *frame = restore.frame;
-    const zend_op_array *a = &restore.func->op_array;
-    uint32_t op = (uint32_t)(restore.opline - a->opcodes);
-    zval *temporaries = first_temporary(frame);
 
     give_variables_back();
-    /* Those that are not listed as live need no freeing: numbers, and what is not used again. */
-    for (uint32_t t = 0; t < restore.n_temporaries; t++) {
-        uint32_t var = (uint32_t)((char *)(temporaries + t) - (char *)frame);
-        bool is_live_there = false;
-        for (int i = 0; i < a->last_live_range; i++)
-            is_live_there |= is_live(&a->live_range[i], op) &&
-                             (a->live_range[i].var & ~(uint32_t)ZEND_LIVE_MASK) == var;
-        if (!is_live_there)
-            temporaries[t] = restore.temporaries[t];
-    }
     if (restore.opline->result_type != IS_UNUSED)
         ZVAL_TRUE(ZEND_CALL_VAR(frame, restore.opline->result.var));
     frame->opline = restore.opline + 1;
@@ -533,7 +561,7 @@ PHP_FUNCTION(restore_state)
     if (rollback_serves() && !worker_is_copy())
         RETURN_TRUE;
     if (seed_boots())
-        note_restore(EX(prev_execute_data));
+        note_restore(EX(prev_execute_data), __builtin_return_address(0));
     RETURN_FALSE;
 }
 
@@ -564,6 +592,7 @@ PHP_FUNCTION(snapshot_state)
         zend_throw_unwind_exit();
         return;
     }
+    freezes_from_jit = is_jit_code(__builtin_return_address(0));
     seed_freeze("snapshot_state() was called");
 }
 
