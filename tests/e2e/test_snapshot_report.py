@@ -97,6 +97,33 @@ def test_learning_can_be_switched_off(launch, root):
     assert loaded(s) == [] and late(image(s)) == {}
 
 
+def test_a_file_with_effects_is_compiled_but_not_run(launch, root):
+    s = start(launch, root)
+    for _ in range(2):
+        assert s.get("/effect").text == "effect"
+    wait_until(lambda: image(s)["rollbacks"] == 2, "the last rollback")
+    assert route(image(s), "GET /effect")["compiled"] == 1
+    reload(s)
+    assert s.get("/effect").text == "effect"
+    wait_until(lambda: image(s)["rollbacks"] == 1, "the last rollback")
+    assert route(image(s), "GET /effect")["compiled"] == 0 and image(s)["learned"] == 0
+    assert late(image(s))["@/effect.php"]["tried"]
+
+
+@pytest.mark.parametrize("path, answer, kind", [("/locale", "C.UTF-8", "locale"), ("/iconv", "d9", "library")], ids=["locale", "iconv"])
+def test_what_the_c_library_loads_is_learned(launch, root, path, answer, kind):
+    s = start(launch, root)
+    for _ in range(2):
+        assert s.get(path).text == answer
+    wait_until(lambda: image(s)["rollbacks"] == 2, "the last rollback")
+    [name] = [n["name"] for n in image(s)["loaded_late"]]
+    assert late(image(s))[name]["kind"] == kind
+    reload(s)
+    assert s.get(path).text == answer
+    wait_until(lambda: image(s)["rollbacks"] == 1, "the last rollback")
+    assert image(s)["learned"] == 1 and image(s)["late_requests"] == 0
+
+
 def test_a_class_that_is_gone_is_forgotten(launch, root):
     s = start(launch, root)
     for _ in range(2):

@@ -119,8 +119,11 @@ static void note(enum report_kind kind, struct str name)
     }
     if (made)
         report_add(&r->count.names_new, 1);
+    uint32_t flags = atomic_load_explicit(&e->flags, memory_order_relaxed);
+    if (kind == REPORT_LOCALE && (flags & (REPORT_TRIED | REPORT_BANNED)) == REPORT_TRIED)
+        found.names--;             /* set by the request, but read before the image */
     if (kind != REPORT_FUNCTION && /* comes with its file */
-        !(atomic_load_explicit(&e->flags, memory_order_relaxed) & REPORT_TRIED) &&
+        !(flags & REPORT_TRIED) &&
         atomic_load_explicit(&e->count, memory_order_relaxed) >= LEARNED_LEAST)
         found.untried = true;
 }

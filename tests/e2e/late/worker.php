@@ -50,6 +50,16 @@ $answer = function () use ($loaded): void {
         require __DIR__ . '/src/Late/Twice.php';
         echo 'declared';
         break;
+    case 'effect':
+        include __DIR__ . '/effect.php';
+        echo EFFECT;
+        break;
+    case 'locale':
+        echo setlocale(LC_ALL, 'C.UTF-8');
+        break;
+    case 'iconv':
+        echo bin2hex(iconv('UTF-8', 'ISO-8859-7', 'Ω'));
+        break;
     case 'leak':
         Kept::$cache[] = str_repeat('private', 3);
         Kept::$secret = 4711;

@@ -1,0 +1,3 @@
+<?php
+/* Not only declarations: it must not be run before the image. */
+define('EFFECT', 'effect' . (Kept::$busy ? '' : ' before the image'));
