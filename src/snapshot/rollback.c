@@ -14,7 +14,7 @@ enum {
     BURST_PAGES = 1024,
     HOT_CHEAP_PAGES = 512, /* above it pages leave the sooner */
     HOT_LEAST_AGE = 16,
-    SCRATCH_EVERY = 1024, /* rollbacks after which scratch pages are given back */
+    SCRATCH_EVERY = 256, /* rollbacks after which scratch pages are given back */
 };
 
 static uint64_t now_ns(void)
