@@ -67,3 +67,23 @@ int beneath_open(const struct str *roots, size_t n, struct str path)
     }
     return rc;
 }
+
+struct str beneath_from_url(struct str folder, struct str rest, char *out, size_t size)
+{
+    size_t n = folder.n + 1;
+
+    rest = str_cut(&rest, '?');
+    if (n + rest.n >= size)
+        return STR_NONE;
+    memcpy(out, folder.p, folder.n);
+    out[folder.n] = '/';
+    for (size_t i = 0; i < rest.n; i++) {
+        bool escaped = rest.p[i] == '%' && i + 2 < rest.n && hex_value(rest.p[i + 1]) >= 0 &&
+                       hex_value(rest.p[i + 2]) >= 0;
+        out[n++] = escaped ? (char)(hex_value(rest.p[i + 1]) << 4 | hex_value(rest.p[i + 2]))
+                           : rest.p[i];
+        i += escaped ? 2 : 0;
+    }
+    out[n] = '\0';
+    return (struct str){ out, n };
+}

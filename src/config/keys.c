@@ -260,7 +260,10 @@ const struct config_key config_keys[] = {
           "Folders whose files a script may have sent by `header(\"X-Sendfile: "
           "/srv/app/storage/a.pdf\")` or `X-Accel-Redirect`. The file is opened as the pool's "
           "user, links that lead out of the folder are refused, ranges and conditional requests "
-          "work as for static files. Empty: these headers mean nothing. When set, scripts see "
+          "work as for static files. With PHP-FPM behind the pool the gateway opens it, with its "
+          "own rights: the folders must be readable for the gateway's user, and what one pool may "
+          "have sent is no longer told apart by the users of pools, only by these folders. Empty: "
+          "these headers mean nothing. When set, scripts see "
           "`X-Sendfile-Type: X-Sendfile` in the request, which turns it on in Symfony's "
           "BinaryFileResponse." },
     { "php", "accel_locations", KIND_PAIRS, POOL(accel_locations), NOT_TRACKED, .fallback = "{}",

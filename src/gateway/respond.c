@@ -772,11 +772,13 @@ static void build_php_head(struct exchange *x, const struct channel_piece *p, in
     x->wire_heads += buf_length(&t->head);
 }
 
-/* The body is a file that the worker opened: as a static one, with the script's header lines. */
+/* The body is a file that the worker opened, or the gateway for PHP-FPM: as a static one, with the
+ * script's header lines. */
 static void respond_handed_file(struct exchange *x, const struct channel_piece *p)
 {
     struct gateway_thread *t = x->conn->thread;
     struct static_plan *plan = &t->plan;
+    struct backend *b = x->backend ? x->backend : t->active[x->pool];
     struct php_head h = { .of_file = true, .type = STR("application/octet-stream") };
     struct str lines = head_lines(x, p);
     struct file *file;
@@ -789,10 +791,10 @@ static void respond_handed_file(struct exchange *x, const struct channel_piece *
     exchange_parse_again(x);
     if (t->request.method != HTTP_HEAD)
         t->request.method = HTTP_GET; /* a POST is answered by a file too */
-    int r = file_adopt(x->file_fd, h.type, &file);
+    int r = b ? file_adopt(x->file_fd, h.type, &file) : -ENOENT;
     if (r == 0) {
         x->file_fd = -1;
-        r = static_plan_init(plan, x->backend->files, file, &t->request);
+        r = static_plan_init(plan, b->files, file, &t->request);
     }
     if (r < 0) {
         respond_status(x, 502, STR_NONE);

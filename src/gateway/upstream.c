@@ -87,6 +87,7 @@ void upstream_detach(struct exchange *x)
 
     x->upstream = NULL;
     buf_fini(&q->params);
+    upstream_files_free(q->files);
     mem_free(q);
 }
 
@@ -206,7 +207,8 @@ void upstream_push(struct upstream *u, struct exchange *x, const struct config_p
     q->queue_timeout_ms = pool->queue_timeout_ms;
     q->request_timeout_ms = pool->request_timeout_ms;
     x->upstream = q;
-    if (upstream_params(&q->params, r, headers) < 0)
+    if (upstream_files_new(pool, &q->files) < 0 ||
+        upstream_params(&q->params, r, headers, q->files != NULL) < 0)
         give_up(u, x, 503);
     else if (u->n_queue)
         wait_in_queue(u, x, loop_now_ns(u->thread->loop)); /* behind those that came first */

@@ -185,6 +185,32 @@ static struct channel_piece *add_piece(struct batch *b, enum channel_piece_type 
     return p;
 }
 
+/* The head; or a file that it asks for, or that the file cannot be sent. */
+static void add_head(struct upstream_conn *c, struct batch *b, struct str lines, uint16_t status)
+{
+    struct exchange *x = c->exchange;
+    const struct upstream_files *files = x->upstream->files;
+    int fd = files ? upstream_files_open(files, x, lines) : -ENODATA;
+
+    if (fd == -ENODATA) {
+        add_piece(b, CHANNEL_HEAD, lines)->status = status;
+        return;
+    }
+    c->no_body = true;
+    if (fd >= 0) {
+        x->file_fd = fd;
+        add_piece(b, CHANNEL_FILE, lines)->status = status;
+        return;
+    }
+    bool is_missing = fd == -ENOENT || fd == -EISDIR || fd == -ENOTDIR || fd == -ENAMETOOLONG;
+    add_piece(b, CHANNEL_HEAD, STR("Content-Type: text/plain; charset=UTF-8\r\n"))->status =
+        fd == -EACCES ? 403
+        : is_missing  ? 404
+                      : 500;
+    add_piece(b, CHANNEL_BODY,
+              fd == -EACCES ? STR("Access denied.\n") : STR("File not found.\n"));
+}
+
 /* STDOUT: first the head, then the body. 0, -EPROTO or -ENOMEM. The batch has room for two pieces
  * and lives no longer than `lines`. */
 static int take_stdout(struct upstream_conn *c, struct batch *b, struct str data, struct buf *lines)
@@ -193,7 +219,8 @@ static int take_stdout(struct upstream_conn *c, struct batch *b, struct str data
     uint16_t status;
 
     if (c->head_done) {
-        add_piece(b, CHANNEL_BODY, data);
+        if (!c->no_body)
+            add_piece(b, CHANNEL_BODY, data);
         return 0;
     }
     /* Of a long body behind the head no more is kept than the limit of heads. */
@@ -208,9 +235,9 @@ static int take_stdout(struct upstream_conn *c, struct batch *b, struct str data
     if (r < 0)
         return r;
     c->head_done = true;
-    add_piece(b, CHANNEL_HEAD, buf_view(lines))->status = status;
+    add_head(c, b, buf_view(lines), status);
     struct str rest = str_skip(data, taken - before);
-    if (rest.n)
+    if (rest.n && !c->no_body)
         add_piece(b, CHANNEL_BODY, rest);
     buf_fini(&c->cgi);
     return 0;
@@ -418,7 +445,7 @@ int upstream_conn_begin(struct upstream_conn *c, struct exchange *x)
 
     c->state = UPSTREAM_RUNNING;
     c->exchange = x;
-    c->sent = c->cut_short = c->any_bytes = c->head_done = c->stdin_closed = false;
+    c->sent = c->cut_short = c->any_bytes = c->head_done = c->stdin_closed = c->no_body = false;
     c->reader = (struct fastcgi_reader){ 0 };
     c->cgi.head = c->cgi.tail = 0;
     c->ends_ns = UINT64_MAX;

@@ -6,6 +6,7 @@
  *   upstream_pool.c     its connections: opened, kept idle, given up, closed
  *   upstream_conn.c     one connection with a request: sent, answered, retried or lost
  *   upstream_params.c   the request as FastCGI parameters
+ *   upstream_file.c     files that an answer asks for
  *
  * All of it belongs to one thread.
  */
@@ -102,6 +103,7 @@ struct upstream_conn {
     bool cut_short; /* the server did not take all of the request */
     bool any_bytes; /* of an answer */
     bool head_done; /* and passed on */
+    bool no_body;   /* a file is sent instead of what follows */
     struct buf out, in;
     struct buf cgi;   /* response head so far */
     uint64_t ends_ns; /* request_timeout; UINT64_MAX: none */
@@ -133,6 +135,17 @@ void upstream_conn_on_ready(struct loop_watch *w, unsigned events);
 /* From now on, at most so long until something happens. */
 void upstream_conn_await(struct upstream_conn *c, uint64_t timeout_ms);
 
+/* --- upstream_file.c -------------------------------------------------------------------------- */
+
+struct upstream_files;
+/* The sendfile_roots and accel_locations of the pool; NULL when it has none. 0 or -ENOMEM. */
+MUST_USE int upstream_files_new(const struct config_pool *pool, struct upstream_files **ret);
+void upstream_files_free(struct upstream_files *f);
+/* A descriptor of the file that the head of an answer asks for instead of its body; -ENODATA: none;
+ * else why it cannot be sent, -errno, which has been logged. */
+MUST_USE int upstream_files_open(const struct upstream_files *f, const struct exchange *x,
+                                 struct str lines);
+
 /* --- upstream.c ------------------------------------------------------------------------------- */
 
 /* What an exchange carries through retries: everything but the body, which the exchange has. */
@@ -142,6 +155,7 @@ struct upstream_request {
     struct upstream_conn *conn; /* NULL: queued */
     uint32_t connects, losses;
     uint64_t queue_timeout_ms, request_timeout_ms; /* of the pool; 0: none */
+    struct upstream_files *files;                  /* NULL: X-Sendfile means nothing */
 };
 
 /* Sends the request to a server, or lets it wait for one. */

@@ -65,7 +65,7 @@ static int put_header(struct buf *params, const struct channel_pair *headers, ui
 }
 
 int upstream_params(struct buf *params, const struct channel_request *r,
-                    const struct channel_pair *headers)
+                    const struct channel_pair *headers, bool sends_files)
 {
     char length[24] = "", remote_port[8], server_port[8];
     bool https = r->flags & CHANNEL_HTTPS;
@@ -110,10 +110,13 @@ int upstream_params(struct buf *params, const struct channel_request *r,
     }
     if (https && e == 0)
         e = fastcgi_put_param(params, STR("HTTPS"), STR("on"));
+    if (sends_files && e == 0)
+        e = fastcgi_put_param(params, STR("HTTP_X_SENDFILE_TYPE"), STR("X-Sendfile"));
     for (uint32_t i = 0; i < r->n_headers && e == 0; i++)
         /* "Proxy" would become HTTP_PROXY, which HTTP clients obey (httpoxy). */
         if (!str_eq_nocase(headers[i].name, STR("Host")) &&
-            !str_eq_nocase(headers[i].name, STR("Proxy")))
+            !str_eq_nocase(headers[i].name, STR("Proxy")) &&
+            !(sends_files && str_eq_nocase(headers[i].name, STR("X-Sendfile-Type"))))
             e = put_header(params, headers, r->n_headers, i);
     return e;
 }

@@ -13,9 +13,16 @@ pytestmark = pytest.mark.sapid_only
 DATA = bytes(range(256)) * 4096    # 1 MiB
 
 
+@pytest.fixture(params=["engine", "fpm"], autouse=True)
+def backend(request, monkeypatch):
+    """Every test with the engine, where the worker opens the file, and with PHP-FPM, where the gateway does."""
+    monkeypatch.setenv("SAPID_TEST_BACKEND", request.param)
+    return request.param
+
+
 @pytest.fixture
-def site(launch):
-    """A site whose files lie beside the document root, in a folder that only PHP's user can read."""
+def site(launch, backend):
+    """A site whose files lie beside the document root, in a folder that only who opens them can read."""
     top = launch.new_root()
     root, files, other = top / "public", top / "files", top / "other"
     for folder in (root, files, other, files / "sub"):
@@ -40,7 +47,7 @@ def site(launch):
         for path in folder.rglob("*"):
             if not path.is_symlink():
                 account.give(path)
-        folder.chmod(0o700)
+        folder.chmod(0o700 if backend == "engine" else 0o755)
     return root, files, other
 
 

@@ -39,7 +39,6 @@ static struct str value_of(const sapi_header_struct *h, struct str name_and_colo
 static struct str locate(struct str url, char *out, size_t size)
 {
     const struct engine_setting *best = NULL;
-    size_t n, used;
 
     for (size_t i = 0; i < settings->n_accel_locations; i++) {
         const struct engine_setting *one = &settings->accel_locations[i];
@@ -47,22 +46,9 @@ static struct str locate(struct str url, char *out, size_t size)
             (!best || strlen(one->name) > strlen(best->name)))
             best = one;
     }
-    if (!best)
-        return STR_NONE;
-    url = str_skip(url, strlen(best->name));
-    url = str_cut(&url, '?');
-    n = used = (size_t)snprintf(out, size, "%s/", best->value);
-    if (used + url.n >= size)
-        return STR_NONE;
-    for (size_t i = 0; i < url.n; i++) {
-        bool escaped = url.p[i] == '%' && i + 2 < url.n && hex_value(url.p[i + 1]) >= 0 &&
-                       hex_value(url.p[i + 2]) >= 0;
-        out[n++] = escaped ? (char)(hex_value(url.p[i + 1]) << 4 | hex_value(url.p[i + 2]))
-                           : url.p[i];
-        i += escaped ? 2 : 0;
-    }
-    out[n] = '\0';
-    return (struct str){ out, n };
+    return best ? beneath_from_url(str_from(best->value), str_skip(url, strlen(best->name)), out,
+                                   size)
+                : STR_NONE;
 }
 
 /* Which file the headers ask for; p == NULL: none. */
