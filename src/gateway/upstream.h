@@ -41,8 +41,8 @@ void upstream_resume(struct exchange *x);
 /* After a batch of events: waiting requests to connections that have become free. */
 void upstream_poll(struct gateway_thread *t);
 
-/* upstream_params.c: the request as FastCGI parameters, appended to `params`. `sends_files`: scripts
- * are told so. 0 or -errno. */
+/* upstream_params.c: the request as FastCGI parameters, appended to `params`. `sends_files`:
+ * scripts are told so. 0 or -errno. */
 MUST_USE int upstream_params(struct buf *params, const struct channel_request *r,
                              const struct channel_pair *headers, bool sends_files);
 

@@ -207,8 +207,7 @@ static void add_head(struct upstream_conn *c, struct batch *b, struct str lines,
         fd == -EACCES ? 403
         : is_missing  ? 404
                       : 500;
-    add_piece(b, CHANNEL_BODY,
-              fd == -EACCES ? STR("Access denied.\n") : STR("File not found.\n"));
+    add_piece(b, CHANNEL_BODY, fd == -EACCES ? STR("Access denied.\n") : STR("File not found.\n"));
 }
 
 /* STDOUT: first the head, then the body. 0, -EPROTO or -ENOMEM. The batch has room for two pieces
