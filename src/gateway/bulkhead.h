@@ -54,7 +54,8 @@ void bulkhead_init(struct gateway_thread *t);
 bool bulkhead_enter(struct exchange *x, struct backend *b, bool engine);
 /* It is no longer with the channel. `over`: surely; else the worker may still be busy with it. */
 void bulkhead_leave(struct exchange *x, struct backend *b, struct channel_ticket ticket, bool over);
-/* It leaves the workers that have it for others, with what it holds: bulkhead_enter lets it in. */
+/* It is for other workers than those it was let in for, and keeps what it holds: bulkhead_enter
+ * lets it in once more. */
 void bulkhead_pass_on(struct exchange *x);
 /* The exchange ends, wherever it is. */
 void bulkhead_forget(struct exchange *x);

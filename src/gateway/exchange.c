@@ -565,7 +565,8 @@ static void push(struct exchange *x, struct backend *b)
         respond_status(x, 503, STR("Retry-After: 1\r\n"));
     } else if (r == -E2BIG) {
         respond_status(x, 431, STR_NONE);
-    } else if (r < 0) {
+    } else if (r < 0) { /* the pool process has just died */
+        bulkhead_pass_on(x);
         wait_for_pool(x);
     } else {
         queue_wait_begin(x);
