@@ -76,7 +76,7 @@ def closed_loop(server, workload, connections, seconds):
     settle(server)
     duration_s = result["duration_s"]
     return {
-        "rps": result["requests_per_sec"],
+        "rps": result["requests_per_sec"], "requests": result["total_requests"],
         "p50_us": microseconds(result, "p50"), "p99_us": microseconds(result, "p99"), "max_us": microseconds(result, "max"),
         "errors": result["errors"]["total"],
         "cpu_us": cpu_ns / 1000 / max(1, result["total_requests"]),

@@ -17,7 +17,7 @@ from pathlib import Path
 BENCH = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(BENCH / "compare"), str(BENCH.parent / "tests")]
 
-import measure  # noqa: E402
+import instructions  # noqa: E402
 import peers  # noqa: E402
 from lib import account, sapid  # noqa: E402
 from lib.mariadb import MariaDB  # noqa: E402
@@ -82,7 +82,16 @@ class Connect(Kept):
     script = "connect.php"
 
 
-SERVERS = [Fpm, Classic, Loop, Kept, Connect]
+class Seed(Classic):
+    """A front controller with restore_state() and snapshot_state(), from its image; each request connects anew."""
+    name = "image"
+
+    def tables(self):
+        warm = " ".join(["/en/blog/list", "/en/blog/", "/en/blog/posts/post-7", "/api/products/9"])
+        return f'front_controller = "seed.php"\nsnapshot_warmup = {WARMUP!r}\n'.replace("'", '"') + f'env.APP_WARM = "{warm}"\n'
+
+
+SERVERS = [Fpm, Classic, Loop, Kept, Connect, Seed]
 
 
 def application(folder: Path, db) -> SymfonyApp:
@@ -115,15 +124,18 @@ def table(page, path, connections, rows):
     base = {key: statistics.median(r[key] for r in rows["nginx-fpm"]) if "nginx-fpm" in rows else None for key in ("rps", "cpu_us")}
     loop = statistics.median(r["cpu_us"] for r in rows["loop"]) if "loop" in rows else None
     print(f"\n**{page}**, `{path}`, {connections} connections\n")
-    print("| server | requests/s (lowest to highest) | x nginx-fpm | CPU us a request | x nginx-fpm | x loop | p50 ms | p99 ms |")
-    print("|---|---|---|---|---|---|---|---|")
+    million = {name: statistics.median(r["instructions"] for r in found) / 1e6 for name, found in rows.items()}
+    print("| server | requests/s (lowest to highest) | x nginx-fpm | CPU us a request | x nginx-fpm | x loop | instructions, M | "
+          "x nginx-fpm | x loop | p99 ms |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name, found in rows.items():
         rps = sorted(r["rps"] for r in found)
         cpu, median = statistics.median(r["cpu_us"] for r in found), statistics.median(rps)
         ratio = lambda value, of: f"{value / of:.2f}" if of else "-"
-        p50, p99 = (statistics.median(r[k] for r in found) / 1000 for k in ("p50_us", "p99_us"))
+        p99 = statistics.median(r["p99_us"] for r in found) / 1000
         print(f"| {name} | {median:.0f} ({rps[0]:.0f} to {rps[-1]:.0f}) | {ratio(median, base['rps'])} | {cpu:.0f} | "
-              f"{ratio(cpu, base['cpu_us'])} | {ratio(cpu, loop)} | {p50:.1f} | {p99:.1f} |", flush=True)
+              f"{ratio(cpu, base['cpu_us'])} | {ratio(cpu, loop)} | {million[name]:.2f} | {ratio(million[name], million.get('nginx-fpm'))} | "
+              f"{ratio(million[name], million.get('loop'))} | {p99:.1f} |", flush=True)
     foreign = statistics.median(r["foreign_cpu_percent"] for found in rows.values() for r in found)
     print(f"\nbeside it: {foreign:.0f} % of one CPU (the database included); load average {os.getloadavg()[0]:.1f}", flush=True)
 
@@ -155,7 +167,7 @@ def main() -> None:
             assert len(set(bodies.values())) == 1, f"{path}: the servers' answers differ: { {n: len(b) for n, b in bodies.items()} }"
             for one in range(options.rounds + 1):   # the first warms
                 for server in servers[app]:
-                    figures = measure.closed_loop(server, workload, connections, options.seconds if one else 1)
+                    figures = instructions.load(server, workload, connections, options.seconds if one else 1)
                     assert figures["errors"] == 0, f"{server.name} {path}: {figures}"
                     if one:
                         rows.setdefault(server.name, []).append(figures)

@@ -1,0 +1,23 @@
+"""The figures of one server, and the instructions it took for a request: the figure that other work on the machine changes
+least. Needs perf and its counters; without them it is 0."""
+import os
+import re
+import signal
+import subprocess
+
+import measure
+
+
+def load(server, workload, connections, seconds) -> dict:
+    report = os.path.join(server.work, "perf")
+    perf = subprocess.Popen(["perf", "stat", "-x,", "-o", report, "-e", "instructions:u,instructions:k",
+                             "-p", ",".join(map(str, server.pids()))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        figures = measure.closed_loop(server, workload, connections, seconds)
+    finally:
+        perf.send_signal(signal.SIGINT)
+        perf.wait()
+    with open(report) as f:
+        counts = [int(n) for n in re.findall(r"^(\d+),,instructions", f.read(), re.M)]
+    figures["instructions"] = sum(counts) / max(1, figures["requests"])
+    return figures
