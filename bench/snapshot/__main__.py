@@ -51,11 +51,12 @@ class Fpm(peers.NginxFpm):
 
 class Classic(peers.Sapid):
     name = "classic"
-    worker = ""
+    more_env: dict = {}
 
     @property
     def extra_php(self):
-        return "env = { " + ", ".join(f'{key} = "{value}"' for key, value in self.env.items()) + " }\n" + self.tables()
+        env = {**self.env, **self.more_env}
+        return "env = { " + ", ".join(f'{key} = "{value}"' for key, value in env.items()) + " }\n" + self.tables()
 
     def tables(self):
         return ""
@@ -85,10 +86,10 @@ class Connect(Kept):
 class Seed(Classic):
     """A front controller with restore_state() and snapshot_state(), from its image; each request connects anew."""
     name = "image"
+    more_env = {"APP_WARM": "/en/blog/list /en/blog/ /en/blog/posts/post-7 /api/products/9"}   # pages without a session
 
     def tables(self):
-        warm = " ".join(["/en/blog/list", "/en/blog/", "/en/blog/posts/post-7", "/api/products/9"])
-        return f'front_controller = "seed.php"\nsnapshot_warmup = {WARMUP!r}\n'.replace("'", '"') + f'env.APP_WARM = "{warm}"\n'
+        return f'front_controller = "seed.php"\nsnapshot_warmup = {WARMUP!r}\n'.replace("'", '"')
 
 
 SERVERS = [Fpm, Classic, Loop, Kept, Connect, Seed]

@@ -9,6 +9,8 @@ import measure
 
 
 def load(server, workload, connections, seconds) -> dict:
+    # Workers that idleness has ended are there again before the counters look for them.
+    subprocess.run(measure.command(server, workload, connections, "--duration", "1s"), capture_output=True, timeout=60)
     report = os.path.join(server.work, "perf")
     perf = subprocess.Popen(["perf", "stat", "-x,", "-o", report, "-e", "instructions:u,instructions:k",
                              "-p", ",".join(map(str, server.pids()))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
