@@ -86,10 +86,11 @@ class Connect(Kept):
 class Seed(Classic):
     """A front controller with restore_state() and snapshot_state(), from its image; each request connects anew."""
     name = "image"
+    public = "public-image"
     more_env = {"APP_WARM": "/en/blog/list /en/blog/ /en/blog/posts/post-7 /api/products/9"}   # pages without a session
 
     def tables(self):
-        return f'front_controller = "seed.php"\nsnapshot_warmup = {WARMUP!r}\n'.replace("'", '"')
+        return f'snapshot_warmup = {WARMUP!r}\n'.replace("'", '"')
 
 
 SERVERS = [Fpm, Classic, Loop, Kept, Connect, Seed]
@@ -102,6 +103,8 @@ def application(folder: Path, db) -> SymfonyApp:
     if db:
         app.fill(db, 120, "bench")
     shutil.copy(Path(__file__).with_name("connect.php"), app.root / "public")
+    (app.root / "public-image").mkdir()
+    shutil.copy(app.root / "public/seed.php", app.root / "public-image/index.php")
     account.give(app.root / "public")
     app.env["FRANKENPHP_LOOP_MAX"] = "0"
     return app
@@ -114,7 +117,8 @@ def start(kinds, apps, folder, php, options):
         (folder / f"s-{name}").mkdir()
         account.give(folder / f"s-{name}")
         for kind in kinds:
-            server = kind(str(app.root / "public"), str(folder / f"s-{name}"), php, workers=options.workers, connections=100)
+            public = app.root / getattr(kind, "public", "public")
+            server = kind(str(public), str(folder / f"s-{name}"), php, workers=options.workers, connections=100)
             server.env, server.loops = app.env, options.loops
             servers.setdefault(name, []).append(server)
             server.start("/teapot", 60)

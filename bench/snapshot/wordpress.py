@@ -110,7 +110,8 @@ def table(name, path, rows) -> None:
     print(f"\n**{name}**, `{path}`\n\n| server | requests/s (lowest to highest) | x classic | CPU us a request | x classic | "
           "instructions a request, M | x classic |")
     print("|---|---|---|---|---|---|---|")
-    median = {s: {k: statistics.median(r[k] for r in found) for k in ("rps", "cpu_us", "instructions")} for s, found in rows.items()}
+    keys = ("rps", "cpu_us", "instructions")
+    median = {server: {k: statistics.median(r[k] for r in found) for k in keys} for server, found in rows.items()}
     for server, m in median.items():
         rps = sorted(r["rps"] for r in rows[server])
         print(f"| {server} | {m['rps']:.0f} ({rps[0]:.0f} to {rps[-1]:.0f}) | {m['rps'] / median['classic']['rps']:.2f} | {m['cpu_us']:.0f} | "

@@ -3,6 +3,7 @@ controller with restore_state() and snapshot_state()): equal answers, and nobody
 test_symfony_isolation.py does, with Laravel's forms, tokens, encrypted cookies and authentication.
 """
 import hashlib
+import shutil
 
 import pytest
 
@@ -38,7 +39,8 @@ def servers(launch_module, mariadb):
         if kind in WORKERS:
             options["worker"] |= {"isolation": "rollback", "snapshot_sockets": kind, "warmup": WORKERS[kind]}
         if kind == "seed":
-            options |= {"front_controller": "seed.php", "php": {"snapshot_warmup": ["/", "/teapot"]}}
+            shutil.copy(app.root / "public/seed.php", app.root / "public/index.php")
+            options["php"] = {"snapshot_warmup": ["/", "/teapot"]}
         found[kind] = launch_module(app.root / "public", kind="fpm" if kind == "fpm" else "sapid", **options)
     return found
 

@@ -5,6 +5,7 @@ They log in and out in random order, write notes, send forms with and without th
 error pages. What may differ between servers is MASKS, values and times of Set-Cookie, and lib.crowd's FIELDS_APART.
 """
 import hashlib
+import shutil
 
 import pytest
 
@@ -45,7 +46,8 @@ def servers(launch_module, mariadb):
         if kind in WORKERS:
             options["worker"] |= {"isolation": "rollback", "snapshot_sockets": kind, "warmup": WORKERS[kind]}
         if kind == "seed":
-            options |= {"front_controller": "seed.php", "php": {"snapshot_warmup": ["/", "/teapot"]}}
+            shutil.copy(app.root / "public/seed.php", app.root / "public/index.php")
+            options["php"] = {"snapshot_warmup": ["/", "/teapot"]}
             options["env"] = {**app.env, "APP_WARM": "/en/blog/list /en/blog/ /en/blog/posts/post-7 /api/products/9"}
         found[kind] = launch_module(app.root / "public", kind="fpm" if kind == "fpm" else "sapid", **options)
     return found
