@@ -1,6 +1,6 @@
 """How often `sapid perf compare` is right: the same build against itself, and against one that is slower.
 
-    /usr/bin/python3 bench/verdicts                20 and 20 comparisons (about 50 minutes), writes RESULT.md
+    /usr/bin/python3 bench/verdicts                20 and 20 comparisons (about 40 minutes), writes RESULT.md
     /usr/bin/python3 bench/verdicts --times 3      a look, written to standard output only
 
 The slower build is sapid with an auto_prepend_file that burns CPU; how much is found by trying, until a
@@ -19,7 +19,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 
 
 def compare(sapid, a, b, root, *args):
-    command = [sapid, "perf", "compare", a, b, "--root", root, "--format", "json", *args]
+    command = [sapid, "perf", "compare", a, b, "--root", root, "--format", "json", "--warmup", "300ms", *args]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=900)
     if done.returncode not in (0, 3):
         sys.exit(f"bench/verdicts: {' '.join(command)} ended with status {done.returncode}")
@@ -62,7 +62,7 @@ def calibrate(sapid, work, root, percent):
 
     def measure(turns):
         slower.set(turns)
-        got = compare(sapid, sapid, slower.program, root, "--blocks", "16")["cpu_us_per_request"]["ratio"]
+        got = compare(sapid, sapid, slower.program, root)["cpu_us_per_request"]["ratio"]
         points.append((turns, got))
         print(f"calibration: {turns} turns cost {100 * (got - 1):+.1f} %", file=sys.stderr, flush=True)
 
@@ -79,6 +79,19 @@ def calibrate(sapid, work, root, percent):
         measure(aim(near if len(near) > 1 else points))
     slower.set(aim([points[0], *points[2:]]))
     return slower, points
+
+
+def report(options, counts, points, lines):
+    """The page, after as many runs as there were."""
+    done = {name: sum(of.values()) for name, of in counts.items()}
+    summary = (f"Same build: noise in {counts['same']['noise']} of {done['same']}. "
+               f"{options.percent:g} % slower: regress in {counts['slower']['regress']} of {done['slower']}.\n\n"
+               f"Calibration: " + ", ".join(f"{turns} turns of an empty loop {100 * (ratio - 1):+.1f} %" for turns, ratio in points)
+               + ".\n")
+    return ("# Verdicts of `sapid perf compare`\n\nMade by `/usr/bin/python3 bench/verdicts`: hello.php, defaults (12 to 48 blocks "
+            "of 10 times A B B A, 50 ms each, medium; server and generator on processors of their own) but for "
+            "`--warmup 300ms`.\n\n"
+            + summary + "\n" + "\n".join(lines) + "\n")
 
 
 def main():
@@ -104,18 +117,9 @@ def main():
                 lines.append(f"| {i + 1} | {name} | {got['verdict']} | {cpu['ratio']:.3f} | {cpu['low']:.3f} .. "
                              f"{cpu['high']:.3f} | {rps['ratio']:.3f} |")
                 print(lines[-1], file=sys.stderr, flush=True)
-    summary = (f"Same build: noise in {counts['same']['noise']} of {options.times}. "
-               f"{options.percent:g} % slower: regress in {counts['slower']['regress']} of {options.times}.\n\n"
-               f"Calibration: " + ", ".join(f"{turns} turns of an empty loop {100 * (ratio - 1):+.1f} %" for turns, ratio in points)
-               + ".\n")
-    text = ("# Verdicts of `sapid perf compare`\n\nMade by `/usr/bin/python3 bench/verdicts`: hello.php, "
-            "defaults (12 to 48 blocks of 10 times A B B A, 50 ms each, medium; server and generator on "
-            "processors of their own).\n\n" + summary + "\n" + "\n".join(lines) + "\n")
-    if options.times < 20:
-        print(text)
-    else:
-        write(os.path.join(HERE, "RESULT.md"), text)
-        print(summary)
+                if options.times >= 20:     # after each: a run that is cut off leaves what it has
+                    write(os.path.join(HERE, "RESULT.md"), report(options, counts, points, lines))
+    print(report(options, counts, points, lines))
 
 
 if __name__ == "__main__":
