@@ -306,9 +306,32 @@ void channel_count(const struct channel *ch, struct channel_counters *ret)
     }
     for (unsigned i = 0; i < BITMAP_WORDS; i++)
         c.idle += (uint32_t)__builtin_popcountll(get(&ch->head->idle[i]));
+    c.queued_max = get32(&ch->head->queued_max);
+    c.running_max = get32(&ch->head->running_max);
+    c.limit_reached = get32(&ch->head->limit_reached);
     c.queued = difference(c.pushed, c.claimed + c.canceled);
     c.running = difference(c.claimed, c.done + lost);
     *ret = c;
+}
+
+static void raise_to(_Atomic uint32_t *most, uint32_t n)
+{
+    uint32_t seen = atomic_load_explicit(most, memory_order_relaxed);
+
+    while (n > seen && !atomic_compare_exchange_weak_explicit(most, &seen, n, memory_order_relaxed,
+                                                              memory_order_relaxed))
+        continue;
+}
+
+void channel_note_load(struct channel *ch, uint32_t requests, uint32_t workers)
+{
+    CHECK_MAGIC(ch, CHANNEL_HANDLE_MAGIC);
+    raise_to(&ch->head->running_max, requests < workers ? requests : workers);
+    if (likely(requests <= workers))
+        return;
+    raise_to(&ch->head->queued_max, requests - workers);
+    if (requests == workers + 1)
+        atomic_fetch_add_explicit(&ch->head->limit_reached, 1, memory_order_relaxed);
 }
 
 void channel_note_slow(struct channel *ch, uint32_t worker)

@@ -29,7 +29,7 @@
 #include "base/str.h"
 
 enum {
-    CHANNEL_ABI = 3,
+    CHANNEL_ABI = 4,
     CHANNEL_WORKERS_MAX = 1024,
     CHANNEL_THREADS_MAX = 16,
     CHANNEL_SLOTS_MAX = 65535
@@ -308,8 +308,12 @@ struct channel_counters {
     uint64_t pushed, claimed, done, canceled, queue_full, wakes, signals, ring_full, dropped_pieces,
         recovered, slow;
     uint32_t queued, running, idle; /* now */
+    /* Since the channel was made: the most at once, and how often a request found all busy. */
+    uint32_t queued_max, running_max, limit_reached;
 };
 void channel_count(const struct channel *ch, struct channel_counters *ret);
+/* The gateway has given it `requests` that are not yet done, to so many workers. Any thread. */
+void channel_note_load(struct channel *ch, uint32_t requests, uint32_t workers);
 /* The pool process found a request of that worker slow. */
 void channel_note_slow(struct channel *ch, uint32_t worker);
 

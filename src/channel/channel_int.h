@@ -68,6 +68,7 @@ struct shared_head {
     struct channel_geometry geometry;
     uint64_t total_bytes;
     alignas(LINE) _Atomic uint32_t closed;
+    _Atomic uint32_t queued_max, running_max, limit_reached; /* gateway; seldom written */
     alignas(LINE) _Atomic uint64_t idle[BITMAP_WORDS]; /* workers set, gateway claims */
 };
 static_assert(sizeof(struct channel_geometry) == 20, "geometry is part of the ABI");

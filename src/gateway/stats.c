@@ -136,6 +136,7 @@ void stats_pushed(struct backend *b)
     uint32_t n = atomic_fetch_add_explicit(&b->pool->inflight, 1, memory_order_relaxed) + 1;
 
     atomic_fetch_add_explicit(&f->accepted, 1, memory_order_relaxed);
+    channel_note_load(b->pool->channel, n, workers); /* for scripts: fpm_get_status() */
     raise_to(&f->active_max, n < workers ? n : workers);
     if (likely(n <= workers))
         return;

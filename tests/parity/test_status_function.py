@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lib import account
+from lib.process import wait_until
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
@@ -23,6 +24,28 @@ def test_fpm_get_status(launch):
     [running] = [p for p in told["procs"] if p["state"] == "Running"]
     assert running["request-uri"] == "/fpm-status.php" and running["query-string"] == "a=b" and running["user"] == "user"
     assert running["script"] == f"{root}/fpm-status.php" and running["request-method"] == "GET" and running["pid"] > 1
+
+
+def test_what_was_the_most_at_once(launch):
+    """Two workers and six requests at once: later, the script knows of it."""
+    root = launch.new_root()
+    (root / "status.php").write_text("<?php echo json_encode(fpm_get_status());")
+    (root / "wait.php").write_text("<?php while (!file_exists(__DIR__ . '/go')) { usleep(2000); clearstatcache(); }")
+    account.give(root)
+    server = launch(root, workers=2)
+    before = server.get("/status.php").json()
+    assert (before["max-active-processes"], before["max-listen-queue"], before["max-children-reached"]) == (1, 0, 0)
+    waiting = [server.connect(timeout=20) for _ in range(6)]
+    for c in waiting:
+        c.send(c.format("GET", "/wait.php"))
+    wait_until(lambda: server.admin("/status?json").json()["listen queue"] == 4, "four to wait")
+    (root / "go").touch()
+    for c in waiting:
+        assert c.read_response().status == 200
+        c.close()
+    after = server.get("/status.php").json()
+    assert (after["max-active-processes"], after["max-listen-queue"], after["max-children-reached"]) == (2, 4, 1)
+    assert (after["active-processes"], after["listen-queue"]) == (1, 0)
 
 
 @pytest.mark.parametrize("isolation", ["none", "rollback"])

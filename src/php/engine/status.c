@@ -125,13 +125,13 @@ PHP_FUNCTION(fpm_get_status)
     add_assoc_long(return_value, "start-since", now_s - start);
     add_assoc_long(return_value, "accepted-conn", (zend_long)count.claimed);
     add_assoc_long(return_value, "listen-queue", count.queued);
-    add_assoc_long(return_value, "max-listen-queue", count.queued);
+    add_assoc_long(return_value, "max-listen-queue", MAX(count.queued_max, count.queued));
     add_assoc_long(return_value, "listen-queue-len", own->queue_size);
     add_assoc_long(return_value, "idle-processes", idle);
     add_assoc_long(return_value, "active-processes", active);
     add_assoc_long(return_value, "total-processes", idle + active);
-    add_assoc_long(return_value, "max-active-processes", active);
-    add_assoc_long(return_value, "max-children-reached", 0);
+    add_assoc_long(return_value, "max-active-processes", MAX((zend_long)count.running_max, active));
+    add_assoc_long(return_value, "max-children-reached", count.limit_reached);
     add_assoc_long(return_value, "slow-requests", (zend_long)count.slow);
     add_assoc_zval(return_value, "procs", &list);
 }
