@@ -66,24 +66,29 @@ static bool page_taken(const uint64_t *map, size_t page)
     return map[page / 64] >> (page % 64) & 1;
 }
 
-/* A block of each size, freed again, must be what its list begins with. */
+/* A block of each size, freed again, must be what its list begins with. The smallest size has a list
+ * in all builds, but newer ones (8.4) serve it from the next one's. */
 static bool find_free_slot(void)
 {
     char *heap = (char *)zend_mm_get_heap();
-    void *block[BINS];
+    void *block[BINS], *smallest;
     unsigned found = 0;
 
-    for (int i = 0; i < BINS; i++)
+    for (int i = 1; i < BINS; i++)
         block[i] = _emalloc(bin_bytes[i]);
-    for (int i = 0; i < BINS; i++)
+    for (int i = 1; i < BINS; i++)
         _efree(block[i]);
     for (size_t at = 0; at + sizeof(block) <= HEAP_MAX; at += sizeof(void *)) {
-        if (memcmp(heap + at, block, sizeof(block)) != 0)
+        if (memcmp(heap + at + sizeof(void *), block + 1, sizeof(block) - sizeof(void *)) != 0)
             continue;
         layout.free_slot = at;
         found++;
     }
-    return found == 1;
+    smallest = _emalloc(bin_bytes[0]);
+    _efree(smallest);
+    return found == 1 && (memcmp(heap + layout.free_slot, &smallest, sizeof(smallest)) == 0 ||
+                          memcmp(heap + layout.free_slot + sizeof(void *), &smallest,
+                                 sizeof(smallest)) == 0);
 }
 
 static bool fits_all_chunks(size_t offset)
