@@ -66,8 +66,8 @@ static bool page_taken(const uint64_t *map, size_t page)
     return map[page / 64] >> (page % 64) & 1;
 }
 
-/* A block of each size, freed again, must be what its list begins with. The smallest size has a list
- * in all builds, but newer ones (8.4) serve it from the next one's. */
+/* A block of each size, freed again, must be what its list begins with. The smallest size has a
+ * list in all builds, but newer ones (8.4) serve it from the next one's. */
 static bool find_free_slot(void)
 {
     char *heap = (char *)zend_mm_get_heap();
@@ -86,9 +86,9 @@ static bool find_free_slot(void)
     }
     smallest = _emalloc(bin_bytes[0]);
     _efree(smallest);
-    return found == 1 && (memcmp(heap + layout.free_slot, &smallest, sizeof(smallest)) == 0 ||
-                          memcmp(heap + layout.free_slot + sizeof(void *), &smallest,
-                                 sizeof(smallest)) == 0);
+    return found == 1 &&
+           (memcmp(heap + layout.free_slot, &smallest, sizeof(smallest)) == 0 ||
+            memcmp(heap + layout.free_slot + sizeof(void *), &smallest, sizeof(smallest)) == 0);
 }
 
 static bool fits_all_chunks(size_t offset)
