@@ -69,7 +69,7 @@ struct shared_head {
     uint64_t total_bytes;
     alignas(LINE) _Atomic uint32_t closed;
     _Atomic uint32_t queued_max, running_max, limit_reached; /* gateway; seldom written */
-    alignas(LINE) _Atomic uint64_t idle[BITMAP_WORDS]; /* workers set, gateway claims */
+    alignas(LINE) _Atomic uint64_t idle[BITMAP_WORDS];       /* workers set, gateway claims */
 };
 static_assert(sizeof(struct channel_geometry) == 20, "geometry is part of the ABI");
 static_assert(offsetof(struct shared_head, total_bytes) == 32, "head layout");
