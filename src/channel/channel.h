@@ -149,9 +149,10 @@ enum channel_state channel_ticket_state(const struct channel *ch, struct channel
  * what the figures were made with). */
 enum { CHANNEL_DEFER_NS = 200000, CHANNEL_DEFER_RESPONSES = 16 };
 void channel_defer(struct channel *ch, uint32_t thread, uint64_t bound_ns, uint32_t responses);
-/* True: something is ready, do not block. False: asleep is declared, block, and a worker will write
- * the thread's eventfd. `ret_max_sleep_ns` (written on false) bounds the sleep, UINT64_MAX: not at
- * all. The eventfd counts up only: watch it edge-triggered and never read it. */
+/* True: something is ready, or the channel was closed (said once), do not block. False: asleep is
+ * declared, block, and a worker will write the thread's eventfd. `ret_max_sleep_ns` (written on
+ * false) bounds the sleep, UINT64_MAX: not at all. The eventfd counts up only: watch it
+ * edge-triggered and never read it. */
 bool channel_gateway_sleep(struct channel *ch, uint32_t thread, uint64_t *ret_max_sleep_ns);
 void channel_gateway_awake(struct channel *ch, uint32_t thread);
 

@@ -53,7 +53,8 @@ struct gate {
     uint32_t unwoken;         /* pushed since the last channel_wake */
     uint32_t n_free, n_pending;
     uint64_t defer_ns;
-    bool answered;  /* a response ended since the last sleep was declared */
+    bool answered; /* a response ended since the last sleep was declared */
+    bool saw_close;
     uint64_t marks; /* of word next_word - 1: taken, not yet returned by channel_next_dirty */
     uint32_t next_word;
     uint64_t marked[BITMAP_WORDS]; /* marks the thread set itself */
@@ -462,7 +463,9 @@ bool channel_gateway_sleep(struct channel *ch, uint32_t thread, uint64_t *ret_ma
     /* (sleep): partner is the dirty bit in publish; both sides are sequentially consistent. */
     atomic_store_explicit(&b->sleeping, mode, memory_order_seq_cst);
     STEP();
-    if (any_dirty(ch, g, b) || is_closed(ch)) {
+    bool closed_now = is_closed(ch) && !g->saw_close;
+    if (any_dirty(ch, g, b) || closed_now) {
+        g->saw_close |= closed_now;
         atomic_store_explicit(&b->sleeping, AWAKE, memory_order_relaxed);
         return true;
     }

@@ -582,6 +582,9 @@ TEST(close_wakes_everybody)
     EXPECT_INT(channel_push(b.ch, 0, &r, NULL, &t), -ESHUTDOWN);
     uint64_t most;
     EXPECT(channel_gateway_sleep(b.ch, 0, &most));
+    while (channel_next_dirty(b.ch, 0) >= 0)
+        ;
+    EXPECT(!channel_gateway_sleep(b.ch, 0, &most)); /* nothing new: the thread may sleep */
 }
 
 static struct channel_worker *draining;
