@@ -31,15 +31,6 @@ static void *answer_address(long rc)
     return (void *)rc;
 }
 
-static int answer(long rc)
-{
-    if (rc < 0) {
-        errno = (int)-rc;
-        return -1;
-    }
-    return (int)rc;
-}
-
 static bool is_whole_pages(const void *addr, size_t bytes)
 {
     return (uintptr_t)addr % PAGE_BYTES == 0 && bytes && bytes <= (size_t)1 << 46;
@@ -86,10 +77,10 @@ int munmap(void *addr, size_t bytes)
 
     if (unlikely(snapshot_self != NULL) && is_whole_pages(addr, bytes)) {
         if (snapshot_arena_has(start, end))
-            return answer(snapshot_arena_unmap(start, end));
+            return libc_answer(snapshot_arena_unmap(start, end));
         snapshot_self->maps_touched = true;
     }
-    return answer(raw_munmap(start, bytes));
+    return libc_answer(raw_munmap(start, bytes));
 }
 
 int mprotect(void *addr, size_t bytes, int prot)
@@ -98,10 +89,10 @@ int mprotect(void *addr, size_t bytes, int prot)
 
     if (unlikely(snapshot_self != NULL) && is_whole_pages(addr, bytes)) {
         if (snapshot_arena_has(start, end))
-            return answer(snapshot_arena_protect(start, end, prot));
+            return libc_answer(snapshot_arena_protect(start, end, prot));
         snapshot_self->maps_touched = true;
     }
-    return answer(raw_mprotect(start, bytes, prot));
+    return libc_answer(raw_mprotect(start, bytes, prot));
 }
 
 void *mremap(void *addr, size_t old_bytes, size_t new_bytes, int flags, ...)
@@ -155,8 +146,8 @@ int madvise(void *addr, size_t bytes, int advice)
 
     if (unlikely(snapshot_self != NULL) && snapshot_self->frozen && advice == MADV_DONTNEED &&
         is_whole_pages(addr, bytes))
-        return answer(drop_for_job(start, end));
-    return answer(raw_madvise(start, bytes, advice));
+        return libc_answer(drop_for_job(start, end));
+    return libc_answer(raw_madvise(start, bytes, advice));
 }
 
 static void note_lock(void)
@@ -168,19 +159,19 @@ static void note_lock(void)
 int mlock(const void *addr, size_t bytes)
 {
     note_lock();
-    return answer(raw2(SYS_mlock, (long)addr, (long)bytes));
+    return libc_answer(raw2(SYS_mlock, (long)addr, (long)bytes));
 }
 
 int mlock2(const void *addr, size_t bytes, unsigned flags)
 {
     note_lock();
-    return answer(raw3(SYS_mlock2, (long)addr, (long)bytes, (long)flags));
+    return libc_answer(raw3(SYS_mlock2, (long)addr, (long)bytes, (long)flags));
 }
 
 int mlockall(int flags)
 {
     note_lock();
-    return answer(raw1(SYS_mlockall, flags));
+    return libc_answer(raw1(SYS_mlockall, flags));
 }
 
 /* glibc's getpid is the system call, too. For what detects forks by it (libcrypto's random

@@ -1,11 +1,12 @@
 /*
  * System calls without libc: between the first byte restored and the return of snapshot_take()
- * errno, malloc and the tables of the dynamic linker are in motion. Every call returns the kernel's
- * answer: a value, or -errno.
+ * errno, malloc and the tables of the dynamic linker are in motion. Every raw call returns the
+ * kernel's answer: a value, or -errno.
  */
 #ifndef SAPID_SNAPSHOT_SYSCALL_INT_H
 #define SAPID_SNAPSHOT_SYSCALL_INT_H
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -90,6 +91,16 @@ static inline long raw_mprotect(uintptr_t at, size_t bytes, int prot)
 static inline long raw_munmap(uintptr_t at, size_t bytes)
 {
     return raw2(SYS_munmap, (long)at, (long)bytes);
+}
+
+/* For functions in libc's stead: what libc would return. */
+static inline int libc_answer(long rc)
+{
+    if (rc < 0) {
+        errno = (int)-rc;
+        return -1;
+    }
+    return (int)rc;
 }
 
 #endif

@@ -96,10 +96,7 @@ int siginterrupt(int number, int interrupts)
 int setitimer(__itimer_which_t which, const struct itimerval *value, struct itimerval *before)
 {
     touch();
-    long rc = raw3(SYS_setitimer, which, (long)value, (long)before);
-    if (rc < 0)
-        errno = (int)-rc;
-    return rc < 0 ? -1 : 0;
+    return libc_answer(raw3(SYS_setitimer, which, (long)value, (long)before));
 }
 
 unsigned alarm(unsigned seconds)
@@ -119,10 +116,7 @@ int prlimit(pid_t pid, __rlimit_resource_t resource, const struct rlimit *now,
 {
     if (now)
         touch();
-    long rc = raw4(SYS_prlimit64, pid, resource, (long)now, (long)before);
-    if (rc < 0)
-        errno = (int)-rc;
-    return rc < 0 ? -1 : 0;
+    return libc_answer(raw4(SYS_prlimit64, pid, resource, (long)now, (long)before));
 }
 
 int prlimit64(pid_t pid, __rlimit_resource_t resource, const struct rlimit64 *now,
@@ -159,10 +153,7 @@ int prctl(int option, ...)
     va_end(ap);
     if (option == PR_SET_NO_NEW_PRIVS)
         touch();
-    long rc = raw5(SYS_prctl, option, argument[0], argument[1], argument[2], argument[3]);
-    if (rc < 0)
-        errno = (int)-rc;
-    return rc < 0 ? -1 : (int)rc;
+    return libc_answer(raw5(SYS_prctl, option, argument[0], argument[1], argument[2], argument[3]));
 }
 
 static bool changes_state(long number)
