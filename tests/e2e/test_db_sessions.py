@@ -216,7 +216,7 @@ def test_pgsql_what_cannot_be_put_back_is_refused(pgsql, sql, said):
 
 def test_pgsql_roles_and_transactions_of_the_boot_are_refused(pgsql, postgres):
     pgsql.ask("SET ROLE pg_monitor")
-    assert "user or database is another one" in pgsql.tool("learn")
+    assert "user, role or database is another one" in pgsql.tool("learn")
     with PgSQL((postgres.host, postgres.port), postgres.user) as c:
         c.ask("BEGIN")
         assert c.tool("learn") == "EBUSY: a transaction is open"

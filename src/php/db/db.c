@@ -142,6 +142,36 @@ int db_row_identity(const struct db_row *row, struct buf *ret)
     return rc;
 }
 
+struct answer {
+    struct str nonce;
+    struct buf identity;
+    bool ours;
+};
+
+static int note_answer(void *context, const struct db_row *row)
+{
+    struct answer *a = context;
+
+    a->ours = row->n > 0 && str_eq(row->field[0], a->nonce);
+    return db_row_identity(row, &a->identity);
+}
+
+int db_check_identity(struct db_wire *w, const struct db_session *s, struct str nonce,
+                      db_read_rows *read_rows)
+{
+    struct answer a = { .nonce = nonce };
+
+    buf_init(&a.identity, 0);
+    int rc = read_rows(w, note_answer, &a);
+    if (rc == 0 && !a.ours)
+        rc = db_fail(w, -EPROTO, "an answer to another question");
+    if (rc == 0 && !str_eq(buf_view(&a.identity), buf_view(&s->identity)))
+        rc = db_fail(w, -EPROTO, "user, role or database is another one: %.*s",
+                     STR_ARG(str_take(buf_view(&a.identity), 160)));
+    buf_fini(&a.identity);
+    return rc;
+}
+
 /* --- the session ------------------------------------------------------------------------------ */
 
 int db_exchange(struct db_wire *w, const struct db_session *s)

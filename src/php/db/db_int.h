@@ -32,9 +32,14 @@ struct db_row {
     size_t n;
 };
 typedef int db_each_row(void *context, const struct db_row *row);
+/* The rows of the next answer, each told to `each`. */
+typedef int db_read_rows(struct db_wire *w, db_each_row *each, void *context);
 
 /* The fields of a row but the first, so that two of them can be compared. */
 MUST_USE int db_row_identity(const struct db_row *row, struct buf *ret);
+/* The last answer to a session's request: the number, and who was learned. */
+MUST_USE int db_check_identity(struct db_wire *w, const struct db_session *s, struct str nonce,
+                               db_read_rows *read_rows);
 
 int mysql_learn(struct db_wire *w, struct db_session *s);
 int mysql_answers(struct db_wire *w, const struct db_session *s, struct str nonce);

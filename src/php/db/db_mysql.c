@@ -323,8 +323,6 @@ static const char identity_sql[] =
 struct identity {
     struct buf *text;
     struct buf *database;
-    struct str nonce; /* p NULL: any */
-    bool right;
     bool has_database;
 };
 
@@ -333,8 +331,7 @@ static int note_identity(void *context, const struct db_row *row)
     struct identity *i = context;
     int rc = row->n == 5 ? db_row_identity(row, i->text) : -EPROTO;
 
-    i->right = rc == 0 && (!i->nonce.p || str_eq(row->field[0], i->nonce));
-    if (rc < 0 || !i->database || !row->field[3].p)
+    if (rc < 0 || !row->field[3].p)
         return rc;
     i->has_database = true;
     return buf_append(i->database, row->field[3].p, row->field[3].n);
@@ -356,25 +353,13 @@ static int compose(struct db_session *s, struct str database, struct str sets)
 
 int mysql_answers(struct db_wire *w, const struct db_session *s, struct str nonce)
 {
-    struct buf found;
-    struct identity i = { .text = &found, .nonce = nonce };
     int rc = expect_ok(w, "COM_RESET_CONNECTION", NULL);
 
     if (rc == 0 && s->selects)
         rc = expect_ok(w, "COM_INIT_DB", NULL);
     if (rc == 0 && s->settings)
         rc = expect_ok(w, "SET SESSION", NULL);
-    if (rc < 0)
-        return rc;
-    buf_init(&found, 0);
-    rc = read_rows(w, note_identity, &i);
-    if (rc == 0 && !i.right)
-        rc = db_fail(w, -EPROTO, "an answer to another question");
-    if (rc == 0 && !str_eq(buf_view(&found), buf_view(&s->identity)))
-        rc = db_fail(w, -EPROTO, "user, role or database is another one: %.*s",
-                     STR_ARG(str_take(buf_view(&found), 160)));
-    buf_fini(&found);
-    return rc;
+    return rc < 0 ? rc : db_check_identity(w, s, nonce, read_rows);
 }
 
 static int learn_settings(struct db_wire *w, struct db_session *s, struct buf *wanted,

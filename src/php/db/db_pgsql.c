@@ -220,19 +220,9 @@ static int note_setting(void *context, const struct db_row *row)
     return rc < 0 ? rc : buf_append(sql, ",false)", 7);
 }
 
-struct identity {
-    struct buf *text;
-    struct str nonce;
-    bool right;
-};
-
 static int note_identity(void *context, const struct db_row *row)
 {
-    struct identity *i = context;
-    int rc = row->n == 4 ? db_row_identity(row, i->text) : -EPROTO;
-
-    i->right = rc == 0 && (!i->nonce.p || str_eq(row->field[0], i->nonce));
-    return rc;
+    return row->n == 4 ? db_row_identity(row, context) : -EPROTO;
 }
 
 static int ignore_row(void *context, const struct db_row *row)
@@ -272,8 +262,6 @@ static int skip_settings(struct db_wire *w)
 
 int pgsql_answers(struct db_wire *w, const struct db_session *s, struct str nonce)
 {
-    struct buf found;
-    struct identity i = { .text = &found, .nonce = nonce };
     struct message m = { 0 };
     int rc = expect_ready(w, &m, "Sync", false);
 
@@ -283,17 +271,7 @@ int pgsql_answers(struct db_wire *w, const struct db_session *s, struct str nonc
         rc = expect_done(w, "DISCARD ALL");
     if (rc == 0 && s->settings)
         rc = skip_settings(w);
-    if (rc < 0)
-        return rc;
-    buf_init(&found, 0);
-    rc = read_rows(w, note_identity, &i);
-    if (rc == 0 && !i.right)
-        rc = db_fail(w, -EPROTO, "an answer to another question");
-    if (rc == 0 && !str_eq(buf_view(&found), buf_view(&s->identity)))
-        rc = db_fail(w, -EPROTO, "user or database is another one: %.*s",
-                     STR_ARG(str_take(buf_view(&found), 160)));
-    buf_fini(&found);
-    return rc;
+    return rc < 0 ? rc : db_check_identity(w, s, nonce, read_rows);
 }
 
 /* The same settings, in the same words, must be there afterwards. */
@@ -313,7 +291,6 @@ static int check_settings(struct db_wire *w, struct str wanted)
 int pgsql_learn(struct db_wire *w, struct db_session *s)
 {
     struct lost lost = { NULL };
-    struct identity i = { .text = &s->identity };
     struct buf settings;
     /* A query within an open transaction would be answered; ReadyForQuery tells. */
     int rc = query(w, "SELECT 1", ignore_row, NULL);
@@ -325,7 +302,7 @@ int pgsql_learn(struct db_wire *w, struct db_session *s)
     if (rc < 0)
         return rc;
     buf_init(&settings, 0);
-    rc = query(w, identity_sql, note_identity, &i);
+    rc = query(w, identity_sql, note_identity, &s->identity);
     if (rc == 0)
         rc = query(w, settings_sql, note_setting, &settings);
     if (rc == 0 && compose(s, buf_view(&settings)) < 0)
