@@ -55,34 +55,27 @@ static struct tls_conn *conn_of(BIO *bio)
     return c;
 }
 
-static int socket_write(BIO *bio, const char *p, int n)
+/* What OpenSSL is told about a send() or recv() that has just returned `done`. */
+static int outcome(BIO *bio, ssize_t done, int retry)
 {
-    struct tls_conn *c = conn_of(bio);
-    ssize_t done = send(c->fd, p, (size_t)n, MSG_NOSIGNAL);
-
     BIO_clear_retry_flags(bio);
     if (done >= 0)
         return (int)done;
     if (errno == EAGAIN || errno == EINTR)
-        BIO_set_retry_write(bio);
+        BIO_set_flags(bio, retry | BIO_FLAGS_SHOULD_RETRY);
     else
-        c->error = errno;
+        conn_of(bio)->error = errno;
     return -1;
+}
+
+static int socket_write(BIO *bio, const char *p, int n)
+{
+    return outcome(bio, send(conn_of(bio)->fd, p, (size_t)n, MSG_NOSIGNAL), BIO_FLAGS_WRITE);
 }
 
 static int socket_read(BIO *bio, char *p, int n)
 {
-    struct tls_conn *c = conn_of(bio);
-    ssize_t done = recv(c->fd, p, (size_t)n, 0);
-
-    BIO_clear_retry_flags(bio);
-    if (done >= 0)
-        return (int)done;
-    if (errno == EAGAIN || errno == EINTR)
-        BIO_set_retry_read(bio);
-    else
-        c->error = errno;
-    return -1;
+    return outcome(bio, recv(conn_of(bio)->fd, p, (size_t)n, 0), BIO_FLAGS_READ);
 }
 
 static long socket_control(BIO *bio UNUSED, int command, long number UNUSED, void *p UNUSED)
