@@ -288,6 +288,14 @@ static void put_line(struct buf *b, const struct audit_report *r, const struct a
     put(b, "\n");
 }
 
+/* Before the first line of a part. */
+static void put_title(struct buf *b, const char *title, bool *any)
+{
+    if (!*any)
+        put(b, "\n%s\n", title);
+    *any = true;
+}
+
 static void print_reads(struct buf *b, const struct audit_report *r, bool guarded,
                         const char *title)
 {
@@ -299,9 +307,7 @@ static void print_reads(struct buf *b, const struct audit_report *r, bool guarde
         const struct audit_event *e = event(r->log, i);
         if (!is_read(e) || is_guarded(e) != guarded)
             continue;
-        if (!any)
-            put(b, "\n%s\n", title);
-        any = true;
+        put_title(b, title, &any);
         put_what(&what, r, e);
         if (e->name || value_of(r->log, e).p)
             put_value(&what, r, e);
@@ -321,9 +327,7 @@ static void print_kinds(struct buf *b, const struct audit_report *r, uint32_t ki
         const struct audit_event *e = event(r->log, i);
         if (!(kinds & (1u << e->kind)))
             continue;
-        if (!any)
-            put(b, "\n%s\n", title);
-        any = true;
+        put_title(b, title, &any);
         record_put(&what, str_from(short_path(r, audit_text(r->log, e->name))), false);
         if (value_of(r->log, e).n) {
             struct str value = value_of(r->log, e);

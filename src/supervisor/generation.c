@@ -574,7 +574,8 @@ void pool_switch(struct pool *p)
     activate(g);
 }
 
-void pool_retire(struct pool *p)
+/* No successor any more; the generation that was active, which is draining now, or NULL. */
+static struct generation *end_active(struct pool *p)
 {
     struct generation *g = p->active;
 
@@ -584,20 +585,21 @@ void pool_retire(struct pool *p)
     p->active = NULL;
     if (g)
         start_draining(g);
+    return g;
+}
+
+void pool_retire(struct pool *p)
+{
+    end_active(p);
     images_retire(p);
 }
 
 void pool_vacate(struct pool *p)
 {
-    struct generation *g = p->active;
+    struct generation *g = end_active(p);
 
-    p->again = false;
-    loop_timer_cancel(p->sup->loop, &p->retry);
-    pool_cancel_pending(p);
-    p->active = NULL;
     if (!g)
         return;
-    start_draining(g);
     if (g->attached)
         role_send_type(&g->gateway->role, CONTROL_POOL_LEAVE, g->index, g->number);
     else
