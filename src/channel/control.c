@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -82,8 +83,13 @@ static bool take_string(struct str *rest, struct str *ret)
 
 bool control_image_pack(struct control_message *m, const struct control_image *image)
 {
-    const struct str texts[] = { image->script, image->script_name, image->host,
-                                 image->https ? STR("https") : STR("http") };
+    char port[8];
+    const struct str texts[] = { image->script,
+                                 image->script_name,
+                                 image->host,
+                                 image->https ? STR("https") : STR("http"),
+                                 { port, (size_t)snprintf(port, sizeof(port), "%u", image->port) },
+                                 image->address };
     uint32_t at = 0;
 
     for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
@@ -100,11 +106,15 @@ bool control_image_pack(struct control_message *m, const struct control_image *i
 
 bool control_image_unpack(const struct control_message *m, struct control_image *ret)
 {
-    struct str rest = control_message_text(m), scheme;
+    struct str rest = control_message_text(m), scheme, port;
+    uint64_t n;
 
     if (!take_string(&rest, &ret->script) || !take_string(&rest, &ret->script_name) ||
-        !take_string(&rest, &ret->host) || !take_string(&rest, &scheme) || rest.n)
+        !take_string(&rest, &ret->host) || !take_string(&rest, &scheme) ||
+        !take_string(&rest, &port) || !take_string(&rest, &ret->address) || rest.n ||
+        !str_to_u64(port, UINT16_MAX, &n))
         return false;
+    ret->port = (uint16_t)n;
     ret->https = str_eq(scheme, STR("https"));
     return ret->https || str_eq(scheme, STR("http"));
 }
@@ -151,6 +161,8 @@ int control_boot_pack(const struct control_boot *boot, int *ret_fd)
         ((r = put_string(&b, "image_script", boot->image_script)) < 0 ||
          (r = put_string(&b, "image_script_name", boot->image_script_name)) < 0 ||
          (r = put_string(&b, "image_host", boot->image_host)) < 0 ||
+         (r = put_string(&b, "image_address", boot->image_address)) < 0 ||
+         (r = put_number(&b, "image_port", boot->image_port)) < 0 ||
          (r = put_number(&b, "image_https", boot->image_https)) < 0 ||
          (r = put_number(&b, "image_of_generation", boot->image_of_generation)) < 0))
         goto out;
@@ -177,6 +189,10 @@ static bool is_image_record(struct control_boot *b, struct str key, struct str v
         b->image_script_name = mem_strndup(value);
     else if (str_eq(key, STR("image_host")) && !b->image_host)
         b->image_host = mem_strndup(value);
+    else if (str_eq(key, STR("image_address")) && !b->image_address)
+        b->image_address = mem_strndup(value);
+    else if (str_eq(key, STR("image_port")) && str_to_u64(value, UINT16_MAX, &n))
+        b->image_port = (uint16_t)n;
     else if (str_eq(key, STR("image_https")) && str_to_u64(value, 1, &n))
         b->image_https = n;
     else if (str_eq(key, STR("image_of_generation")) && str_to_u64(value, UINT32_MAX, &n))
@@ -275,6 +291,7 @@ void control_boot_fini(struct control_boot *b)
     mem_free(b->image_script);
     mem_free(b->image_script_name);
     mem_free(b->image_host);
+    mem_free(b->image_address);
     for (char **o = b->overrides; o && *o; o++)
         mem_free(*o);
     mem_free(b->overrides);

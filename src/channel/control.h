@@ -166,12 +166,14 @@ MUST_USE int control_send(int sock, const struct control_message *m, const int *
 MUST_USE int control_receive(int sock, struct control_message *ret, int *ret_fds, size_t max_fds,
                              size_t *ret_n_fds);
 
-/* The text of IMAGE_WANTED: four strings, each ended by NUL. The views point into the text. */
+/* The text of IMAGE_WANTED: six strings, each ended by NUL. The views point into the text. */
 struct control_image {
     struct str script;      /* SCRIPT_FILENAME, absolute */
     struct str script_name; /* SCRIPT_NAME */
-    struct str host;        /* of the request that asked: the boot request's Host */
+    struct str host;        /* of the request that asked, as what follows: the boot's Host */
     bool https;             /* its scheme */
+    uint16_t port;          /* SERVER_PORT */
+    struct str address;     /* SERVER_ADDR */
 };
 /* False: it does not fit a message, or a string holds NUL. */
 MUST_USE bool control_image_pack(struct control_message *m, const struct control_image *image);
@@ -191,8 +193,9 @@ struct control_boot {
     char *document_root; /* resolved for this generation */
     /* Of an image pool, else NULL: what it freezes, and the generation of its classic pool whose
      * requests it may take. See docs/snapshot-images.md. */
-    char *image_script, *image_script_name, *image_host;
+    char *image_script, *image_script_name, *image_host, *image_address;
     bool image_https;
+    uint16_t image_port;
     uint32_t image_of_generation;
 };
 MUST_USE int control_boot_pack(const struct control_boot *b, int *ret_fd);

@@ -386,12 +386,15 @@ bool exchange_is_https(const struct exchange *x)
     return id.https;
 }
 
-struct str exchange_host(const struct exchange *x)
+void exchange_describe(const struct exchange *x, struct control_image *ret)
 {
     struct identity id;
 
     identify(x->conn, &id);
-    return id.host;
+    ret->host = id.host;
+    ret->https = id.https;
+    ret->port = id.server_port;
+    ret->address = (struct str){ x->conn->local.text, x->conn->local.length };
 }
 
 struct str exchange_client_address(const struct exchange *x)

@@ -452,8 +452,8 @@ void exchange_dispatch_again(struct exchange *x);
 void exchange_parse_again(struct exchange *x);
 /* Does the client speak https, as far as we may believe it? */
 bool exchange_is_https(const struct exchange *x);
-/* The authority as the client named it, likewise. */
-struct str exchange_host(const struct exchange *x);
+/* What the boot of an image is told of the request that asked for it, likewise. */
+void exchange_describe(const struct exchange *x, struct control_image *ret);
 /* As far as we may believe it; empty for a peer on a unix socket. The head is in thread->request.
  */
 struct str exchange_client_address(const struct exchange *x);

@@ -106,9 +106,10 @@ static void post(struct exchange *x, struct pool_link *link, struct str script, 
                  int status)
 {
     struct gateway_thread *t = x->conn->thread;
-    struct control_image image = { script, name, exchange_host(x), exchange_is_https(x) };
+    struct control_image image = { .script = script, .script_name = name };
     struct control_message m;
 
+    exchange_describe(x, &image);
     control_message_init(&m, CONTROL_IMAGE_WANTED);
     m.status = status;
     if (!control_image_pack(&m, &image))

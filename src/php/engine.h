@@ -95,6 +95,8 @@ struct engine_image {
     const char *at;             /* snapshot_at; NULL: where it calls snapshot_state() */
     struct engine_files *files; /* what the boot included; NULL: nobody asks */
     const char *url;            /* of the boot's own request; NULL: the script's, without a host */
+    const char *server_addr;    /* the boot's SERVER_ADDR; NULL: 127.0.0.1 */
+    uint16_t server_port;       /* and SERVER_PORT; 0: what the URL says */
     const char *const *warmup;  /* paths or URLs */
     size_t n_warmup;
     const char *const *rerun; /* functions that are called first in each request */

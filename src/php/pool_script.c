@@ -120,6 +120,9 @@ void pool_script_describe(const struct pool *p, struct engine_image *image)
         warmup[i] = absolute(s, c->snapshot_warmup.v[i]);
     image->entry = true;
     image->url = s->url;
+    image->server_addr = p->boot.image_address;
+    /* behind a proxy, or a mapped port, it is not that of the Host */
+    image->server_port = c->snapshot_url.n && c->snapshot_url.p[0] != '/' ? 0 : p->boot.image_port;
     image->warmup = warmup;
     image->n_warmup = c->snapshot_warmup.n;
     image->at = c->snapshot_at.n ? mem_strndup(c->snapshot_at) : NULL;

@@ -38,16 +38,17 @@ struct image_seat {
 
 /* --- orders ----------------------------------------------------------------------------------- */
 
-static struct image_order *new_order(struct str script, struct str name, struct str host,
-                                     bool https, uint32_t of_generation)
+static struct image_order *new_order(const struct control_image *image, uint32_t of_generation)
 {
     struct image_order *o = mem_zalloc(sizeof(*o));
 
     o->refs = 1;
-    o->script = mem_strndup(script);
-    o->script_name = mem_strndup(name);
-    o->host = mem_strndup(host);
-    o->https = https;
+    o->script = mem_strndup(image->script);
+    o->script_name = mem_strndup(image->script_name);
+    o->host = mem_strndup(image->host);
+    o->address = mem_strndup(image->address);
+    o->https = image->https;
+    o->port = image->port;
     o->of_generation = of_generation;
     return o;
 }
@@ -66,6 +67,7 @@ void image_order_unref(struct image_order *o)
     mem_free(o->script);
     mem_free(o->script_name);
     mem_free(o->host);
+    mem_free(o->address);
     mem_free(o);
 }
 
@@ -322,8 +324,7 @@ static bool is_refused(struct pool *of, struct str script)
 
 static void make(struct pool *p, const struct generation *g, const struct control_image *image)
 {
-    give_order(p->seat,
-               new_order(image->script, image->script_name, image->host, image->https, g->number));
+    give_order(p->seat, new_order(image, g->number));
     begin(p);
 }
 
@@ -507,8 +508,11 @@ static void renew_order(struct pool *p, const struct generation *of)
     const char *root = of->plan->pools[of->index].document_root;
     char *script = mem_printf("%s%s", strcmp(root, "/") == 0 ? "" : root, o->script_name);
 
-    give_order(p->seat, new_order(str_from(script), str_from(o->script_name), str_from(o->host),
-                                  o->https, of->number));
+    struct control_image image = { str_from(script),  str_from(o->script_name),
+                                   str_from(o->host), o->https,
+                                   o->port,           str_from(o->address) };
+
+    give_order(p->seat, new_order(&image, of->number));
     mem_free(script);
 }
 

@@ -246,6 +246,8 @@ int plan_boot(const struct plan *p, uint32_t pool, uint32_t generation,
         boot.image_script_name = order->script_name;
         boot.image_host = order->host;
         boot.image_https = order->https;
+        boot.image_address = order->address;
+        boot.image_port = order->port;
         boot.image_of_generation = order->of_generation;
     }
     int r = control_boot_pack(&boot, &fd);

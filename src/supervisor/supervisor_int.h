@@ -353,8 +353,9 @@ void pool_stop(struct pool *p, uint64_t kill_after_ns);
  * generation of it freezes, counted; it belongs to one generation of the classic pool. */
 struct image_order {
     unsigned refs;
-    char *script, *script_name, *host;
+    char *script, *script_name, *host, *address;
     bool https;
+    uint16_t port;
     uint32_t of_generation;
 };
 struct image_order *image_order_ref(struct image_order *o); /* NULL is fine; so below */

@@ -453,6 +453,13 @@ def test_another_host_is_passed_on_with_its_body(site):
     assert found["passed_on"] == 3 and found["active"][0]["passed_on"] == 3
 
 
+def test_the_boot_is_told_the_port_and_the_address_of_the_listener(site):
+    """Behind a proxy or a mapped port they are not what the Host says."""
+    server = site(boot="$where = [$_SERVER['SERVER_PORT'], $_SERVER['SERVER_ADDR'], $_SERVER['SERVER_NAME']];")
+    shop = [("Host", "shop.example")]
+    wait_until(lambda: from_image(server.get("/", headers=shop).json()), "an image", interval=0.05)
+
+
 def test_an_image_for_the_wrong_host_is_made_again(site):
     """Whoever comes first names the host of the boot; that may be anybody."""
     server = site(boot="$host = $_SERVER['HTTP_HOST'];")

@@ -88,6 +88,8 @@ MUST_USE int request_take(struct channel_worker *w);
 struct pretended {
     const char *script, *script_name, *document_root;
     struct str url;
+    const char *server_addr; /* NULL: 127.0.0.1, if the URL names a host */
+    uint16_t server_port;    /* 0: that of the URL */
     const char *request_id;
 };
 void request_pretend(const struct pretended *p);

@@ -561,10 +561,13 @@ PHP_FUNCTION(frankenphp_request_parse_errors)
 void loop_pretend_request(struct str url, const char *request_id)
 {
     const struct engine_loop *l = loop.worker->loop;
+    const struct engine_image *image = rollback_image();
     const struct pretended p = { .script = l->script,
                                  .script_name = l->script_name,
                                  .document_root = l->document_root,
                                  .url = url,
+                                 .server_addr = image ? image->server_addr : NULL,
+                                 .server_port = image ? image->server_port : 0,
                                  .request_id = request_id };
 
     request_pretend(&p);

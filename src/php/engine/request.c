@@ -210,8 +210,10 @@ void request_pretend(const struct pretended *p)
         .host = host.n ? host : STR(""),
         .server_name = str_from(server_name),
         .remote_addr = host.n ? STR("127.0.0.1") : STR(""),
-        .server_addr = host.n ? STR("127.0.0.1") : STR(""),
-        .server_port = port,
+        .server_addr = p->server_addr ? str_from(p->server_addr)
+                       : host.n       ? STR("127.0.0.1")
+                                      : STR(""),
+        .server_port = p->server_port ? p->server_port : port,
         .request_id = str_from(p->request_id),
         .content_length = -1,
         .body_kind = CHANNEL_BODY_NONE,

@@ -537,7 +537,9 @@ static void ask(void)
     char path[MAXPATHLEN];
     struct control_image image = { .script_name = r->script_name,
                                    .host = r->host,
-                                   .https = request.https };
+                                   .https = request.https,
+                                   .port = r->server_port,
+                                   .address = r->server_addr };
     struct control_message m;
 
     if (!request.active || !request.worker || worker_is_copy() || !may_ask(r->script_filename))

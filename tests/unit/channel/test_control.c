@@ -172,6 +172,8 @@ TEST(the_boot_text_of_an_image)
                               .image_script = (char *)"/srv/www/index.php",
                               .image_script_name = (char *)"/index.php",
                               .image_host = (char *)"",
+                              .image_address = (char *)"10.0.0.1",
+                              .image_port = 8443,
                               .image_https = true,
                               .image_of_generation = 9 };
     struct control_boot got;
@@ -182,6 +184,8 @@ TEST(the_boot_text_of_an_image)
     EXPECT_TEXT(str_from(got.image_script), "/srv/www/index.php");
     EXPECT_TEXT(str_from(got.image_script_name), "/index.php");
     EXPECT_TEXT(str_from(got.image_host), "");
+    EXPECT_TEXT(str_from(got.image_address), "10.0.0.1");
+    EXPECT_INT(got.image_port, 8443);
     EXPECT(got.image_https);
     EXPECT_INT(got.image_of_generation, 9);
     control_boot_fini(&got);
@@ -190,8 +194,9 @@ TEST(the_boot_text_of_an_image)
 
 TEST(a_wanted_image_round_trip)
 {
-    struct control_image image = { STR("/srv/www/a b.php"), STR("/a b.php"), STR("example.com:81"),
-                                   true };
+    struct control_image image = {
+        STR("/srv/www/a b.php"), STR("/a b.php"), STR("example.com:81"), true, 8443, STR("::1")
+    };
     static char much[CONTROL_TEXT_MAX];
     struct control_message m;
     struct control_image got;
@@ -203,16 +208,20 @@ TEST(a_wanted_image_round_trip)
     EXPECT_STR(got.script_name, image.script_name);
     EXPECT_STR(got.host, image.host);
     EXPECT(got.https);
+    EXPECT_INT(got.port, 8443);
+    EXPECT_STR(got.address, image.address);
 
     memset(much, 'x', sizeof(much));
-    image.script = (struct str){ much, CONTROL_TEXT_MAX - 34 };
+    image.script = (struct str){ much, CONTROL_TEXT_MAX - 39 };
     EXPECT(!control_image_pack(&m, &image));
     image.script = STR("/a\0b");
     EXPECT(!control_image_pack(&m, &image));
 
-    control_message_set_text(&m, STR("/a\0/a\0h\0http\0"));
+    control_message_set_text(&m, STR("/a\0/a\0h\0http\0"
+                                     "80\0\0"));
     EXPECT(control_image_unpack(&m, &got) && !got.https);
-    control_message_set_text(&m, STR("/a\0/a\0h\0ftp\0"));
+    control_message_set_text(&m, STR("/a\0/a\0h\0ftp\0"
+                                     "80\0\0"));
     EXPECT(!control_image_unpack(&m, &got));
     control_message_set_text(&m, STR("/a\0/a\0h\0http"));
     EXPECT(!control_image_unpack(&m, &got));

@@ -150,7 +150,8 @@ static void want_of(const char *name, const char *host)
     char script[256];
 
     snprintf(script, sizeof(script), "%s%s", v.root, name);
-    struct control_image image = { str_from(script), str_from(name), str_from(host), true };
+    struct control_image image = { str_from(script), str_from(name), str_from(host), true, 443,
+                                   STR("127.0.0.1") };
     control_message_init(&m, CONTROL_IMAGE_WANTED);
     EXPECT(control_image_pack(&m, &image));
     image_wanted(v.s.pools[0]->active, &m);
