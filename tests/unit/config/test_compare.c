@@ -2,23 +2,11 @@
 #include <errno.h>
 #include <stdio.h>
 
-#include "config/config.h"
-#include "test.h"
-
-static struct config *load(const char *text)
-{
-    struct config_errors errors;
-    struct config *c;
-
-    EXPECT_INT(config_load(STR("sapid.toml"), test_guarded(str_from(text)), NULL, STR("/srv/app"),
-                           &c, &errors),
-               0);
-    return c;
-}
+#include "text.h"
 
 static const char *difference(const char *a, const char *b, enum config_scope scope)
 {
-    struct config *x = load(a), *y = load(b);
+    struct config *x = config_of(a), *y = config_of(b);
     const char *name = config_difference(x, 0, y, 0, scope);
 
     config_free(x);
@@ -28,7 +16,7 @@ static const char *difference(const char *a, const char *b, enum config_scope sc
 
 static bool routes_differ(const char *a, const char *b)
 {
-    struct config *x = load(a), *y = load(b);
+    struct config *x = config_of(a), *y = config_of(b);
     bool differ = config_routes_differ(x, y);
 
     config_free(x);
@@ -78,11 +66,11 @@ TEST(routes_are_compared_by_what_they_do_and_not_by_their_line)
 
 TEST(whether_anybody_set_the_address_is_known)
 {
-    struct config *c = load("");
+    struct config *c = config_of("");
 
     EXPECT(config_listen_is_default(c));
     config_free(c);
-    c = load("[server]\nlisten = '127.0.0.1:8080'\n"); /* also to the default's own value */
+    c = config_of("[server]\nlisten = '127.0.0.1:8080'\n"); /* also to the default's own value */
     EXPECT(!config_listen_is_default(c));
     config_free(c);
 }
@@ -91,7 +79,7 @@ TEST(probes_are_paths)
 {
     static const char *const wrong[] = { "health", "/a b", "/a\\nb", "http://x/" };
     struct config_errors errors;
-    struct config *c = load("[php]\nwarmup = ['/', '/x?y=%20']\nprobe = ['/up']\n");
+    struct config *c = config_of("[php]\nwarmup = ['/', '/x?y=%20']\nprobe = ['/up']\n");
 
     EXPECT_INT(c->pools[0].warmup.n, 2);
     EXPECT_STR(c->pools[0].probe.v[0], STR("/up"));

@@ -1,45 +1,16 @@
 /* [php] max_images and snapshot_*: what they may be, and the seats they become. */
-#include <errno.h>
-
-#include "base/mem.h"
-#include "config/config.h"
-#include "test.h"
-
-static struct config *load(const char *text)
-{
-    struct config_errors errors;
-    struct config *c;
-
-    EXPECT_INT(config_load(STR("sapid.toml"), test_guarded(str_from(text)), NULL, STR("/srv/app"),
-                           &c, &errors),
-               0);
-    return c;
-}
-
-static void expect_complaint(const char *text, const char *complaint)
-{
-    struct config_errors errors;
-    struct config *c;
-
-    EXPECT_INT(config_load(STR("sapid.toml"), test_guarded(str_from(text)), NULL, STR("/srv/app"),
-                           &c, &errors),
-               -EINVAL);
-    EXPECT(errors.n > 0);
-    char *line = config_error_line(c, &errors.v[0]);
-    EXPECT_STR(str_from(line), str_from(complaint));
-    mem_free(line);
-    config_free(c);
-}
+#include "text.h"
 
 TEST(seats_stand_behind_the_pools_and_are_not_counted)
 {
-    struct config *c = load("[php]\nuser = 'web'\nworker_pool_size = 6\nworker_max_requests = 9\n"
-                            "status_path = '/s'\nsnapshot_sockets = 'sever'\n"
-                            "snapshot_warmup = ['/a']\nwarmup = ['/b']\n"
-                            "[worker]\nscript = 'w.php'\n"
-                            "[pool.a]\ndocument_root = '/a'\nmax_images = 0\n"
-                            "[pool.b]\ndocument_root = '/b'\nmax_images = 2\n"
-                            "worker_pool_size = { min = 2, max = 3 }\n");
+    struct config *c =
+        config_of("[php]\nuser = 'web'\nworker_pool_size = 6\nworker_max_requests = 9\n"
+                  "status_path = '/s'\nsnapshot_sockets = 'sever'\n"
+                  "snapshot_warmup = ['/a']\nwarmup = ['/b']\n"
+                  "[worker]\nscript = 'w.php'\n"
+                  "[pool.a]\ndocument_root = '/a'\nmax_images = 0\n"
+                  "[pool.b]\ndocument_root = '/b'\nmax_images = 2\n"
+                  "worker_pool_size = { min = 2, max = 3 }\n");
     const struct config_pool *seat = &c->pools[4];
 
     EXPECT_INT(c->n_pools, 4); /* www, a, b, www-worker */
@@ -69,7 +40,7 @@ TEST(seats_stand_behind_the_pools_and_are_not_counted)
 
 TEST(php_fpm_has_no_images)
 {
-    struct config *c = load("[php]\nuse_fpm = true\nfpm_socket = '/run/fpm.sock'\n");
+    struct config *c = config_of("[php]\nuse_fpm = true\nfpm_socket = '/run/fpm.sock'\n");
 
     EXPECT_INT(c->n_seats, 1);
     config_free(c);
@@ -77,7 +48,7 @@ TEST(php_fpm_has_no_images)
 
 TEST(a_seat_takes_no_pools_name)
 {
-    struct config *c = load("[pool.www-image1]\ndocument_root = '/a'\nmax_images = 0\n");
+    struct config *c = config_of("[pool.www-image1]\ndocument_root = '/a'\nmax_images = 0\n");
 
     EXPECT_INT(c->n_pools, 2);
     EXPECT_STR(c->pools[2].name, STR("www-image2"));
@@ -94,18 +65,19 @@ TEST(there_is_an_end_to_seats)
 
 TEST(a_freeze_point_is_of_the_front_controller_unless_scripts_are_named)
 {
-    struct config *c = load("[php]\nsnapshot_at = 'include:lib/boot.php'\n");
+    struct config *c = config_of("[php]\nsnapshot_at = 'include:lib/boot.php'\n");
 
     EXPECT_INT(c->pools[0].snapshot_scripts.n, 1);
     EXPECT_STR(c->pools[0].snapshot_scripts.v[0], STR("index.php"));
     EXPECT_STR(c->pools[1].snapshot_at, STR("include:lib/boot.php"));
     config_free(c);
-    c = load("[php]\nsnapshot_at = 'function:App\\Kernel::boot'\n"
-             "snapshot_scripts = ['a/b.php', 'c.php']\n");
+    c = config_of("[php]\nsnapshot_at = 'function:App\\Kernel::boot'\n"
+                  "snapshot_scripts = ['a/b.php', 'c.php']\n");
     EXPECT_INT(c->pools[0].snapshot_scripts.n, 2);
     config_free(c);
-    c = load("[php]\nsnapshot_guards = { '_SERVER.REQUEST_URI' = 'set', '_COOKIE.*' = 'absent' }\n"
-             "snapshot_url = 'https://example.org/a?b'\nsnapshot_rerun = ['wp_fix_server_vars']\n");
+    c = config_of(
+        "[php]\nsnapshot_guards = { '_SERVER.REQUEST_URI' = 'set', '_COOKIE.*' = 'absent' }\n"
+        "snapshot_url = 'https://example.org/a?b'\nsnapshot_rerun = ['wp_fix_server_vars']\n");
     EXPECT_INT(c->pools[0].snapshot_scripts.n, 0);
     EXPECT_INT(c->pools[0].snapshot_guards.n, 2);
     config_free(c);

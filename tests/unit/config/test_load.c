@@ -4,33 +4,19 @@
 #include <stdio.h>
 
 #include "base/mem.h"
-#include "config/config.h"
-#include "test.h"
+#include "text.h"
 
 static struct config *c;
 static struct config_errors errors;
 
 static int load(const char *text, const char *const *overrides)
 {
-    return config_load(STR("sapid.toml"), test_guarded(str_from(text)), overrides, STR("/srv/app"),
-                       &c, &errors);
+    return config_try(text, overrides, &c, &errors);
 }
 
 static void load_ok(const char *text, const char *const *overrides)
 {
-    int rc = load(text, overrides);
-    if (rc < 0 && errors.n)
-        test_fail(__FILE__, __LINE__, "%s", config_error_line(c, &errors.v[0]));
-    EXPECT_INT(rc, 0);
-}
-
-/* What people would read of the nth error. */
-static void expect_message(uint32_t n, const char *want)
-{
-    char *line = config_error_line(c, &errors.v[n]);
-
-    EXPECT_STR(str_from(line), str_from(want));
-    mem_free(line);
+    c = config_of_with(text, overrides);
 }
 
 /* The file has this one error. */
@@ -38,7 +24,7 @@ static void expect_error(const char *text, const char *message)
 {
     EXPECT_INT(load(text, NULL), -EINVAL);
     EXPECT(errors.n >= 1);
-    expect_message(0, message);
+    expect_line(c, &errors.v[0], message);
     EXPECT_INT(errors.n, 1);
     config_free(c);
 }
@@ -49,7 +35,7 @@ static void expect_override_error(const char *override, const char *message)
 
     EXPECT_INT(load("", overrides), -EINVAL);
     EXPECT_INT(errors.n, 1);
-    expect_message(0, message);
+    expect_line(c, &errors.v[0], message);
     config_free(c);
 }
 
@@ -483,8 +469,9 @@ TEST(all_errors_of_a_file_are_collected_in_order)
     EXPECT_INT(errors.v[1].line, 3);
     EXPECT_INT(errors.v[2].line, 5);
     EXPECT_INT(errors.v[3].line, 0);
-    expect_message(3, "command line: log.level: expected \"error\", \"warn\", \"notice\", "
-                      "\"info\" or \"debug\", found \"loud\"");
+    expect_line(c, &errors.v[3],
+                "command line: log.level: expected \"error\", \"warn\", \"notice\", "
+                "\"info\" or \"debug\", found \"loud\"");
     config_free(c);
 }
 

@@ -1,24 +1,9 @@
 /* [worker]: the pool that it becomes. */
-#include <errno.h>
-
-#include "base/mem.h"
-#include "config/config.h"
-#include "test.h"
-
-static struct config *load(const char *text, const char *const *overrides)
-{
-    struct config_errors errors;
-    struct config *c;
-
-    EXPECT_INT(config_load(STR("sapid.toml"), test_guarded(str_from(text)), overrides,
-                           STR("/srv/app"), &c, &errors),
-               0);
-    return c;
-}
+#include "text.h"
 
 TEST(without_a_script_there_is_no_loop)
 {
-    struct config *c = load("[worker]\nnum = 3\n", NULL);
+    struct config *c = config_of("[worker]\nnum = 3\n");
 
     EXPECT_INT(c->n_pools, 1);
     EXPECT_INT(c->pools[0].kind, CONFIG_POOL_CLASSIC);
@@ -27,9 +12,9 @@ TEST(without_a_script_there_is_no_loop)
 
 TEST(the_loop_is_a_pool_behind_the_others)
 {
-    struct config *c = load("[php]\nuser = 'web'\nini = { memory_limit = '1G' }\n"
-                            "[worker]\nscript = 'public/index.php'\nnum = 3\nmax_requests = 7\n",
-                            NULL);
+    struct config *c =
+        config_of("[php]\nuser = 'web'\nini = { memory_limit = '1G' }\n"
+                  "[worker]\nscript = 'public/index.php'\nnum = 3\nmax_requests = 7\n");
     const struct config_pool *loop = &c->pools[c->n_pools - 1];
 
     EXPECT_INT(c->n_pools, 2);
@@ -50,12 +35,12 @@ TEST(workers_of_the_command_line_count_loops)
 {
     static const char *const overrides[] = { "worker.script=/x/w.php", "php.worker_pool_size=9",
                                              NULL };
-    struct config *c = load("[worker]\nnum = 3\n", overrides);
+    struct config *c = config_of_with("[worker]\nnum = 3\n", overrides);
 
     EXPECT_INT(c->pools[1].worker_pool_size, 9);
     EXPECT_INT(c->pools[0].worker_pool_size, 4);
     config_free(c);
-    c = load("[php]\nworker_pool_size = 12\n[worker]\nscript = '/x/w.php'\n", NULL);
+    c = config_of("[php]\nworker_pool_size = 12\n[worker]\nscript = '/x/w.php'\n");
     EXPECT_INT(c->pools[0].worker_pool_size, 12);
     EXPECT_INT(c->pools[1].worker_pool_size, CONFIG_AUTO);
     config_free(c);
@@ -64,23 +49,22 @@ TEST(workers_of_the_command_line_count_loops)
 TEST(development_watches_unless_told_otherwise)
 {
     static const char *const dev[] = { "dev=true", NULL };
-    struct config *c = load("[worker]\nscript = '/x/w.php'\n", dev);
+    struct config *c = config_of_with("[worker]\nscript = '/x/w.php'\n", dev);
 
     EXPECT(c->pools[1].worker_watch);
     config_free(c);
-    c = load("[worker]\nscript = '/x/w.php'\nwatch = false\n", dev);
+    c = config_of_with("[worker]\nscript = '/x/w.php'\nwatch = false\n", dev);
     EXPECT(!c->pools[1].worker_watch);
     config_free(c);
 }
 
 TEST(each_pool_may_have_a_worker_script)
 {
-    struct config *c = load("[php]\nworker_pool_size = 9\n[worker]\nscript = '/w/a.php'\n"
-                            "[pool.api]\ndocument_root = '/srv/api'\nuser = 'api'\n"
-                            "[pool.api.worker]\nscript = 'api/worker.php'\nnum = 5\n"
-                            "max_requests = 8\nwatch = true\nreport_leaks = true\n"
-                            "[pool.plain]\ndocument_root = '/srv/plain'\n",
-                            NULL);
+    struct config *c = config_of("[php]\nworker_pool_size = 9\n[worker]\nscript = '/w/a.php'\n"
+                                 "[pool.api]\ndocument_root = '/srv/api'\nuser = 'api'\n"
+                                 "[pool.api.worker]\nscript = 'api/worker.php'\nnum = 5\n"
+                                 "max_requests = 8\nwatch = true\nreport_leaks = true\n"
+                                 "[pool.plain]\ndocument_root = '/srv/plain'\n");
     const struct config_pool *api = &c->pools[1], *loop = &c->pools[api->loop];
 
     EXPECT_INT(c->n_pools, 5);
@@ -97,21 +81,6 @@ TEST(each_pool_may_have_a_worker_script)
     EXPECT_INT(api->worker_pool_size, 4);
     EXPECT(!c->pools[c->pools[0].loop].worker_watch);
     EXPECT_INT(c->pools[2].loop, 0);
-    config_free(c);
-}
-
-static void expect_complaint(const char *text, const char *complaint)
-{
-    struct config_errors errors;
-    struct config *c;
-
-    EXPECT_INT(config_load(STR("sapid.toml"), test_guarded(str_from(text)), NULL, STR("/srv/app"),
-                           &c, &errors),
-               -EINVAL);
-    EXPECT(errors.n > 0);
-    char *line = config_error_line(c, &errors.v[0]);
-    EXPECT_STR(str_from(line), str_from(complaint));
-    mem_free(line);
     config_free(c);
 }
 
