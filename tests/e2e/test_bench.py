@@ -12,22 +12,12 @@ import time
 
 import pytest
 
+from lib.bench import bench, run
 from lib.process import wait_until
 from lib.sapid import binary
 from lib.target import Target
 
 pytestmark = pytest.mark.sapid_only
-
-
-def run(*args, timeout=60) -> subprocess.CompletedProcess:
-    return subprocess.run([binary(), "bench", *map(str, args)], capture_output=True, text=True, timeout=timeout)
-
-
-def bench(*args, status=0):
-    """The result as a dictionary."""
-    done = run(*args, "--format", "json")
-    assert done.returncode == status, done.stdout + done.stderr
-    return json.loads(done.stdout)
 
 
 def percentile(values, percent):

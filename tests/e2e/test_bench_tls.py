@@ -1,6 +1,5 @@
 """`sapid bench https://`: nginx with a CA of our own, and everything that can be wrong with the other side."""
 import hashlib
-import json
 import os
 import socket
 import ssl
@@ -10,24 +9,13 @@ import threading
 import pytest
 
 from lib import ports
+from lib.bench import bench, run
 from lib.process import Process, accepts
-from lib.sapid import binary
 from lib.target import Target
 
 pytestmark = pytest.mark.sapid_only
 
 LARGE = os.urandom(1 << 20) * 5
-
-
-def run(*args, timeout=60) -> subprocess.CompletedProcess:
-    return subprocess.run([binary(), "bench", *map(str, args)], capture_output=True, text=True, timeout=timeout)
-
-
-def bench(*args, status=0):
-    """The result as a dictionary."""
-    done = run(*args, "--format", "json")
-    assert done.returncode == status, done.stdout + done.stderr
-    return json.loads(done.stdout)
 
 
 def causes(result) -> dict[str, int]:
