@@ -33,13 +33,8 @@ struct profiling {
 
 static void finish(struct profiling *f)
 {
-    struct supervisor *s = f->sup;
-
-    admin_reply(s, f->gateway, f->number, CONTROL_RESULT_DONE, "", f->fd);
-    loop_timer_cancel(s->loop, &f->timer);
-    fd_close(&f->fd);
-    mem_free(f);
-    s->profiling = NULL;
+    admin_reply(f->sup, f->gateway, f->number, CONTROL_RESULT_DONE, "", f->fd);
+    profile_fini(f->sup);
 }
 
 static void on_late(struct loop_timer *t)
