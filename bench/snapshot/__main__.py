@@ -167,16 +167,11 @@ def main() -> None:
         servers = start(kinds, apps, folder, php, options)
         for page in pages:
             app, path, connections = PAGES[page]
-            workload, rows = Workload(page, page, path), {}
+            workload = Workload(page, page, path)
             bodies = {s.name: workload.check(s) for s in servers[app]}
             assert len(set(bodies.values())) == 1, f"{path}: the servers' answers differ: { {n: len(b) for n, b in bodies.items()} }"
-            for one in range(options.rounds + 1):   # the first warms
-                for server in servers[app]:
-                    figures = instructions.load(server, workload, connections, options.seconds if one else 1)
-                    assert figures["errors"] == 0, f"{server.name} {path}: {figures}"
-                    if one:
-                        rows.setdefault(server.name, []).append(figures)
-            table(page, path, connections, rows)
+            table(page, path, connections,
+                  instructions.in_turn(servers[app], workload, connections, options.seconds, options.rounds))
     finally:
         for found in servers.values():
             for server in found:

@@ -23,3 +23,15 @@ def load(server, workload, connections, seconds) -> dict:
         counts = [int(n) for n in re.findall(r"^(\d+),,instructions", f.read(), re.M)]
     figures["instructions"] = sum(counts) / max(1, figures["requests"])
     return figures
+
+
+def in_turn(servers, workload, connections, seconds, rounds) -> dict[str, list[dict]]:
+    """A B C A B C: each server's figures of every round. A round before the first warms."""
+    rows = {server.name: [] for server in servers}
+    for one in range(rounds + 1):
+        for server in servers:
+            figures = load(server, workload, connections, seconds if one else 2)
+            assert figures["errors"] == 0, f"{server.name} {workload.path}: {figures}"
+            if one:
+                rows[server.name].append(figures)
+    return rows

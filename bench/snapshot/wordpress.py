@@ -65,7 +65,6 @@ class Late(Image):
                                 "_SERVER.SERVER_PORT": "any"}}
 
 
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=5)
@@ -84,16 +83,11 @@ def main() -> None:
             servers.append(kind(str(root), str(folder), php, workers=4, connections=options.connections))
             servers[-1].start("/readme.html", 60)
         for name in options.only.split(",") if options.only else PAGES:
-            workload, rows = Workload(name, name, PAGES[name], host=f"127.0.0.1:{port}"), {}
+            workload = Workload(name, name, PAGES[name], host=f"127.0.0.1:{port}")
             for server in servers:
                 workload.check(server)
-            for one in range(options.rounds + 1):   # the first warms
-                for server in servers:
-                    figures = instructions.load(server, workload, options.connections, options.seconds if one else 2)
-                    assert figures["errors"] == 0, f"{server.name}: {figures}"
-                    if one:
-                        rows.setdefault(server.name, []).append(figures)
-            table(name, PAGES[name], rows)
+            table(name, PAGES[name],
+                  instructions.in_turn(servers, workload, options.connections, options.seconds, options.rounds))
         for server in servers[2:]:
             print(f"\n{server.name}:")
             with open(server.log_path, errors="replace") as log:
