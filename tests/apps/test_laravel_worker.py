@@ -5,19 +5,15 @@ laravel/octane cannot be had from Packagist here; its contract with FrankenPHP's
 put back between requests) is what LaravelRunner keeps.
 """
 import hashlib
-import random
 import re
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lib import roles
 from lib.forms import form
 from lib.image import png
-from lib.laravel import LaravelApp
+from lib.laravel import SHOP, LaravelApp
 from lib.pages import check_page
-from lib.process import pss_bytes
+from lib.shop import Visitor, check_ten_thousand_requests
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
@@ -132,22 +128,19 @@ def test_each_visitor_is_logged_in_as_themselves(server):
             s.close()
 
 
-class Visitor:
-    """Somebody who does a bit of everything, and checks that the answer is theirs."""
+class LaravelVisitor(Visitor):
+    shop = SHOP
 
     def __init__(self, server, number: int):
-        self.user, self.number, self.count = server.session(), number, 0
-        self.random = random.Random(number)
+        super().__init__(server, number)
         self.name = ("anna", "ben")[number % 2]
         log_in(self.user, f"{self.name}@example.org")
 
+    def actions(self):
+        return [*super().actions(), self.invalid, self.change] + [self.page] * 5 + [self.echo] * 4 + [self.who] * 4
+
     def page(self):
         assert "products</h1>" in self.user.get("/?page=" + str(self.random.randint(1, 3))).text
-        return 1
-
-    def session(self):
-        self.count += 1
-        assert self.user.get("/counter").text == str(self.count)
         return 1
 
     def who(self):
@@ -165,50 +158,10 @@ class Visitor:
         assert self.user.get(f"/echo/x?k={text}").json()["query"] == {"k": text}
         return 1
 
-    def error(self):
-        assert self.user.get("/teapot").status == 418
-        return 1
-
-    def exception(self):
-        r = self.user.get("/boom")
-        assert r.status == 500 and "boom of the test" not in r.text
-        return 1
-
     def change(self):
         assert self.user.get("/change").text == "changed"
         return 1
 
-    def database(self):
-        i = self.random.randint(10, 100)
-        assert self.user.get(f"/api/products/{i}").json()["name"] == f"Product {i}"
-        return 1
-
-    def upload(self):
-        picture = png(20 + self.number, 20 + self.random.randint(0, 50))
-        page = self.user.get("/upload")
-        done = form(page, field="file").submit(self.user, page, "send", files=[("file", "p.png", picture, "image/png")])
-        assert done.body == picture
-        return 3
-
 
 def test_ten_thousand_requests(server):
-    total, lock = [0], threading.Lock()
-    loops = lambda: [pid for pid in roles.workers(server) if "www-worker" in roles.title(pid)]
-
-    def visit(number):
-        visitor = Visitor(server, number)
-        actions = [visitor.page] * 5 + [visitor.session] * 5 + [visitor.echo] * 4 + [visitor.database] * 4 + [visitor.who] * 4 + \
-            [visitor.error, visitor.exception, visitor.invalid, visitor.upload, visitor.change]
-        try:
-            while total[0] < 10_000:
-                done = visitor.random.choice(actions)()
-                with lock:
-                    total[0] += done
-        finally:
-            visitor.user.close()
-
-    before = max(pss_bytes(pid) for pid in loops())
-    with ThreadPoolExecutor(6) as threads:
-        list(threads.map(visit, range(6)))
-    assert total[0] >= 10_000
-    assert max(pss_bytes(pid) for pid in loops()) < before + (24 << 20)
+    check_ten_thousand_requests(server, LaravelVisitor)

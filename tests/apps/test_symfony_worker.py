@@ -1,23 +1,16 @@
 """The Symfony application of test_symfony.py in worker mode: the same tests, ten thousand requests, PHP-FPM's answers."""
-import random
 import re
-import shutil
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from lib import roles, sapid
 from lib.forms import form
-from lib.image import png
-from lib.process import pss_bytes
-from lib.symfony import SymfonyApp
+from lib.shop import Visitor, check_ten_thousand_requests, loops
+from lib.symfony import SHOP, SymfonyApp
 from apps.test_symfony import *  # noqa: F401,F403  every test of it runs here too, on the server below
 
 pytestmark = pytest.mark.sapid_only
 DATABASE = "symfony_worker"
-PACKAGE = Path(__file__).resolve().parents[2] / "packaging" / "php"
 
 
 class Database:
@@ -41,7 +34,7 @@ def mariadb(mariadb):
 @pytest.fixture(scope="module")
 def app(launch_module, mariadb):
     app = SymfonyApp(launch_module.folder / "app", mariadb, [str(sapid.binary()), "php"], DATABASE)
-    shutil.copytree(PACKAGE, app.root / "vendor/sapid/runtime")
+    app.take_runner()
     app.fill(mariadb, 120, DATABASE)
     return app
 
@@ -64,9 +57,9 @@ def user(server):
 def test_worker_mode_is_on(server):
     for _ in range(20):
         assert server.get("/").status == 200
-    loops = [pid for pid in roles.workers(server) if "www-worker" in roles.title(pid)]
-    assert len(loops) == 3
-    assert all(int(roles.status_field(pid, "voluntary_ctxt_switches")) > 0 for pid in loops)
+    found = loops(server)
+    assert len(found) == 3
+    assert all(int(roles.status_field(pid, "voluntary_ctxt_switches")) > 0 for pid in found)
 
 
 def plain(text: str) -> str:
@@ -95,20 +88,14 @@ def _fpm(launch, app):
     return _servers[launch]
 
 
-class Visitor:
-    """Somebody who does a bit of everything, and checks that the answer is theirs."""
+class SymfonyVisitor(Visitor):
+    shop = SHOP
 
-    def __init__(self, server, number: int):
-        self.user, self.number, self.count = server.session(), number, 0
-        self.random = random.Random(number)
+    def actions(self):
+        return [*super().actions(), self.invalid] + [self.page] * 5 + [self.echo] * 4
 
     def page(self):
         assert "<h1>" in self.user.get("/?page=" + str(self.random.randint(1, 3))).text
-        return 1
-
-    def session(self):
-        self.count += 1
-        assert self.user.get("/counter").text == str(self.count)
         return 1
 
     def invalid(self):
@@ -123,48 +110,7 @@ class Visitor:
         assert self.user.request("POST", "/echo/", data={"k": text}).json()["form"] == {"k": text}
         return 1
 
-    def error(self):
-        assert self.user.get("/teapot").status == 418
-        return 1
-
-    def exception(self):
-        r = self.user.get("/boom")
-        assert r.status == 500 and "boom of the test" not in r.text
-        return 1
-
-    def database(self):
-        i = self.random.randint(10, 100)
-        assert self.user.get(f"/api/products/{i}").json()["name"] == f"Product {i}"
-        return 1
-
-    def upload(self):
-        picture = png(20 + self.number, 20 + self.random.randint(0, 50))
-        page = self.user.get("/upload")
-        done = form(page, field="form[file]").submit(self.user, page, "form[send]",
-                                                     files=[("form[file]", "p.png", picture, "image/png")])
-        assert done.body == picture
-        return 3
-
 
 @pytest.mark.engine_only   # PHP-FPM has no loop to look at
 def test_ten_thousand_requests(server):
-    total, lock = [0], threading.Lock()
-    loops = lambda: [pid for pid in roles.workers(server) if "www-worker" in roles.title(pid)]
-
-    def visit(number):
-        visitor = Visitor(server, number)
-        actions = [visitor.page] * 6 + [visitor.session] * 6 + [visitor.echo] * 4 + [visitor.database] * 4 + \
-            [visitor.error, visitor.exception, visitor.invalid, visitor.upload]
-        try:
-            while total[0] < 10_000:
-                done = visitor.random.choice(actions)()
-                with lock:
-                    total[0] += done
-        finally:
-            visitor.user.close()
-
-    before = max(pss_bytes(pid) for pid in loops())
-    with ThreadPoolExecutor(6) as threads:
-        list(threads.map(visit, range(6)))
-    assert total[0] >= 10_000
-    assert max(pss_bytes(pid) for pid in loops()) < before + (24 << 20)
+    check_ten_thousand_requests(server, SymfonyVisitor)

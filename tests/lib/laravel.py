@@ -4,13 +4,14 @@ import shutil
 from pathlib import Path
 
 from lib import account, composer
+from lib.shop import PASSWORD, Shop
 
 SOURCE = Path(__file__).resolve().parents[1] / "apps" / "laravel"
+SHOP = Shop(account="/notes", file="file", send="send", refusal="must be a file of type: png", forged=(419,))
+
+
 # Of laravel/framework's own requirements Packagist does not give these two here: CORS headers and Markdown, which the
 # application has no use for. composer.json says that it replaces them.
-PASSWORD = "$2y$04$ejn11nMlkmi4BJyH7FHinumW.BR/3Rkz05U4pHBF6BoRXU48yxBH."   # "secret"
-
-
 def packages() -> dict:
     plain = json.loads((SOURCE / "composer.json").read_text())
     return {**plain, "require": {**plain["require"], "sapid/runtime": "@dev"},

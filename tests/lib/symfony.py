@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from lib import account, composer
+from lib.shop import Shop
 
 SOURCE = Path(__file__).resolve().parents[1] / "apps" / "symfony"
 # Packagist does not give symfony/runtime here; Debian has version 5.4. Composer installs it from there as the plugin
@@ -22,6 +23,7 @@ RUNTIME = {
         {"type": "path", "url": str(composer.PACKAGE), "options": {"symlink": False}}],
     "config": {"allow-plugins": {"symfony/runtime": True}},
 }
+SHOP = Shop(account="/me", file="form[file]", send="form[send]", refusal="Only pictures and text.", forged=(200, 403))
 
 
 def packages(runtime: bool = False) -> dict:
