@@ -56,7 +56,7 @@ def test_form_errors_then_success(user, mariadb):
     bad = check_page(f.set("product[name]", "").set("product[price]", "-3").submit(user, page, "product[save]"), 422, "A product needs a name.")
     assert "A price is above zero." in bad.text
     bad = check_page(form(page, field="product[name]").set("product[price]", "abc").submit(user, page, "product[save]"), 422)
-    assert "Please enter a number." in bad.text
+    assert "This value is not a valid number." in bad.text
     f = form(page, field="product[name]").set("product[name]", "Gouda <jung>").set("product[price]", "12.34")
     f.set("product[description]", "first line\nÜber 猫").set("product[category]", "3")
     done = check_page(f.submit(user, page, "product[save]"), text="Saved “Gouda &lt;jung&gt;”.")
