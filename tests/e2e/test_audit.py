@@ -140,9 +140,8 @@ def test_reads_of_other_superglobals(audit, code, wanted):
 
 
 @pytest.mark.parametrize("code", [
-    pytest.param("$_SERVER['HTTP_HOST'] = 'mine'; $x = $_SERVER['HTTP_HOST'];", id="written-first"),
-    pytest.param("unset($_SERVER['HTTP_HOST']); $x = $_SERVER['HTTP_HOST'] ?? 1;", id="unset-first"),
-    pytest.param("$_GET = ['a' => 1]; $x = $_GET['a'] + count($_GET);", id="replaced"),
+    pytest.param("$_SERVER['MINE'] = 'mine'; $x = $_SERVER['MINE'];", id="written-first"),
+    pytest.param("$_ENV = ['a' => 1]; $x = $_ENV['a'] + count($_ENV);", id="replaced"),
     pytest.param("$x = is_array($_SERVER); $s = $_SERVER; unset($s);", id="passed-on"),
     pytest.param("$a = ['HTTP_HOST' => 1]; $x = $a['HTTP_HOST']; foreach ([] as $y);", id="other-arrays"),
     pytest.param("$x = getenv('HTTP_HOST', true);", id="local-only"),
@@ -152,6 +151,20 @@ def test_reads_of_other_superglobals(audit, code, wanted):
 ])
 def test_what_is_no_read(audit, code):
     assert one(audit, code) == {}
+
+
+@pytest.mark.parametrize("code, hidden", [
+    pytest.param("$_SERVER['HTTP_HOST'] = 'mine'; $x = $_SERVER['HTTP_HOST'];", {"_SERVER.HTTP_HOST": "localhost"}, id="written"),
+    pytest.param("unset($_SERVER['HTTP_X_A']); $x = $_SERVER['HTTP_X_A'] ?? 1;", {"_SERVER.HTTP_X_A": None}, id="unset"),
+    pytest.param("$_COOKIE['a'] = 1;", {"_COOKIE.a": None}, id="added"),
+])
+def test_what_the_boot_hides_of_a_request(audit, code, hidden):
+    assert one(audit, code) == hidden
+
+
+@pytest.mark.parametrize("code", ["$_GET = ['a' => 1]; $x = $_GET['a'] + count($_GET);", "unset($_GET);"])
+def test_a_superglobal_that_the_boot_replaces(audit, code):
+    assert list(one(audit, code)) == ["_GET.*"]
 
 
 @pytest.mark.parametrize("code", [
@@ -197,7 +210,7 @@ def test_the_other_name_of_the_function(audit):
 def test_what_was_merged_is_still_the_request_s(audit):
     report = audit("<?php\n$_SERVER = array_merge(['MINE' => 1], $_SERVER);\n$x = $_SERVER['HTTP_HOST'];\n"
                    "$_SERVER['HTTPS'] = 'on';\n$x = $_SERVER['HTTPS'];" + FREEZE)
-    assert report.reads() == {"_SERVER.*": None, **HOST}
+    assert report.reads() == {"_SERVER.*": None, **HOST, "_SERVER.HTTPS": None}  # what the boot has hidden
     assert report.place("_SERVER.HTTP_HOST") == "index.php:3"
 
 

@@ -262,3 +262,40 @@ def test_a_boot_that_no_request_could_agree_with(launch, code, wanted):
     line = wait_until(refused, "the refusal")[0]
     assert "index.php:8" in line
     assert "snapshot_guards" in line
+
+
+SANITISED = """<?php
+if (!restore_state()) {
+    $boot = getmypid();
+    CODE
+    snapshot_state();
+}
+echo json_encode(['image' => $boot !== getmypid(), 'host' => $_SERVER['HTTP_HOST'], 'url' => $_SERVER['HTTP_X_ORIGINAL_URL'] ?? null,
+                  'https' => $_SERVER['HTTPS'] ?? null, 'get' => $_GET, 'cookie' => $_COOKIE ?? 'gone', 'post' => $_POST, 'request' => $_REQUEST]);
+"""
+SAYING = [("/index.php", {}, None), ("/index.php", {"Host": "evil.example"}, None), ("/index.php", {"X-Original-URL": "/admin"}, None),
+          ("/index.php?a=1&b=2", {"Cookie": "a=c; b=d"}, None), ("/index.php", {"X-Forwarded-Proto": "https"}, None),
+          ("/index.php", FORM, b"a=p")]
+
+
+@pytest.mark.parametrize("code", [
+    pytest.param("$_SERVER['HTTP_HOST'] = 'good.example'; $_SERVER['HTTPS'] = 'off';", id="pins"),
+    pytest.param("unset($_SERVER['HTTP_X_ORIGINAL_URL'], $_COOKIE['a'], $_POST['a'], $_REQUEST['a']);", id="unsets"),
+    pytest.param("$_GET['a'] = $_REQUEST['route'] = 'boot'; $_COOKIE['b'] = 'boot';", id="adds"),
+    pytest.param("$_GET = []; $_COOKIE = ['a' => 'boot']; $_REQUEST = [];", id="replaces"),
+    pytest.param("unset($_COOKIE); function f(array &$s) { unset($s['HTTP_X_ORIGINAL_URL']); } f($_SERVER);", id="takes"),
+])
+def test_what_the_boot_changes_of_a_request(launch, code):
+    """Whoever pins the host or takes a header away in his boot has it so behind it, with an image as without."""
+    root = launch.new_root()
+    (root / "index.php").write_text(SANITISED.replace("CODE", code))
+    server, classic = [launch(root, workers=1, php=php, server={"trusted_proxies": ["127.0.0.1"]}) for php in ({}, {"max_images": 0})]
+    same = {"Host": "site.example"}
+    wait_until(lambda: server.get("/index.php", headers=same).json()["image"], "an image of the script")
+    for path, headers, body in SAYING:
+        method = "POST" if body else "GET"
+        expected, found = [s.get(path, headers={**same, **headers}, method=method, body=body).json() for s in (classic, server)]
+        image = found.pop("image")
+        expected.pop("image")
+        assert found == expected, (path, headers, image)
+    assert server.get("/index.php", headers=same).json()["image"]

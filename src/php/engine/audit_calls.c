@@ -232,6 +232,16 @@ static void read_server(const char *name)
     zend_string_release(key);
 }
 
+/* It shows all that the request says, unless it is asked for other parts. */
+static void on_phpinfo(const struct call *c, enum audit_kind kind)
+{
+    const zval *parts = argument(c, 0);
+
+    (void)kind;
+    if (!parts || Z_TYPE_P(parts) != IS_LONG || (Z_LVAL_P(parts) & PHP_INFO_VARIABLES))
+        audit_read_all(AUDIT_SERVER);
+}
+
 static void on_browser(const struct call *c, enum audit_kind kind)
 {
     const zval *agent = argument(c, 0);
@@ -302,6 +312,7 @@ static const struct known {
     { "filter_has_var", 0, on_filter },
     { "filter_input_array", 0, on_filter_array },
     { "get_browser", 0, on_browser },
+    { "phpinfo", 0, on_phpinfo },
     { "array_key_exists", 0, on_key_exists },
     { "key_exists", 0, on_key_exists },
 

@@ -158,6 +158,27 @@ static void remember(enum audit_global g, HashTable *array)
     reads.old[reads.n_old++].global = g;
 }
 
+/* What the boot sets or takes away hides what a request brought: only those that bring the same see
+ * no difference. */
+static void hide_key(enum audit_global g, zend_string *key)
+{
+    if (!is_own(g) && !zend_hash_exists(&reads.written[g], key) &&
+        ((g != AUDIT_SERVER && g != AUDIT_ENV) ||
+         variables_may_differ((struct str){ ZSTR_VAL(key), ZSTR_LEN(key) })))
+        audit_read_key(g, key);
+}
+
+static void hide_all(enum audit_global g)
+{
+    HashTable *array = original(g);
+    zval whole;
+
+    if (array)
+        ZVAL_ARR(&whole, array);
+    if (g != AUDIT_ENV && !is_own(g))
+        audit_note_read(g, NULL, array && g != AUDIT_SERVER ? &whole : NULL);
+}
+
 static void write_key(enum audit_global g, zval *container, const zval *key)
 {
     zend_string *name = key ? key_of(key) : NULL;
@@ -167,6 +188,7 @@ static void write_key(enum audit_global g, zval *container, const zval *key)
         audit_read_all(g); /* a copy with a change holds all the rest */
     } else if (name) {
         zval yes;
+        hide_key(g, name);
         ZVAL_TRUE(&yes);
         zend_hash_update(&reads.written[g], name, &yes);
     }
@@ -323,6 +345,16 @@ static int on_isset_variable(zend_execute_data *execute_data)
     return go_on(execute_data);
 }
 
+static int on_unset_variable(zend_execute_data *execute_data)
+{
+    const zval *name = OP1();
+
+    for (unsigned g = 0; name && Z_TYPE_P(name) == IS_STRING && g < AUDIT_GLOBALS; g++)
+        if (zend_string_equals(reads.names[g], Z_STR_P(name)))
+            hide_all(g);
+    return go_on(execute_data);
+}
+
 /* `$_SERVER += $defaults` looks at the keys of $defaults only. */
 static void add_defaults(enum audit_global g, zval *array, HashTable *defaults)
 {
@@ -370,6 +402,9 @@ static int on_assign(zend_execute_data *execute_data)
     for (unsigned g = 0; g < AUDIT_GLOBALS; g++)
         if (is_variable(g, into) && global_of(value) != g) {
             remember(g, Z_ARR_P(into));
+            /* $_REQUEST = array_merge($_GET, $_POST): those have been read */
+            if (g != AUDIT_REQUEST || !reads.whole[AUDIT_GET])
+                hide_all(g);
             reads.replaced[g] = true;
             zend_hash_clean(&reads.written[g]);
         }
@@ -465,6 +500,7 @@ static const struct {
     { ZEND_JMPNZ_EX, on_truth },
     { ZEND_JMP_SET, on_truth },
     { ZEND_ISSET_ISEMPTY_VAR, on_isset_variable },
+    { ZEND_UNSET_VAR, on_unset_variable },
     { ZEND_ASSIGN_OP, on_assign_op },
     { ZEND_ASSIGN, on_assign },
     { ZEND_ASSIGN_REF, on_assign },

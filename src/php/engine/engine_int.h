@@ -393,6 +393,9 @@ MUST_USE int guards_make(const struct engine_image *image, bool (*boot)(void *co
                          void *context, char *text, size_t size);
 /* The present request, of which nothing was run yet, may have the image. */
 bool guards_hold(void);
+/* Every request of the image brings that key of `global` ("_GET"; NULL: all of it) as its boot's
+ * request did: what the boot made of it is right for all of them. */
+bool guards_cover(const char *global, const zend_string *key);
 
 /* sapid audit */
 int audit_command(const struct engine_audit *a, struct audit_log *log, char *text, size_t size);

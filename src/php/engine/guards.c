@@ -232,6 +232,20 @@ bool guards_hold(void)
     return true;
 }
 
+static bool covers(const struct guard *g, const char *global, const zend_string *key)
+{
+    return g->predicate == SAME && strcmp(audit_global_name(g->global), global) == 0 &&
+           (!g->key.p || (key && str_eq(g->key, (struct str){ ZSTR_VAL(key), ZSTR_LEN(key) })));
+}
+
+bool guards_cover(const char *global, const zend_string *key)
+{
+    for (uint32_t i = 0; i < guards.n; i++)
+        if (covers(&guards.v[i], global, key))
+            return true;
+    return false;
+}
+
 /* --- the list --------------------------------------------------------------------------------- */
 
 static struct str copy(struct str s)

@@ -1,17 +1,28 @@
 /*
- * What a frozen boot has added to $_SERVER and $_ENV. Both are each request's own; but libraries
- * keep settings there (dotenv), which in classic mode the boot of every request would add again.
- * Keys that the boot's own request did not have, or only because they are in the environment, are
- * added to those of each request. What the boot changed of a request's own values is not: it was
- * another request's.
+ * What a frozen boot has made of the superglobals. Each request has its own; but libraries keep
+ * settings in $_SERVER and $_ENV (dotenv), front controllers put a route into $_GET, and some take
+ * away what a client must not say. In classic mode the boot of every request would do so again.
+ *
+ * Where the guards say that all requests of the image bring what the boot's request did, for a key
+ * or for all of a superglobal, they get what the boot made of it. Besides, keys that the boot's
+ * request did not have, or only because they are in the environment, are added to $_SERVER and
+ * $_ENV. Any other change is not made: the value was another request's.
  */
 #include "php/engine/engine_int.h"
 
 #include <stdlib.h>
 
-static const char *const names[] = { "_SERVER", "_ENV" };
+static const char *const names[] = { "_SERVER", "_ENV",   "_GET",    "_POST",
+                                     "_COOKIE", "_FILES", "_REQUEST" };
 
-static zval added[ARRAY_LENGTH(names)]; /* arrays; undefined: nothing was */
+enum { TAKING_ADDITIONS = 2 }; /* $_SERVER and $_ENV */
+
+static struct {
+    zval set;   /* keys and values; undefined: none */
+    zval unset; /* keys; undefined: none */
+    zval whole; /* instead of the request's own */
+    bool is_whole;
+} made[ARRAY_LENGTH(names)];
 
 static zval *find(const char *name)
 {
@@ -21,6 +32,13 @@ static zval *find(const char *name)
         v = Z_INDIRECT_P(v);
     if (v)
         ZVAL_DEREF(v);
+    return v && !Z_ISUNDEF_P(v) ? v : NULL;
+}
+
+static zval *find_array(const char *name)
+{
+    zval *v = find(name);
+
     return v && Z_TYPE_P(v) == IS_ARRAY ? v : NULL;
 }
 
@@ -41,14 +59,14 @@ static bool is_environment(const zend_string *key)
     return strncmp(ZSTR_VAL(key), "HTTP_", 5) != 0 && getenv(ZSTR_VAL(key));
 }
 
-static bool belongs_to_boot(const HashTable *own, zend_string *key, zval *value)
+static bool belongs_to_boot(size_t i, zval *its, zend_string *key, zval *value)
 {
-    zval *its = zend_hash_find(own, key);
-
-    return !its || (is_environment(key) && !zend_is_identical(value, its));
+    if (its && zend_is_identical(value, its))
+        return false;
+    return guards_cover(names[i], key) || (i < TAKING_ADDITIONS && (!its || is_environment(key)));
 }
 
-static void record_added(HashTable *before, const HashTable *own, zval *ret)
+static void record_set(size_t i, HashTable *before, const HashTable *own)
 {
     zend_string *key;
     zval *value;
@@ -56,48 +74,112 @@ static void record_added(HashTable *before, const HashTable *own, zval *ret)
     ZEND_HASH_FOREACH_STR_KEY_VAL_IND(before, key, value)
     {
         ZVAL_DEREF(value);
-        if (!key || !belongs_to_boot(own, key, value))
+        if (!key || !belongs_to_boot(i, zend_hash_find(own, key), key, value))
             continue;
-        if (Z_ISUNDEF_P(ret))
-            array_init(ret);
+        if (Z_ISUNDEF(made[i].set))
+            array_init(&made[i].set);
         Z_TRY_ADDREF_P(value);
-        zend_hash_update(Z_ARRVAL_P(ret), key, value);
+        zend_hash_update(Z_ARRVAL(made[i].set), key, value);
     }
     ZEND_HASH_FOREACH_END();
+}
+
+static void record_unset(size_t i, const HashTable *before, HashTable *own)
+{
+    zend_string *key;
+
+    ZEND_HASH_FOREACH_STR_KEY(own, key)
+    {
+        if (!key || zend_hash_exists(before, key) || !guards_cover(names[i], key))
+            continue;
+        if (Z_ISUNDEF(made[i].unset))
+            array_init(&made[i].unset);
+        zend_hash_add_empty_element(Z_ARRVAL(made[i].unset), key);
+    }
+    ZEND_HASH_FOREACH_END();
+}
+
+static void record(size_t i)
+{
+    zval *now = find(names[i]), before, *own;
+
+    ZVAL_UNDEF(&before);
+    if (now)
+        ZVAL_COPY(&before, now);
+    own = make_anew(names[i]) ? find_array(names[i]) : NULL;
+    if (own && guards_cover(names[i], NULL)) {
+        if (!now || !zend_is_identical(&before, own))
+            made[i].is_whole = true;
+        ZVAL_COPY(&made[i].whole, &before);
+    } else if (own && Z_TYPE(before) == IS_ARRAY) {
+        record_set(i, Z_ARRVAL(before), Z_ARRVAL_P(own));
+        record_unset(i, Z_ARRVAL(before), Z_ARRVAL_P(own));
+    }
+    zval_ptr_dtor(&before);
 }
 
 void globals_record(void)
 {
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
-        zval *now = find(names[i]), before;
-        ZVAL_UNDEF(&added[i]);
-        if (!now)
-            continue;
-        ZVAL_COPY(&before, now);
-        zval *own = make_anew(names[i]) ? find(names[i]) : NULL;
-        if (own)
-            record_added(Z_ARRVAL(before), Z_ARRVAL_P(own), &added[i]);
-        zval_ptr_dtor(&before);
+        ZVAL_UNDEF(&made[i].set);
+        ZVAL_UNDEF(&made[i].unset);
+        ZVAL_UNDEF(&made[i].whole);
+        record(i);
     }
 }
 
-void globals_add(void)
+static void put_whole(size_t i)
+{
+    zval *v = find(names[i]);
+
+    if (Z_ISUNDEF(made[i].whole)) {
+        zend_hash_str_del(&EG(symbol_table), names[i], strlen(names[i]));
+    } else if (v) {
+        zval_ptr_dtor(v);
+        ZVAL_COPY(v, &made[i].whole);
+    }
+}
+
+static void set_keys(size_t i, HashTable *into)
 {
     zend_string *key;
     zval *value;
 
+    ZEND_HASH_FOREACH_STR_KEY_VAL(Z_ARRVAL(made[i].set), key, value)
+    {
+        if (zend_hash_exists(into, key) && !is_environment(key) && !guards_cover(names[i], key))
+            continue;
+        Z_TRY_ADDREF_P(value);
+        zend_hash_update(into, key, value);
+    }
+    ZEND_HASH_FOREACH_END();
+}
+
+static void unset_keys(size_t i, HashTable *into)
+{
+    zend_string *key;
+
+    ZEND_HASH_FOREACH_STR_KEY(Z_ARRVAL(made[i].unset), key)
+    {
+        zend_hash_del(into, key);
+    }
+    ZEND_HASH_FOREACH_END();
+}
+
+void globals_add(void)
+{
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
-        zval *v = Z_ISUNDEF(added[i]) ? NULL : find(names[i]);
+        if (made[i].is_whole) {
+            put_whole(i);
+            continue;
+        }
+        zval *v = Z_ISUNDEF(made[i].set) && Z_ISUNDEF(made[i].unset) ? NULL : find_array(names[i]);
         if (!v)
             continue;
         SEPARATE_ARRAY(v); /* from what input filters see */
-        ZEND_HASH_FOREACH_STR_KEY_VAL(Z_ARRVAL(added[i]), key, value)
-        {
-            if (zend_hash_exists(Z_ARRVAL_P(v), key) && !is_environment(key))
-                continue;
-            Z_TRY_ADDREF_P(value);
-            zend_hash_update(Z_ARRVAL_P(v), key, value);
-        }
-        ZEND_HASH_FOREACH_END();
+        if (!Z_ISUNDEF(made[i].set))
+            set_keys(i, Z_ARRVAL_P(v));
+        if (!Z_ISUNDEF(made[i].unset))
+            unset_keys(i, Z_ARRVAL_P(v));
     }
 }
