@@ -1,5 +1,5 @@
-"""The figures of one server, and the instructions it took for a request: the figure that other work on the machine changes
-least. Needs perf and its counters; without them it is 0."""
+"""The figures of servers that are loaded in turn, and the instructions each took for a request: the figure that other work on
+the machine changes least. Needs perf and its counters; without them it is 0."""
 import os
 import re
 import signal
