@@ -71,6 +71,7 @@ build_program() {
     local folder=${1:-build}
     [ $# = 0 ] || shift
     if [ ! -f "$folder/build.ninja" ]; then
+        say "Building in $folder; the first time takes a minute or two"
         [ $# != 0 ] || set -- -Db_ndebug=true
         meson setup "$folder" "$@" >"$folder.log" 2>&1 || {
             cat "$folder.log" >&2
