@@ -270,8 +270,9 @@ if (!restore_state()) {
     CODE
     snapshot_state();
 }
-echo json_encode(['image' => $boot !== getmypid(), 'host' => $_SERVER['HTTP_HOST'], 'url' => $_SERVER['HTTP_X_ORIGINAL_URL'] ?? null,
-                  'https' => $_SERVER['HTTPS'] ?? null, 'get' => $_GET, 'cookie' => $_COOKIE ?? 'gone', 'post' => $_POST, 'request' => $_REQUEST]);
+echo json_encode(['image' => $boot !== getmypid(), 'host' => $_SERVER['HTTP_HOST'], 'https' => $_SERVER['HTTPS'] ?? null,
+                  'url' => $_SERVER['HTTP_X_ORIGINAL_URL'] ?? null, 'get' => $_GET, 'cookie' => $_COOKIE ?? 'gone',
+                  'post' => $_POST, 'request' => $_REQUEST]);
 """
 SAYING = [("/index.php", {}, None), ("/index.php", {"Host": "evil.example"}, None), ("/index.php", {"X-Original-URL": "/admin"}, None),
           ("/index.php?a=1&b=2", {"Cookie": "a=c; b=d"}, None), ("/index.php", {"X-Forwarded-Proto": "https"}, None),
@@ -289,7 +290,8 @@ def test_what_the_boot_changes_of_a_request(launch, code):
     """Whoever pins the host or takes a header away in his boot has it so behind it, with an image as without."""
     root = launch.new_root()
     (root / "index.php").write_text(SANITISED.replace("CODE", code))
-    server, classic = [launch(root, workers=1, php=php, server={"trusted_proxies": ["127.0.0.1"]}) for php in ({}, {"max_images": 0})]
+    server, classic = [launch(root, workers=1, php=php, server={"trusted_proxies": ["127.0.0.1"]})
+                       for php in ({}, {"max_images": 0})]
     same = {"Host": "site.example"}
     wait_until(lambda: server.get("/index.php", headers=same).json()["image"], "an image of the script")
     for path, headers, body in SAYING:
