@@ -513,6 +513,7 @@ def test_stacks_are_read_without_ptrace_and_the_like(serve, root, launch, monkey
 @pytest.mark.as_root
 def test_workers_cannot_read_each_other_or_their_parent(serve):
     server = serve(workers=3, expect_errors=False)
+    wait_until(lambda: len(workers(server)) == 3, "all workers")
     pids = ",".join(map(str, pools(server) + workers(server)))
     lines = server.get(f"/neighbours.php?pids={pids}").text.split("\n")[:-1]
     assert len(lines) == 3 and all(line.endswith(" closed") for line in lines), lines
