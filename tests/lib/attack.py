@@ -12,7 +12,7 @@ from lib.httpclient import Closed, ProtocolError
 from lib.roles import gateway
 
 # The settings that would make every later statement the same, or that write where tests have no business. Of opcache.jit_debug
-# PHP's own handler crashes where opcache is switched off (also in PHP-FPM).
+# PHP's own handler crashes where opcache is switched off (also in php-cli).
 KEPT = ["error_log", "memory_limit", "open_basedir", "include_path", "max_execution_time", "opcache.jit", "opcache.jit_debug"]
 RUN = f"""
     $ini = array_values(array_diff(array_keys(ini_get_all(null, false)), {KEPT}));
