@@ -68,6 +68,16 @@ int beneath_open(const struct str *roots, size_t n, struct str path)
     return rc;
 }
 
+bool beneath_is_plain(struct str path)
+{
+    do {
+        struct str segment = str_cut(&path, '/');
+        if (segment.n == 0 || str_eq(segment, STR(".")) || str_eq(segment, STR("..")))
+            return false;
+    } while (path.p);
+    return true;
+}
+
 struct str beneath_from_url(struct str folder, struct str rest, char *out, size_t size)
 {
     size_t n = folder.n + 1;

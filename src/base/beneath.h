@@ -16,6 +16,9 @@
  * not readable, -ENOENT, -EISDIR for what is no regular file, -ENAMETOOLONG. */
 MUST_USE int beneath_open(const struct str *roots, size_t n, struct str path);
 
+/* The text of a relative path that leads nowhere but down: no empty segment, no "." and no "..". */
+bool beneath_is_plain(struct str path);
+
 /* The path in `folder` that a URL path means: `rest` of it, percent-decoded, up to a "?". Written
  * to `out`; p == NULL when it is longer than `size`. */
 struct str beneath_from_url(struct str folder, struct str rest, char *out, size_t size);

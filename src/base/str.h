@@ -115,6 +115,18 @@ static inline struct str str_cut(struct str *rest, char c)
 enum { STR_HEADER_VARIABLE_MORE = 5 };
 struct str str_header_variable(struct str name, char *out);
 
+/* FNV-1a, 32 bits: for tables and for choosing, not against those who choose the text. */
+static inline uint32_t str_hash_more(uint32_t hash, struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        hash = (hash ^ (unsigned char)s.p[i]) * 16777619U;
+    return hash;
+}
+static inline uint32_t str_hash(struct str s)
+{
+    return str_hash_more(2166136261U, s);
+}
+
 /* Decimal digits only, no sign, no space, not empty. Returns false on anything else or above `max`.
  */
 bool str_to_u64(struct str s, uint64_t max, uint64_t *ret);

@@ -69,13 +69,9 @@ void report_unmap(struct report *r)
 
 static uint32_t hash_of(enum report_kind kind, uint32_t route, struct str text)
 {
-    uint32_t h = 2166136261u;
+    const uint32_t about[] = { (uint32_t)kind, route };
 
-    h = (h ^ (uint32_t)kind) * 16777619u;
-    h = (h ^ route) * 16777619u;
-    for (size_t i = 0; i < text.n; i++)
-        h = (h ^ (unsigned char)text.p[i]) * 16777619u;
-    return h;
+    return str_hash_more(str_hash((struct str){ (const char *)about, sizeof(about) }), text);
 }
 
 static void fill(struct report_entry *e, enum report_kind kind, uint32_t route, uint32_t hash,

@@ -6,6 +6,7 @@
  */
 #include <stdio.h>
 
+#include "base/beneath.h"
 #include "config/config_int.h"
 
 /* --- the keys --------------------------------------------------------------------------------- */
@@ -66,14 +67,7 @@ static void check_at(struct loader *l, const struct config_pool *pool)
 /* A path below the document root, without "." and "..". */
 static bool is_script(struct str s)
 {
-    if (s.n == 0 || s.n > 1024 || s.p[0] == '/')
-        return false;
-    while (s.p) {
-        struct str segment = str_cut(&s, '/');
-        if (segment.n == 0 || str_eq(segment, STR(".")) || str_eq(segment, STR("..")))
-            return false;
-    }
-    return true;
+    return s.n <= 1024 && beneath_is_plain(s);
 }
 
 static void check_scripts(struct loader *l, struct config_pool *pool)

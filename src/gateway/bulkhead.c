@@ -126,15 +126,6 @@ static size_t name_class(const struct exchange *x, char out[LANE_NAME_BYTES])
     return n;
 }
 
-static uint32_t hash_of(const char *name, size_t n)
-{
-    uint32_t h = 2166136261u;
-
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ (unsigned char)name[i]) * 16777619u;
-    return h | 1; /* 0: an empty place */
-}
-
 static void forget_class(struct lane *lane, struct lane_class *c)
 {
     if (c->state != LANE_SLOW) {
@@ -147,7 +138,7 @@ static void forget_class(struct lane *lane, struct lane_class *c)
  * for all the others. */
 static struct lane_class *find_class(struct lane *lane, const char *name, size_t n, uint64_t now)
 {
-    uint32_t hash = hash_of(name, n);
+    uint32_t hash = str_hash((struct str){ name, n }) | 1; /* 0: an empty place */
     struct lane_class *oldest = NULL;
 
     for (uint32_t i = 0; i < WAYS; i++) {

@@ -61,14 +61,6 @@ struct files {
     uint64_t boundaries;
 };
 
-static uint32_t hash_path(struct str path)
-{
-    uint32_t h = 2166136261u;
-    for (size_t i = 0; i < path.n; i++)
-        h = (h ^ (unsigned char)path.p[i]) * 16777619u;
-    return h;
-}
-
 int files_new(const struct config_pool *pool, int root_fd, struct files **ret)
 {
     struct files *f = mem_try_zalloc(sizeof *f);
@@ -343,7 +335,7 @@ int files_open(struct files *f, struct str path, struct file **ret)
         return -ENOENT;
     memcpy(z, path.p, path.n);
     z[path.n] = '\0';
-    uint32_t hash = hash_path(path);
+    uint32_t hash = str_hash(path);
     struct file *file = find(f, path, hash);
     if (file != NULL) {
         if (look(f, z, &s) == 0 && unchanged(file, &s)) {
@@ -435,7 +427,7 @@ void files_boundary(struct files *f, char out[33])
 /* The place where this path is or would be remembered. */
 static struct script *script_slot(struct files *f, struct str path)
 {
-    return &f->scripts[hash_path(path) % SCRIPTS];
+    return &f->scripts[str_hash(path) % SCRIPTS];
 }
 
 static bool believed(const struct files *f, const struct script *s, struct str path)

@@ -206,12 +206,9 @@ static bool has_image(const struct gateway *g, const struct pool_link *link, str
 
 static bool asked_lately(struct pool_link *link, struct str script)
 {
-    uint32_t hash = 2166136261u;
+    struct asked *a = &link->asked_by_workers[str_hash(script) % ASKED_SCRIPTS];
     uint64_t now = clock_monotonic_ns();
 
-    for (size_t i = 0; i < script.n; i++)
-        hash = (hash ^ (unsigned char)script.p[i]) * 16777619u;
-    struct asked *a = &link->asked_by_workers[hash % ASKED_SCRIPTS];
     if (a->at_ns && now - a->at_ns < ASK_MS * NS_PER_MS)
         return true;
     a->at_ns = now;

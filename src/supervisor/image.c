@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/beneath.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -274,20 +275,14 @@ static void begin_due(struct pool *of)
 
 bool image_is_beneath(struct str script, struct str script_name, const char *document_root)
 {
-    struct str root = str_from(document_root), rest = script_name;
+    struct str root = str_from(document_root);
 
     if (root.n == 1)
         root.n = 0; /* "/" */
     if (script_name.n < 2 || script_name.p[0] != '/' || script.n != root.n + script_name.n ||
         !str_has_prefix(script, root) || !str_eq(str_skip(script, root.n), script_name))
         return false;
-    rest = str_skip(rest, 1);
-    while (rest.p) {
-        struct str segment = str_cut(&rest, '/');
-        if (segment.n == 0 || str_eq(segment, STR(".")) || str_eq(segment, STR("..")))
-            return false;
-    }
-    return true;
+    return beneath_is_plain(str_skip(script_name, 1));
 }
 
 static bool is_host(struct str host)

@@ -237,16 +237,6 @@ static struct str frame_at(const char *frames, size_t depth)
     return name;
 }
 
-/* The same name has the same colour in every graph. */
-static unsigned colour_of(struct str name)
-{
-    uint32_t h = 2166136261u;
-
-    for (size_t i = 0; i < name.n; i++)
-        h = (h ^ (unsigned char)name.p[i]) * 16777619u;
-    return h;
-}
-
 static void put_cut(FILE *out, struct str name)
 {
     char *copy = mem_strndup(name);
@@ -261,7 +251,7 @@ static void put_box(const struct flame *f, struct str name, size_t depth, uint64
     double scale = (double)(WIDTH - 2 * MARGIN) / (double)f->stacks->total;
     double x = MARGIN + (double)at * scale, width = (double)count * scale;
     size_t y = TITLE + (f->height - depth) * BAR, letters = (size_t)(width * 10 / LETTER_TENTHS);
-    unsigned colour = colour_of(name);
+    unsigned colour = str_hash(name); /* the same name has it in every graph */
 
     if (width < 0.2)
         return;

@@ -513,20 +513,17 @@ bool seed_pass(const struct engine_worker *w, struct str url)
 /* At most once a second for each script. */
 static bool may_ask(struct str script)
 {
-    static struct {
+    static struct wish {
         uint32_t hash;
         uint64_t ns;
     } wishes[WISHES_MAX];
-    uint32_t hash = 0;
-
-    for (size_t i = 0; i < script.n; i++)
-        hash = hash * 31 + (unsigned char)script.p[i];
+    uint32_t hash = str_hash(script);
+    struct wish *w = &wishes[hash % WISHES_MAX];
     uint64_t now = request.view.received_ns;
-    for (size_t i = 0; i < WISHES_MAX; i++)
-        if (wishes[i].hash == hash && now - wishes[i].ns < NS_PER_S)
-            return false;
-    wishes[hash % WISHES_MAX].hash = hash;
-    wishes[hash % WISHES_MAX].ns = now;
+
+    if (w->hash == hash && now - w->ns < NS_PER_S)
+        return false;
+    *w = (struct wish){ hash, now };
     return true;
 }
 

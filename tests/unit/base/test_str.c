@@ -126,3 +126,12 @@ TEST(str_header_variable_of_a_field_name)
     EXPECT_TEXT(str_header_variable(test_guarded(STR("x.y_9-`{z")), out), "HTTP_X.Y_9_`{Z");
     EXPECT_TEXT(str_header_variable(STR(""), out), "HTTP_");
 }
+
+/* From the reference implementation's test suite. */
+TEST(hashes_are_those_of_fnv_1a)
+{
+    EXPECT_INT(str_hash(STR_NONE), 0x811c9dc5);
+    EXPECT_INT(str_hash(STR("a")), 0xe40c292c);
+    EXPECT_INT(str_hash(STR("foobar")), 0xbf9cf968);
+    EXPECT_INT(str_hash_more(str_hash(STR("foo")), STR("bar")), 0xbf9cf968);
+}
