@@ -51,16 +51,18 @@ void records_close(void)
     fd_close(&files.slow_fd);
 }
 
-static void write_all(int fd, struct str text)
+/* A full disk must not stop the server: -errno, and what could be written stays. */
+static int write_all(int fd, struct str text)
 {
     while (text.n) {
         ssize_t n = write(fd, text.p, text.n);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return; /* a full disk must not stop the server */
+            return n < 0 ? -errno : -ENOSPC;
         text = str_skip(text, (size_t)n);
     }
+    return 0;
 }
 
 /* --- crash files ------------------------------------------------------------------------------ */
@@ -119,6 +121,24 @@ static int open_folder(struct str target)
     return r;
 }
 
+/* Whoever watches the folder finds whole records only: a file gets its name when it is written. */
+static int write_file(int dir, const char *name, struct str text)
+{
+    char beside[140];
+
+    snprintf(beside, sizeof(beside), ".%s", name);
+    int fd = openat(dir, beside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return -errno;
+    int r = write_all(fd, text);
+    fd_close(&fd);
+    if (r == 0 && renameat(dir, beside, dir, name) < 0)
+        r = -errno;
+    if (r < 0)
+        unlinkat(dir, beside, 0);
+    return r;
+}
+
 static void write_crash(const struct config_log *l, const char *pool, struct str text)
 {
     uint64_t now = clock_realtime_ns();
@@ -135,19 +155,15 @@ static void write_crash(const struct config_log *l, const char *pool, struct str
     snprintf(name, sizeof(name), "crash-%s.%06u-%u-%s.txt", when, (unsigned)(now % NS_PER_S / 1000),
              files.serial++ % 1000, pool);
     int dir = open_folder(l->crash_dir);
-    int fd = dir < 0
-                 ? dir
-                 : openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0640);
-    if (fd < 0) {
+    int r = dir < 0 ? dir : write_file(dir, name, text);
+    if (r < 0) {
         log_error("cannot write a crash record into %.*s: %s; here it is", STR_ARG(l->crash_dir),
-                  strerror(dir < 0 ? -dir : errno));
+                  strerror(-r));
         log_text(LOG_WARN, STR("crash: "), text);
     } else {
-        write_all(fd, text);
         log_notice("crash record: %.*s/%s", STR_ARG(l->crash_dir), name);
         remove_oldest(dir, l->crash_files);
     }
-    fd_close(&fd);
     fd_close(&dir);
 }
 

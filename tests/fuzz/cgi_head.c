@@ -16,8 +16,12 @@ static void check_lines(struct str lines)
             CHECK(http_is_field_value(str_skip(line, 9)));
             continue;
         }
+        /* Any name that nobody could read as two lines or another field's: no token, perhaps, which
+         * the gateway leaves out of the answer later. */
         struct str name = str_cut(&line, ':');
-        CHECK(line.p && http_is_token(name));
+        CHECK(line.p && name.n);
+        for (size_t i = 0; i < name.n; i++)
+            CHECK((unsigned char)name.p[i] > ' ' && name.p[i] != 0x7f);
         CHECK(!str_eq_nocase(name, STR("Status")));
     }
 }
