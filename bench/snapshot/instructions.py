@@ -8,21 +8,28 @@ import subprocess
 import measure
 
 
-def load(server, workload, connections, seconds) -> dict:
-    # Workers that idleness has ended are there again before the counters look for them.
-    subprocess.run(measure.command(server, workload, connections, "--duration", "1s"), capture_output=True, timeout=60)
+def count(server, workload, connections) -> float:
+    """Instructions of one request, user and kernel, of all processes of the server."""
     report = os.path.join(server.work, "perf")
     perf = subprocess.Popen(["perf", "stat", "-x,", "-o", report, "-e", "instructions:u,instructions:k",
                              "-p", ",".join(map(str, server.pids()))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        figures = measure.closed_loop(server, workload, connections, seconds)
+        figures = measure.closed_loop(server, workload, connections, 1)
     finally:
         perf.send_signal(signal.SIGINT)
         perf.wait()
     with open(report) as f:
         counts = [int(n) for n in re.findall(r"^(\d+),,instructions", f.read(), re.M)]
-    figures["instructions"] = sum(counts) / max(1, figures["requests"])
-    return figures
+    return sum(counts) / max(1, figures["requests"])
+
+
+def load(server, workload, connections, seconds) -> dict:
+    """Counters make every task switch dearer, most of all for a server with more processes: they look at a second of their
+    own, not at the seconds that are timed."""
+    # Workers that idleness has ended are there again before the counters look for them.
+    subprocess.run(measure.command(server, workload, connections, "--duration", "1s"), capture_output=True, timeout=60)
+    instructions = count(server, workload, connections)
+    return {**measure.closed_loop(server, workload, connections, seconds), "instructions": instructions}
 
 
 def in_turn(servers, workload, connections, seconds, rounds) -> dict[str, list[dict]]:
