@@ -191,6 +191,7 @@ struct config_pool {
     struct config_pairs snapshot_guards;
     struct config_strings snapshot_rerun;  /* functions */
     uint64_t snapshot_max_age_ms;          /* 0 = never */
+    uint64_t snapshot_wait_ms;             /* of a reload, for images */
     struct config_strings snapshot_warmup; /* paths or URLs; an image's worker_warmup */
     enum config_sockets {
         CONFIG_SOCKETS_REFUSE,

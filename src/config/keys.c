@@ -371,6 +371,11 @@ const struct config_key config_keys[] = {
     { "php", "snapshot_max_age", KIND_TIME, POOL(snapshot_max_age_ms), NOT_TRACKED, .max = 30 * DAY,
       .fallback = "0", .example = "\"1h\"",
       .text = "Age at which an image is made anew; the old one serves until then. 0: never." },
+    { "php", "snapshot_wait", KIND_TIME, POOL(snapshot_wait_ms), NOT_TRACKED, .max = DAY,
+      .fallback = "\"10s\"", .example = "\"1m\"",
+      .text = "How long a reload waits, once the new processes can serve, for the images of those "
+              "scripts that have one now. Requests of a script whose image takes longer, or cannot "
+              "be made, run in classic mode in the meantime. 0: a reload waits for no image." },
     { "php", "snapshot_sockets", KIND_FORMAT, POOL(snapshot_sockets), NOT_TRACKED,
       .choices = socket_policies, .fallback = "\"refuse\"", .example = "\"sever\"",
       .text = "What becomes of connections that the boot has left open: as `snapshot_sockets` of "

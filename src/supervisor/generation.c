@@ -232,6 +232,7 @@ static void activate(struct generation *g)
     struct generation *old = p->active;
 
     CHECK(g != old && g->granted);
+    images_ahead_switch(g);
     role_send_type(&g->gateway->role, CONTROL_POOL_ACTIVATE, g->index, g->number);
     loop_timer_cancel(p->sup->loop, &g->timer);
     g->state = GENERATION_ACTIVE;
@@ -253,19 +254,37 @@ static void activate(struct generation *g)
         images_follow(p);
 }
 
+static void activate_pending(struct pool *p)
+{
+    struct generation *g = p->pending;
+
+    p->pending = NULL;
+    activate(g);
+    gateway_maybe_listen(g->gateway);
+    settle(p);
+}
+
+void pool_go_on(struct pool *p)
+{
+    if (p->pending && p->pending->granted && images_ahead_settled(p->pending))
+        activate_pending(p);
+    if (p->next)
+        rollout_progress(p->sup);
+}
+
 /* The gateway can give it requests. */
 static void on_granted(struct generation *g)
 {
     struct pool *p = g->pool;
 
     g->granted = true;
-    if (g == p->pending) {
-        p->pending = NULL;
-        activate(g);
-        gateway_maybe_listen(g->gateway);
-        settle(p);
-    } else if (g == p->next) {
-        rollout_progress(p->sup);
+    if (!g->granted_ns)
+        g->granted_ns = clock_monotonic_ns();
+    if (p->seat && g == p->next) {
+        image_ahead_granted(p);
+    } else if (g == p->pending || g == p->next) {
+        images_ahead_begin(g);
+        pool_go_on(p);
     } else if (g == p->active) { /* again, with a new gateway */
         role_send_type(&g->gateway->role, CONTROL_POOL_ACTIVATE, g->index, g->number);
         gateway_maybe_listen(g->gateway);
@@ -369,6 +388,14 @@ static void on_start_failed(struct pool *p, const char *name, const char *why)
         replace(p, 0);
 }
 
+static void on_next_failed(struct pool *p, const char *name, const char *why)
+{
+    if (p->seat)
+        image_ahead_failed(p, name, why);
+    else
+        rollout_lost(p->sup, p, name, why);
+}
+
 static void on_active_died(struct pool *p, const char *name, pid_t pid, const char *how,
                            uint64_t lived_ns)
 {
@@ -392,6 +419,7 @@ static void ended(struct generation *g, const char *how)
     pid_t pid = g->role.pid;
     bool was_active = g == p->active, was_pending = g == p->pending, was_next = g == p->next;
     uint64_t lived_ns = g->active_since_ns ? clock_monotonic_ns() - g->active_since_ns : 0;
+    uint32_t number = g->number;
     char name[sizeof(g->role.name)];
 
     CHECK_MAGIC(g, GENERATION_MAGIC);
@@ -408,12 +436,14 @@ static void ended(struct generation *g, const char *how)
     if (!was_active && !was_pending && !was_next)
         log_info("%s[%d] has ended: %s", name, (int)pid, how);
     free_generation(g);
+    if (was_pending || was_next)
+        images_ahead_abandon(p, number);
     if (was_pending)
         on_start_failed(p, name, why);
     else if (was_active)
         on_active_died(p, name, pid, how, lived_ns);
     else if (was_next)
-        rollout_lost(s, p, name, why);
+        on_next_failed(p, name, why);
     mem_free(why);
     gateways_settle(s);
     supervisor_role_ended(s);
@@ -461,7 +491,7 @@ static int spawn(struct generation *g)
 }
 
 static struct generation *new_generation(struct pool *p, struct plan *plan, uint32_t index,
-                                         struct gateway_process *gateway)
+                                         struct gateway_process *gateway, struct image_order *order)
 {
     struct generation *g = mem_zalloc(sizeof(*g));
     char name[64];
@@ -474,7 +504,8 @@ static struct generation *new_generation(struct pool *p, struct plan *plan, uint
     g->gateway = gateway;
     g->state = GENERATION_STARTING;
     g->plan = plan_ref(plan);
-    g->order = image_order_ref(image_order_of(p));
+    g->order = image_order_ref(order);
+    g->begun_ns = clock_monotonic_ns();
     link_init(&g->ends);
     g->report = -1;
     list_push_back(&p->generations, &g->link);
@@ -518,7 +549,7 @@ static void begin(struct pool *p)
 
     CHECK(!p->pending && p->good && p->sup->gateway);
     uint32_t index = plan_pool_index(p->good, str_from(p->name));
-    p->pending = new_generation(p, p->good, index, p->sup->gateway);
+    p->pending = new_generation(p, p->good, index, p->sup->gateway, image_order_of(p));
     snprintf(name, sizeof(name), "%s", p->pending->role.name);
     if (!launch(p->pending, why, sizeof(why))) {
         p->pending = NULL;
@@ -526,17 +557,27 @@ static void begin(struct pool *p)
     }
 }
 
-void pool_prepare(struct pool *p, struct plan *plan, uint32_t index, struct gateway_process *g)
+void pool_prepare(struct pool *p, struct plan *plan, uint32_t index, struct gateway_process *g,
+                  struct image_order *order)
 {
     char why[128], name[64];
 
     CHECK(!p->next);
-    p->next = new_generation(p, plan, index, g);
+    p->next = new_generation(p, plan, index, g, order);
     snprintf(name, sizeof(name), "%s", p->next->role.name);
     if (!launch(p->next, why, sizeof(why))) {
         p->next = NULL;
-        rollout_lost(p->sup, p, name, why);
+        on_next_failed(p, name, why);
     }
+}
+
+void pool_adopt(struct pool *p)
+{
+    CHECK(p->next && !p->pending);
+    p->pending = p->next;
+    p->next = NULL;
+    if (p->pending->granted)
+        activate_pending(p);
 }
 
 void pool_renew(struct pool *p)
@@ -557,6 +598,8 @@ void pool_abandon(struct pool *p)
     struct generation *g = p->next;
 
     p->next = NULL; /* its end is nobody's failure */
+    if (g)
+        images_ahead_abandon(p, g->number);
     if (g)
         stop_generation(g);
 }
@@ -722,8 +765,10 @@ void pool_cancel_pending(struct pool *p)
 
     loop_timer_cancel(p->sup->loop, &p->retry);
     p->pending = NULL; /* its end is nobody's failure */
-    if (g)
-        stop_generation(g);
+    if (!g)
+        return;
+    images_ahead_abandon(p, g->number);
+    stop_generation(g);
 }
 
 void pool_drain(struct pool *p)

@@ -6,7 +6,7 @@
  * until it serves, and after it has gone, requests run in classic mode.
  *
  * An image belongs to one generation of its classic pool. When another one takes over, scripts that
- * had an image get a new one of that generation, one after the other, and the old ones drain.
+ * had an image get a new one of that generation, and the old ones drain: image_ahead.c.
  *
  * A script that cannot be frozen is not tried again for a while, which doubles, unless its file
  * changes or the classic pool gets another generation.
@@ -19,23 +19,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "supervisor/supervisor_int.h"
-
-/* Of a classic pool. */
-struct images {
-    struct pool **seats; /* as far as they were needed */
-    uint32_t n_seats;
-    struct image_refusal refusals[IMAGE_REFUSALS];
-    bool told_full;
-};
-
-/* Of a seat. */
-struct image_seat {
-    struct pool *of;           /* NULL: it has gone */
-    struct image_order *order; /* NULL: nothing */
-    bool due;                  /* to be begun when no other one of the pool is being made */
-    uint64_t used_ns, begun_ns, made_ns;
-};
+#include "supervisor/image_int.h"
 
 /* --- orders ----------------------------------------------------------------------------------- */
 
@@ -77,7 +61,7 @@ struct image_order *image_order_of(const struct pool *p)
     return p->seat ? p->seat->order : NULL;
 }
 
-static void give_order(struct image_seat *seat, struct image_order *take)
+void image_seat_give(struct image_seat *seat, struct image_order *take)
 {
     image_order_unref(seat->order);
     seat->order = take;
@@ -211,15 +195,12 @@ static bool stopping(const struct pool *p)
     return p->sup->phase >= SUPERVISOR_DRAINING;
 }
 
-static const struct config_pool *config_of(const struct generation *g)
-{
-    return &g->plan->config->pools[g->index];
-}
-
 static struct images *images_of(struct pool *of)
 {
-    if (!of->images)
+    if (!of->images) {
         of->images = mem_zalloc(sizeof(*of->images));
+        of->images->of = of;
+    }
     return of->images;
 }
 
@@ -229,7 +210,7 @@ static struct pool *seat_of(struct pool *of, uint32_t nth)
     const struct generation *g = of->active;
     const struct config *c = g->plan->config;
     struct images *images = images_of(of);
-    struct str name = c->pools[config_of(g)->first_image + nth].name;
+    struct str name = c->pools[image_config_of(g)->first_image + nth].name;
 
     for (uint32_t i = 0; i < images->n_seats; i++)
         if (str_eq(str_from(images->seats[i]->name), name))
@@ -247,7 +228,7 @@ static void begin(struct pool *p)
     struct generation *of = p->seat->of->active;
 
     p->seat->due = false;
-    p->seat->used_ns = p->seat->begun_ns = clock_monotonic_ns();
+    p->seat->used_ns = clock_monotonic_ns();
     plan_unref(p->good);
     p->good = plan_ref(of->plan);
     log_notice("pool %s is to be the image of %s for pool %s", p->name, p->seat->order->script_name,
@@ -255,13 +236,12 @@ static void begin(struct pool *p)
     pool_renew(p);
 }
 
-/* The next one that a change of generations has left to be made. */
-static void begin_due(struct pool *of)
+void image_begin_due(struct pool *of)
 {
     struct images *images = of->images;
     struct pool *next = NULL;
 
-    if (!images || !of->active || stopping(of))
+    if (!images || images->busy || !of->active || stopping(of))
         return;
     for (uint32_t i = 0; i < images->n_seats; i++) {
         if (images->seats[i]->pending)
@@ -300,8 +280,8 @@ static struct pool *find_image(const struct pool *of, struct str script)
 
     for (uint32_t i = 0; images && i < images->n_seats; i++) {
         struct pool *p = images->seats[i];
-        bool lives = p->active || p->pending || p->seat->due;
-        if (lives && p->seat->order && str_eq(str_from(p->seat->order->script), script) &&
+        if (image_seat_is_taken(p) && p->seat->order &&
+            str_eq(str_from(p->seat->order->script), script) &&
             p->seat->order->of_generation == of->active->number)
             return p;
     }
@@ -319,7 +299,7 @@ static bool is_refused(struct pool *of, struct str script)
 
 static void make(struct pool *p, const struct generation *g, const struct control_image *image)
 {
-    give_order(p->seat, new_order(image, g->number));
+    image_seat_give(p->seat, new_order(image, g->number));
     begin(p);
 }
 
@@ -328,12 +308,12 @@ static void make(struct pool *p, const struct generation *g, const struct contro
 static void remake(struct pool *p, const struct generation *g, const struct control_image *image)
 {
     const struct image_order *o = p->seat->order;
-    struct str url = config_of(g)->snapshot_url;
+    struct str url = image_config_of(g)->snapshot_url;
     uint64_t now = clock_monotonic_ns();
 
     if (!p->active || p->pending || p->seat->due || (url.n && url.p[0] != '/') ||
         (str_eq(str_from(o->host), image->host) && o->https == image->https) ||
-        now < p->seat->begun_ns + IMAGE_REMAKE_MS * NS_PER_MS ||
+        now < p->active->active_since_ns + IMAGE_REMAKE_MS * NS_PER_MS ||
         is_refused(p->seat->of, image->script))
         return;
     log_notice("pool %s: most requests of %s are not for \"%s\", for which it was made: it is made "
@@ -357,7 +337,7 @@ static void say_full(struct pool *of, struct str script_name, uint32_t max_image
 void image_wanted(struct generation *g, const struct control_message *m)
 {
     struct pool *of = g->pool;
-    const struct config_pool *c = config_of(g);
+    const struct config_pool *c = image_config_of(g);
     struct image_candidate seats[CONFIG_IMAGES_MAX];
     struct control_image image;
     uint64_t now = clock_monotonic_ns();
@@ -415,10 +395,10 @@ static void on_old(struct loop_timer *t)
 void image_serves(struct generation *g)
 {
     struct pool *p = g->pool;
-    uint64_t age_ms = config_of(g)->snapshot_max_age_ms;
+    uint64_t age_ms = image_config_of(g)->snapshot_max_age_ms;
 
     p->seat->used_ns = clock_monotonic_ns();
-    p->seat->made_ns = p->seat->used_ns - p->seat->begun_ns;
+    p->seat->made_ns = g->granted_ns - g->begun_ns;
     if (p->seat->of)
         image_forgive(images_of(p->seat->of)->refusals, str_from(g->order->script));
     if (age_ms)
@@ -426,7 +406,7 @@ void image_serves(struct generation *g)
     log_notice("%s is the image of %s%s", g->role.name, g->order->script_name,
                p->seat->of ? "" : ", which has gone");
     if (p->seat->of)
-        begin_due(p->seat->of);
+        image_begin_due(p->seat->of);
 }
 
 /* For its status pages. */
@@ -446,11 +426,8 @@ static void tell_gateway(const struct pool *of, const char *script_name, const c
     mem_free(text);
 }
 
-/* True: that is a new reason, which people should hear of. */
-static bool refuse(struct pool *p, const char *why)
+bool image_refuse_order(struct pool *of, const struct image_order *o, const char *why)
 {
-    struct pool *of = p->seat->of;
-    const struct image_order *o = p->seat->order;
     bool is_new;
 
     uint64_t pause_ms = image_refuse(images_of(of)->refusals, o->script, file_changed_ns(o->script),
@@ -468,15 +445,15 @@ void image_failed(struct pool *p, const char *name, const char *why)
 
     if (!p->seat->of || !p->seat->of->active)
         return;
-    if (refuse(p, why))
+    if (image_refuse_order(p->seat->of, p->seat->order, why))
         log_error("%s: there is no image of %s, whose requests run in classic mode: %s", name,
                   p->seat->order->script_name, why);
     /* The one before was to be replaced because it is out of date, or makes no room after all. */
     if (g && strcmp(g->order->script, p->seat->order->script) == 0)
         pool_vacate(p);
     else if (g)
-        give_order(p->seat, image_order_ref(g->order));
-    begin_due(p->seat->of);
+        image_seat_give(p->seat, image_order_ref(g->order));
+    image_begin_due(p->seat->of);
 }
 
 void image_died(struct pool *p, const char *name, pid_t pid, const char *how, uint64_t lived_ns)
@@ -488,16 +465,15 @@ void image_died(struct pool *p, const char *name, pid_t pid, const char *how, ui
         return;
     if (lived_ns < IMAGE_PAUSE_FIRST_MS * NS_PER_MS) {
         char *why = mem_printf("it ended: %s", how);
-        (void)refuse(p, why);
+        (void)image_refuse_order(p->seat->of, p->seat->order, why);
         mem_free(why);
     }
-    begin_due(p->seat->of);
+    image_begin_due(p->seat->of);
 }
 
 /* --- when the classic pool changes ------------------------------------------------------------ */
 
-/* The same script in the files of the generation that serves now. */
-static void renew_order(struct pool *p, const struct generation *of)
+struct image_order *image_order_for(const struct pool *p, const struct generation *of)
 {
     const struct image_order *o = p->seat->order;
     const char *root = of->plan->pools[of->index].document_root;
@@ -507,36 +483,17 @@ static void renew_order(struct pool *p, const struct generation *of)
                                    str_from(o->host), o->https,
                                    o->port,           str_from(o->address) };
 
-    give_order(p->seat, new_order(&image, of->number));
+    struct image_order *order = new_order(&image, of->number);
     mem_free(script);
+    return order;
 }
 
-static bool in_plan(const struct pool *p, const struct generation *of)
+bool image_seat_is_in_plan(const struct pool *p, const struct generation *of)
 {
-    const struct config_pool *c = config_of(of);
+    const struct config_pool *c = image_config_of(of);
     uint32_t index = plan_pool_index(of->plan, str_from(p->name));
 
     return c->max_images && index >= c->first_image && index < c->first_image + c->max_images;
-}
-
-void images_follow(struct pool *of)
-{
-    struct images *images = of->images;
-
-    CHECK(of->active);
-    if (!images)
-        return;
-    image_forgive_all(images->refusals);
-    images->told_full = false;
-    for (uint32_t i = 0; i < images->n_seats; i++) {
-        struct pool *p = images->seats[i];
-        bool had = (p->active || p->pending || p->seat->due) && in_plan(p, of->active);
-        pool_vacate(p);
-        p->seat->due = had;
-        if (had)
-            renew_order(p, of->active);
-    }
-    begin_due(of);
 }
 
 void images_retire(struct pool *of)
@@ -563,6 +520,7 @@ void image_forget(struct pool *p)
         for (uint32_t i = 0; i < p->images->n_seats; i++)
             p->images->seats[i]->seat->of = NULL;
         image_forgive_all(p->images->refusals);
+        loop_timer_cancel(p->sup->loop, &p->images->limit);
         mem_free(p->images->seats);
         mem_free(p->images);
     }
@@ -574,6 +532,7 @@ void image_forget(struct pool *p)
             images->seats[i] = images->seats[--images->n_seats];
             break;
         }
+    image_ahead_forget(p->seat);
     image_order_unref(p->seat->order);
     mem_free(p->seat);
 }

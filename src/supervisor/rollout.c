@@ -9,7 +9,8 @@
  *      too when [server], [log] or the list of pools differ, because a channel belongs to one
  *      gateway and is shaped for it.
  *   3. All of them must get ready, then answer the requests of [php] warmup and probe, which the
- * new gateway, or the one that serves, makes to the newest generations.
+ * new gateway, or the one that serves, makes to the newest generations. Meanwhile images of entry
+ * scripts are made of them (image_ahead.c).
  *   4. All take over in one turn of the loop. The old ones finish what they have.
  *
  * Any failure before step 4 gives the new ones up and changes nothing. There is one rollout at a
@@ -386,7 +387,7 @@ static void on_warm(void *ctx, const char *failure)
         fail(s, r, sentence);
         mem_free(sentence);
     } else {
-        commit(s, r);
+        rollout_progress(s);
     }
     mem_free(why);
 }
@@ -402,8 +403,12 @@ void rollout_progress(struct supervisor *s)
             return;
     if (!r->warm)
         r->warmup = warmup_start(r->gateway, r->plan, r->is_new, on_warm, s);
-    if (!r->warmup)
-        commit(s, r);
+    if (r->warmup)
+        return;
+    for (uint32_t i = 0; i < r->plan->config->n_pools; i++)
+        if (r->is_new[i] && !images_ahead_settled(r->pools[i]->next))
+            return;
+    commit(s, r);
 }
 
 void rollout_probed(struct supervisor *s, const struct control_message *m)
@@ -526,7 +531,7 @@ static void start_all(struct supervisor *s, struct rollout *r)
         gateway_start(r->gateway);
     for (uint32_t i = 0; i < r->plan->config->n_pools && !r->failure; i++)
         if (r->is_new[i])
-            pool_prepare(r->pools[i], r->plan, i, r->gateway);
+            pool_prepare(r->pools[i], r->plan, i, r->gateway, NULL);
     r->beginning = false;
     if (r->failure) {
         char *why = r->failure;

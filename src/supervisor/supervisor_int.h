@@ -12,6 +12,7 @@
  *   link.c        one channel between one pool process and one gateway
  *   generation.c  pool processes: STARTING -> READY -> ACTIVE -> DRAINING -> gone
  *   image.c       pools that freeze an entry script: which scripts have one, and which make room
+ *   image_ahead.c images of a generation that is to take over
  *   gateway.c     the gateway process, its restart and its retirement
  *   rollout.c     start, reload and rollback: a set of processes that begins to serve as one
  *   warmup.c      the requests the server makes to it before that
@@ -283,6 +284,7 @@ struct generation {
     bool profiled;                   /* samples stacks for profile.c */
     struct plan *plan;
     struct image_order *order; /* of an image, else NULL */
+    uint64_t begun_ns, granted_ns;
     struct link ends;
     int report;              /* see channel/report.h; -1: there is none */
     struct loop_timer timer; /* start limit, later drain limit; an image's age */
@@ -329,10 +331,15 @@ void pools_gateway_message(struct gateway_process *g, const struct control_messa
 /* True when the gateway may accept for this pool. */
 bool pool_serves(const struct pool *p);
 /* --- for rollout.c: */
-/* Starts `next`; its failure may be told before this returns. */
-void pool_prepare(struct pool *p, struct plan *plan, uint32_t index, struct gateway_process *g);
+/* Starts `next`, with `order` if it is an image; its failure may be told before this returns. */
+void pool_prepare(struct pool *p, struct plan *plan, uint32_t index, struct gateway_process *g,
+                  struct image_order *order);
+/* What has waited for its images may take over. */
+void pool_go_on(struct pool *p);
 /* `next`, which is granted, takes over. */
 void pool_switch(struct pool *p);
+/* `next` takes over as soon as it can, without the others. */
+void pool_adopt(struct pool *p);
 /* Gives `next` up. */
 void pool_abandon(struct pool *p);
 /* The pool is not in the new plan. */
@@ -380,6 +387,20 @@ void image_died(struct pool *p, const char *name, pid_t pid, const char *how, ui
 void image_forget(struct pool *p);
 /* A seat whose pool is there, or a pool with a seat that still drains. */
 bool image_keeps(const struct pool *p);
+
+/* --- image_ahead.c ---------------------------------------------------------------------------- */
+/* That classic generation is able to serve: scripts that have an image get one of it, before it
+ * takes over. */
+void images_ahead_begin(struct generation *of);
+/* It need not wait for them (any longer). */
+bool images_ahead_settled(const struct generation *of);
+/* It takes over in this turn: so do those of its images that are ready. */
+void images_ahead_switch(struct generation *of);
+/* That generation of the pool will not take over. */
+void images_ahead_abandon(struct pool *of, uint32_t number);
+/* What became of one: it is able to serve; it could not be made. */
+void image_ahead_granted(struct pool *p);
+void image_ahead_failed(struct pool *p, const char *name, const char *why);
 
 /* --- choice, by itself for the tests --- */
 enum {

@@ -12,6 +12,7 @@ import pytest
 
 from lib import account, roles
 from lib.httpclient import Connection
+from lib.images import active, ask, from_image, generation, image_pools, images, wait_for_image
 from lib.process import descendants, wait_until
 from lib.roles import Load, pools, title
 
@@ -57,38 +58,6 @@ def site(launch):
         server.root = root
         return server
     return start
-
-
-def images(server, pool=0):
-    return json.loads(server.admin("/server?json").text)["pools"][pool]["images"]
-
-
-def active(server):
-    return {i["script"]: i for i in images(server)["active"]}
-
-
-def ask(server, path="/"):
-    return server.get(path).json()
-
-
-def from_image(answer):
-    return answer["boot"] != answer["pid"]
-
-
-def wait_for_image(server, path="/"):
-    """Asks until an image answers; that answer."""
-    def answered():
-        answer = ask(server, path)
-        return answer if from_image(answer) else None
-    return wait_until(answered, f"an image of {path}", interval=0.05)
-
-
-def image_pools(server):
-    return [p for p in pools(server) if "-image" in title(p)]
-
-
-def generation(server, script="/index.php"):
-    return active(server).get(script, {}).get("generation", 0)
 
 
 # --- made by demand -------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@
  * each; how a pool behaves is the word in ROOT/behave when it starts: ok (also without the file),
  * fail (says FAILED), refuse (IMAGE_REFUSED), die (ends before READY), deaf (READY, but no DRAIN or
  * STOP has an effect), slow (READY only once ROOT/behave says ok) and ROOT/hold makes the gateway
- * keep its "requests": no POOL_DRAINED, no DRAINED while it exists. ROOT/status is what a probe is
+ * keep its "requests": no POOL_DRAINED, no DRAINED while it exists. Words with "image-" before them
+ * (image-refuse, image-slow) are for images of entry scripts. ROOT/status is what a probe is
  * answered (200).
  */
 #include <errno.h>
@@ -42,7 +43,7 @@ static void event(const char *fmt, ...)
 
 static bool behaves(const char *word)
 {
-    char path[512], found[32] = "ok";
+    char path[512], found[32] = "ok", *is = found;
 
     snprintf(path, sizeof(path), "%s/behave", boot.document_root);
     FILE *f = fopen(path, "re");
@@ -51,7 +52,9 @@ static bool behaves(const char *word)
             found[0] = '\0';
         fclose(f);
     }
-    return strcmp(found, word) == 0;
+    if (boot.image_script && strncmp(found, "image-", 6) == 0)
+        is += 6;
+    return strcmp(is, word) == 0;
 }
 
 static bool held(void)
@@ -128,18 +131,21 @@ static void run_pool(void)
 }
 
 /* What the gateway still has to say when nothing holds it: a drained generation, its own end. */
-static uint32_t drained_pool, drained_generation;
+enum { POOLS = 64 };
+static uint32_t drained[POOLS];
 static bool drained_all;
 
 static void say_what_waits(void)
 {
     if (held())
         return;
-    if (drained_generation)
-        say(CONTROL_POOL_DRAINED, drained_pool, drained_generation, "");
+    for (uint32_t i = 0; i < POOLS; i++)
+        if (drained[i]) {
+            say(CONTROL_POOL_DRAINED, i, drained[i], "");
+            drained[i] = 0;
+        }
     if (drained_all)
         say(CONTROL_DRAINED, 0, 0, "");
-    drained_generation = 0;
     drained_all = false;
 }
 
@@ -172,7 +178,6 @@ static void answer_probe(const struct control_message *m)
 
 static void gateway_told(const struct control_message *m, size_t n_fds)
 {
-    enum { POOLS = 64 };
     static uint32_t actives[POOLS];
     uint32_t none, *active = m->pool < POOLS ? &actives[m->pool] : &none;
 
@@ -183,11 +188,9 @@ static void gateway_told(const struct control_message *m, size_t n_fds)
         say(CONTROL_POOL_READY, m->pool, m->generation, "");
         break;
     case CONTROL_POOL_ACTIVATE:
-        event("gateway activate %u", m->generation);
-        if (*active && *active != m->generation) {
-            drained_pool = m->pool;
-            drained_generation = *active;
-        }
+        event("gateway activate %u of %u", m->generation, m->pool);
+        if (*active && *active != m->generation && m->pool < POOLS)
+            drained[m->pool] = *active;
         *active = m->generation;
         break;
     case CONTROL_POOL_LEAVE:

@@ -212,31 +212,175 @@ TEST(what_is_no_script_of_the_pool_gets_none)
     finish();
 }
 
-TEST(a_reload_makes_the_images_of_the_new_generation)
+static uint32_t image_of(const char *name)
+{
+    const struct pool *p = find_pool(name);
+
+    return p && p->active ? p->active->order->of_generation : 0;
+}
+
+/* With the first pool's generation 2. */
+static bool both_serve(void)
+{
+    return image_of("www-image1") == 2 && image_of("www-image2") == 2;
+}
+
+static bool second_serves(void)
+{
+    return image_of("www-image2") != 0;
+}
+
+TEST(a_reload_takes_its_images_along)
 {
     server_start(&v, NULL);
     want("/index.php");
     turn_until(first_serves);
     server_signal(&v, SIGHUP);
-    server_await(&v, "image /index.php of 2 start", 1);
-    server_await(&v, "gateway leave-pool 1", 1);
+    server_await(&v, "gateway activate 2 of 0", 1);
+    EXPECT_INT(server_count(&v, "image /index.php of 2 start"), 1);
+    EXPECT_INT(server_count(&v, "gateway activate 2 of 1"), 1); /* said before */
+    EXPECT(generation_2_serves());
+    EXPECT_INT(image_of("www-image1"), 2);
     server_await(&v, "image /index.php of 1 drain", 1);
-    turn_until(first_serves);
-    EXPECT_INT(find_pool("www-image1")->active->order->of_generation, 2);
+    EXPECT_INT(server_count(&v, "gateway leave-pool"), 0);
     finish();
 }
 
-TEST(one_after_the_other)
+TEST(one_after_the_other_when_a_reload_waits_for_none)
 {
-    server_start(&v, NULL);
+    static const char *const none[] = { "php.snapshot_wait=0", NULL };
+
+    server_start(&v, none);
     want("/a.php");
     want("/b.php");
+    turn_until(second_serves);
     turn_until(first_serves);
-    server_await(&v, "image /b.php of 1 start", 1);
     server_signal(&v, SIGHUP);
-    server_await(&v, "image /a.php of 2 start", 1);
+    turn_until(generation_2_serves);
     EXPECT_INT(server_count(&v, "image /b.php of 2 start"), 0);
-    server_await(&v, "image /b.php of 2 start", 1);
+    turn_until(both_serve);
+    finish();
+}
+
+TEST(a_slow_image_does_not_hold_the_switch)
+{
+    static const char *const little[] = { "php.snapshot_wait=20ms", NULL };
+
+    server_start(&v, little);
+    want("/a.php");
+    want("/b.php");
+    turn_until(second_serves);
+    turn_until(first_serves);
+    server_put(&v, "behave", "image-slow");
+    server_signal(&v, SIGHUP);
+    turn_until(generation_2_serves);
+    EXPECT(!first_serves() && !second_serves()); /* those of generation 1 are of no use */
+    EXPECT(find_pool("www-image1")->pending && !find_pool("www-image1")->next);
+    server_put(&v, "behave", "ok");
+    turn_until(both_serve);
+    EXPECT_INT(server_count(&v, "image /a.php of 2 start"), 1);
+    EXPECT_INT(server_count(&v, "image /b.php of 2 start"), 1);
+    finish();
+}
+
+TEST(an_image_that_cannot_be_made_does_not_hold_the_switch)
+{
+    static const char *const long_[] = { "php.snapshot_wait=1d", NULL };
+
+    server_start(&v, long_);
+    want("/index.php");
+    turn_until(first_serves);
+    server_put(&v, "behave", "image-refuse");
+    server_signal(&v, SIGHUP);
+    turn_until(generation_2_serves);
+    server_await(&v, "gateway refused /index.php: it has a thread", 1);
+    EXPECT(!find_pool("www-image1")->active && !find_pool("www-image1")->pending);
+    want("/index.php"); /* not again at once */
+    EXPECT_INT(server_count(&v, "image /index.php of 2 start"), 1);
+    finish();
+}
+
+static bool rollout_over(void)
+{
+    return !v.s.rollout;
+}
+
+TEST(a_reload_that_fails_gives_its_images_up)
+{
+    static const char *const probe[] = { "php.probe=/probe", NULL };
+
+    server_start(&v, probe);
+    want("/index.php");
+    turn_until(first_serves);
+    server_put(&v, "status", "500");
+    server_signal(&v, SIGHUP);
+    server_await(&v, "image /index.php of 2 start", 1);
+    turn_until(rollout_over);
+    EXPECT_INT(v.s.pools[0]->active->number, 1);
+    EXPECT_INT(image_of("www-image1"), 1);
+    EXPECT(!find_pool("www-image1")->next && !find_pool("www-image1")->pending);
+    server_put(&v, "status", "200");
+    server_signal(&v, SIGHUP);
+    turn_until(rollout_over);
+    EXPECT_INT(v.s.pools[0]->active->number, 3);
+    EXPECT_INT(image_of("www-image1"), 3);
+    finish();
+}
+
+TEST(the_pool_dies_while_its_next_generation_waits_for_images)
+{
+    server_start(&v, NULL);
+    want("/index.php");
+    turn_until(first_serves);
+    server_put(&v, "behave", "image-slow");
+    server_signal(&v, SIGHUP);
+    server_await(&v, "image /index.php of 2 start", 1);
+    kill(v.s.pools[0]->active->role.pid, SIGKILL);
+    server_await(&v, "pool 3 start", 1); /* in place of the dead one */
+    server_put(&v, "behave", "ok");
+    turn_until(rollout_over);
+    turn_until(generation_2_serves);
+    EXPECT_INT(image_of("www-image1"), 2);
+    finish();
+}
+
+TEST(a_stop_while_images_are_waited_for)
+{
+    server_start(&v, NULL);
+    want("/index.php");
+    turn_until(first_serves);
+    server_put(&v, "behave", "image-slow");
+    server_signal(&v, SIGHUP);
+    server_await(&v, "image /index.php of 2 start", 1);
+    finish();
+}
+
+TEST(a_rollback_at_once_brings_the_images_back)
+{
+    server_start(&v, NULL);
+    want("/index.php");
+    turn_until(first_serves);
+    server_put(&v, "hold", "");
+    server_signal(&v, SIGHUP);
+    turn_until(generation_2_serves);
+    EXPECT_INT(image_of("www-image1"), 2);
+    supervisor_rollback(&v.s, NULL, NULL);
+    EXPECT_INT(v.s.pools[0]->active->number, 1);
+    EXPECT_INT(image_of("www-image1"), 1);
+    EXPECT_INT(server_count(&v, "image /index.php of 1 start"), 1);
+    server_remove(&v, "hold");
+    server_await(&v, "image /index.php of 2 drain", 1);
+    finish();
+}
+
+TEST(a_wish_for_another_generation_takes_images_along)
+{
+    server_start(&v, NULL);
+    want("/index.php");
+    turn_until(first_serves);
+    pool_renew(v.s.pools[0]);
+    turn_until(generation_2_serves);
+    EXPECT_INT(image_of("www-image1"), 2);
     finish();
 }
 
