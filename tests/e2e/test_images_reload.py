@@ -167,7 +167,8 @@ def test_a_release_that_fails_its_probe_leaves_the_images_alone(launch):
 
 def test_a_rollback_at_once_brings_the_images_back(launch):
     site = Site(launch)
-    (site.folder / "v1" / "wait.php").write_text("<?php touch(__DIR__ . '/started'); while (!file_exists(__DIR__ . '/go')) { usleep(2000); clearstatcache(); }")
+    (site.folder / "v1" / "wait.php").write_text("<?php touch(__DIR__ . '/started'); "
+                                                 "while (!file_exists(__DIR__ . '/go')) { usleep(2000); clearstatcache(); }")
     with site.server.connect() as c, Load(site.server) as load:
         c.send(b"GET /wait.php HTTP/1.1\r\nHost: a\r\n\r\n")    # keeps release v1's generation there
         wait_until(lambda: (site.folder / "v1" / "started").exists(), "a request to run")
