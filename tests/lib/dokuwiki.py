@@ -6,6 +6,7 @@ from lib import account
 
 SOURCE = Path("/usr/share/dokuwiki")
 CONF = Path("/etc/dokuwiki")
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "dokuwiki"
 DATA = ("attic", "cache", "index", "locks", "log", "media", "media_attic", "media_meta", "meta", "pages", "tmp")
 # What the installation writes; Debian's package has written it already.
 WRITTEN = ("local.php", "acl.auth.php", "users.auth.php", "plugins.local.php", "apache.conf", "lighttpd.conf")
