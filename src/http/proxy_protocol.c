@@ -14,7 +14,7 @@ enum {
     V2_BODY_BYTES_MAX = 4096, /* addresses and TLVs; what proxies send is far below */
 };
 
-static const char v2_signature[12] = "\r\n\r\n\0\r\nQUIT\n";
+static const char v2_signature[] = "\r\n\r\n\0\r\nQUIT\n";
 
 static uint16_t read_u16(const char *p)
 {
@@ -149,7 +149,7 @@ static int parse_v2(struct str in, struct sockaddr_storage *ret_source,
 int http_parse_proxy_protocol(struct str in, struct sockaddr_storage *ret_source,
                               struct sockaddr_storage *ret_destination, bool *ret_local)
 {
-    struct str v1 = STR("PROXY "), v2 = { v2_signature, sizeof v2_signature };
+    struct str v1 = STR("PROXY "), v2 = { v2_signature, sizeof v2_signature - 1 };
     if (in.n == 0)
         return 0;
     struct str signature = in.p[0] == 'P' ? v1 : v2;

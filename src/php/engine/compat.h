@@ -59,13 +59,22 @@ extern PHPAPI char *php_ini_scanned_files;
 #define COMPAT_ACTIVATE(fn) .activate = (fn),
 #endif
 
-/* Since 8.3 a forked child makes its timers anew (pcntl_fork does the same). The new key of the
- * memory manager's free lists that comes with it since 8.4 is not for SAPIs to make: workers of a
- * pool share one, as children of PHP-FPM do. */
-#if PHP_VERSION_ID >= 80300
+/* What the engine wants done in a forked child. Since 8.3 it makes its timers anew; since 8.5 there
+ * is a function for all of it, which also gives the memory manager's free lists a key of their own
+ * (8.4 has that key, but makes a new one only when a child's first request ends). */
+#if PHP_VERSION_ID >= 80500
+#define compat_child_init() php_child_init()
+#elif PHP_VERSION_ID >= 80300
 #define compat_child_init() zend_max_execution_timer_init()
 #else
 #define compat_child_init() ((void)0)
+#endif
+
+/* arg_separator.input became a zend_string in 8.5. */
+#if PHP_VERSION_ID >= 80500
+#define COMPAT_ARG_SEPARATORS() (ZSTR_VAL(PG(arg_separator).input))
+#else
+#define COMPAT_ARG_SEPARATORS() (PG(arg_separator).input)
 #endif
 
 /* The state of lcg_value() and uniqid() is set; mt_rand() will seed itself. Since 8.4 the state

@@ -50,7 +50,7 @@ struct found {
 static struct params query_params(void)
 {
     return (struct params){ .text = request.view.query,
-                            .separators = PG(arg_separator).input,
+                            .separators = COMPAT_ARG_SEPARATORS(),
                             .max = (uint32_t)PG(max_input_vars) };
 }
 
