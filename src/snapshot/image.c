@@ -215,8 +215,11 @@ static int check_map(void *context, const struct map *m)
 static int collect_regions(const struct making *k)
 {
     struct snapshot_self *s = snapshot_self;
-    int rc = maps_read(true, check_map, (void *)k);
+    int rc = guards_to_protections();
 
+    if (rc < 0)
+        return snapshot_refuse(k->refusal, SNAPSHOT_SYSTEM, -rc, "looking for guard pages");
+    rc = maps_read(true, check_map, (void *)k);
     if (rc < 0)
         return k->refusal->problem
                    ? rc

@@ -25,6 +25,7 @@ enum {
     KEPT_MAX = 128,
     HOLES_MAX = 16,
     WIPED_MAX = 16,
+    GUARDS_MAX = 4096,
     SIGNALS = 64,
     OWN_STACK_BYTES = 256 << 10,
 };
@@ -274,6 +275,9 @@ void pagemap_start(struct dirty_runs *d, uintptr_t start, uintptr_t end);
 /* Fills `run`; false: nothing left. */
 bool pagemap_next(struct dirty_runs *d);
 int pagemap_open(void);
+
+/* guard.c: guard pages that no table of mappings shows become pages without permissions. */
+int guards_to_protections(void);
 
 /* copy.c: without libc. */
 void snapshot_copy(void *to, const void *from, size_t bytes);
