@@ -45,7 +45,8 @@
  *                           RECORD (a slow request, a crash, the answer to LOOK, the end of
  *                           PROFILE; as text in parts: status = kind, requests = 1 when more
  *                           parts follow), IMAGE_REFUSED (text: why the script of this image pool
- *                           cannot be frozen; the process ends)
+ *                           cannot be frozen; the process ends), IMAGE_OUTDATED (text: which of the
+ *                           files that its boot has read is another one now)
  *   pool -> gateway         WORKER_START (fd: gateway's end of the worker's socket), WORKER_DEAD
  *                           (status = wait status, cause)
  *   gateway -> pool         WORKER_KILL, WORKERS_WANTED (requests wait and no worker is idle)
@@ -114,7 +115,8 @@ enum control_type {
     CONTROL_IMAGE_USED,
     CONTROL_IMAGE_REFUSED,
     CONTROL_REPORT,
-    CONTROL_LAST = CONTROL_REPORT,
+    CONTROL_IMAGE_OUTDATED,
+    CONTROL_LAST = CONTROL_IMAGE_OUTDATED,
 };
 
 enum control_cause {

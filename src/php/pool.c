@@ -303,11 +303,17 @@ static int next_timeout_ms(const struct pool *p)
     return nearest <= now ? 0 : (int)((nearest - now) / NS_PER_MS + 1);
 }
 
+/* It could not go back to its image after a request and has said why; another one is forked. */
+static bool was_renewed(int status)
+{
+    return WIFEXITED(status) && WEXITSTATUS(status) == ENGINE_EXIT_RENEW;
+}
+
 /* How long the seat stays empty. */
 static uint64_t judge_death(struct seat *seat, uint32_t index, int status, uint64_t finished)
 {
-    if (finished > 0 || (WIFEXITED(status) && (WEXITSTATUS(status) == ENGINE_EXIT_OK ||
-                                               WEXITSTATUS(status) == ENGINE_EXIT_RENEW))) {
+    if (finished > 0 || was_renewed(status) ||
+        (WIFEXITED(status) && WEXITSTATUS(status) == ENGINE_EXIT_OK)) {
         seat->early_deaths = 0;
         return 0;
     }
@@ -333,10 +339,10 @@ static void worker_ended(struct pool *p, uint32_t index, int status, const struc
     channel_worker_look(p->channel, index, &info);
     if (info.incarnation != seat->incarnation) /* it never attached */
         info = (struct channel_worker_info){ 0 };
-    if (status != 0) { /* before the gateway hears of it and takes the slot back */
+    if (status != 0 && !was_renewed(status)) /* before the gateway takes the slot back */
         crash_record(p, index, status, usage);
+    if (status != 0)
         lock_probe_want(p);
-    }
     pool_report_death(p, seat, status);
     worker_memory_fini(&seat->memory);
     control_message_init(&m, CONTROL_WORKER_DEAD);
@@ -350,6 +356,8 @@ static void worker_ended(struct pool *p, uint32_t index, int status, const struc
     m.ticket = info.ticket;
     m.cause = seat->cause;
     tell_gateway(p, &m, -1);
+    if (was_renewed(status))
+        control_message_set_text(&m, STR("replaced by a fresh one of its image, as it said above"));
     int rc = control_send(p->supervisor, &m, NULL, 0); /* for the log; it may be busy */
     if (rc < 0 && rc != -EAGAIN)
         log_warn("cannot tell the supervisor of a dead worker: %s", strerror(-rc));
@@ -616,14 +624,27 @@ static bool is_worker(const struct pool *p, uint32_t pid)
     return false;
 }
 
-void pool_renew_memory(struct pool *p, const char *why)
+/* True, once in a while: it may ask for another generation. */
+static bool may_renew(struct pool *p)
 {
     uint64_t now = clock_monotonic_ns();
 
     if (p->draining || (p->renewed_ns && now - p->renewed_ns < RENEW_MIN_MS * NS_PER_MS))
-        return;
+        return false;
     p->renewed_ns = now;
-    pool_tell_supervisor(p, CONTROL_RESTART, why);
+    return true;
+}
+
+void pool_renew_memory(struct pool *p, const char *why)
+{
+    if (may_renew(p))
+        pool_tell_supervisor(p, CONTROL_RESTART, why);
+}
+
+void pool_renew_image(struct pool *p, const char *what)
+{
+    if (may_renew(p))
+        pool_tell_supervisor(p, CONTROL_IMAGE_OUTDATED, what);
 }
 
 static void on_signals(struct pool *p)

@@ -196,6 +196,8 @@ uint64_t pool_size_next_ns(const struct pool *p);
 void pool_tell_supervisor(struct pool *p, enum control_type type, const char *text);
 /* Asks the supervisor for a new generation, with shared memory of its own; not too often. */
 void pool_renew_memory(struct pool *p, const char *why);
+/* Likewise, because a file that the image was made of is another one: "/app/a.php has changed". */
+void pool_renew_image(struct pool *p, const char *what);
 void pool_kill_worker(struct pool *p, uint32_t worker, enum control_cause cause);
 /* Ends all workers and this process. */
 NORETURN void pool_stop_now(struct pool *p, int status);

@@ -218,11 +218,11 @@ void pool_script_look(struct pool *p)
         if (is.there == was->there && is.inode == was->inode && is.bytes == was->bytes &&
             is.changed.tv_sec == was->changed.tv_sec && is.changed.tv_nsec == was->changed.tv_nsec)
             continue;
-        snprintf(why, sizeof(why), "the image is made anew: %s %s", was->path,
+        snprintf(why, sizeof(why), "%s %s", was->path,
                  !is.there    ? "has gone"
                  : was->there ? "has changed"
                               : "is new");
-        pool_renew_memory(p, why);
+        pool_renew_image(p, why);
         return;
     }
 }

@@ -316,6 +316,11 @@ static void log_worker_death(struct generation *g, const struct control_message 
                   m->requests);
         return;
     }
+    if (m->text_bytes) { /* by design */
+        log_notice("%s: worker %u [%d] ended after %u requests: %.*s", g->role.name, m->worker,
+                   m->pid, m->requests, STR_ARG(control_message_text(m)));
+        return;
+    }
     role_describe_exit(m->status, how, sizeof(how));
     log_warn("%s: worker %u [%d] ended after %u requests: %s", g->role.name, m->worker, m->pid,
              m->requests, how);
@@ -340,6 +345,7 @@ static void on_message(struct role *r, const struct control_message *m)
             pool_renew(g->pool);
         }
         break;
+    case CONTROL_IMAGE_OUTDATED: image_outdated(g, control_message_text(m)); break;
     case CONTROL_DRAINED: /* its exit follows */ break;
     default: log_warn("%s sent message %u, which is not for the supervisor", r->name, m->type);
     }

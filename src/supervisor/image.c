@@ -147,6 +147,12 @@ uint64_t image_refuse(struct image_refusal list[IMAGE_REFUSALS], const char *scr
         forget_refusal(r);
         r->script = mem_strdup(script);
     }
+    if (r->served_ns && now_ns - r->served_ns >= IMAGE_SETTLED_MS * NS_PER_MS) {
+        r->pause_ms = 0;
+        mem_free(r->why);
+        r->why = NULL;
+    }
+    r->served_ns = 0;
     uint64_t pause_ms = r->pause_ms ? 2 * r->pause_ms : IMAGE_PAUSE_FIRST_MS;
     r->pause_ms = pause_ms < IMAGE_PAUSE_MAX_MS ? pause_ms : IMAGE_PAUSE_MAX_MS;
     r->until_ns = now_ns + r->pause_ms * NS_PER_MS;
@@ -165,12 +171,14 @@ bool image_is_refused(const struct image_refusal list[IMAGE_REFUSALS], struct st
     return r && now_ns < r->until_ns && changed_ns == r->changed_ns;
 }
 
-void image_forgive(struct image_refusal list[IMAGE_REFUSALS], struct str script)
+void image_relieve(struct image_refusal list[IMAGE_REFUSALS], struct str script, uint64_t now_ns)
 {
     struct image_refusal *r = find_refusal(list, script);
 
-    if (r)
-        forget_refusal(r);
+    if (!r)
+        return;
+    r->until_ns = 0;
+    r->served_ns = now_ns;
 }
 
 void image_forgive_all(struct image_refusal list[IMAGE_REFUSALS])
@@ -299,6 +307,10 @@ static bool is_refused(struct pool *of, struct str script)
 
 static void make(struct pool *p, const struct generation *g, const struct control_image *image)
 {
+    struct image_order *before = p->seat->order;
+
+    if (!before || !str_eq(str_from(before->script), image->script))
+        p->seat->n_short = 0;
     image_seat_give(p->seat, new_order(image, g->number));
     begin(p);
 }
@@ -400,7 +412,8 @@ void image_serves(struct generation *g)
     p->seat->used_ns = clock_monotonic_ns();
     p->seat->made_ns = g->granted_ns - g->begun_ns;
     if (p->seat->of)
-        image_forgive(images_of(p->seat->of)->refusals, str_from(g->order->script));
+        image_relieve(images_of(p->seat->of)->refusals, str_from(g->order->script),
+                      p->seat->used_ns);
     if (age_ms)
         loop_timer_set(p->sup->loop, &g->timer, clock_monotonic_ns() + age_ms * NS_PER_MS, on_old);
     log_notice("%s is the image of %s%s", g->role.name, g->order->script_name,
@@ -456,6 +469,13 @@ void image_failed(struct pool *p, const char *name, const char *why)
     image_begin_due(p->seat->of);
 }
 
+/* One image more has ended. True: too many of them have, each after a short life. */
+static bool is_restless(struct image_seat *seat, uint64_t lived_ns)
+{
+    seat->n_short = lived_ns < IMAGE_SETTLED_MS * NS_PER_MS ? seat->n_short + 1 : 0;
+    return seat->n_short > IMAGE_SHORT_MAX;
+}
+
 void image_died(struct pool *p, const char *name, pid_t pid, const char *how, uint64_t lived_ns)
 {
     log_error("%s[%d] ended: %s; its running requests were answered 502, others run in classic "
@@ -463,11 +483,36 @@ void image_died(struct pool *p, const char *name, pid_t pid, const char *how, ui
               name, (int)pid, how);
     if (!p->seat->of || !p->seat->of->active || p->pending)
         return;
-    if (lived_ns < IMAGE_PAUSE_FIRST_MS * NS_PER_MS) {
-        char *why = mem_printf("it ended: %s", how);
+    if (is_restless(p->seat, lived_ns)) {
+        char *why =
+            mem_printf("its process ended again and again after it had begun to serve: %s", how);
         (void)image_refuse_order(p->seat->of, p->seat->order, why);
         mem_free(why);
     }
+    image_begin_due(p->seat->of);
+}
+
+void image_outdated(struct generation *g, struct str what)
+{
+    struct pool *p = g->pool;
+
+    if (!p->seat || !p->seat->of || !p->seat->of->active || g != p->active || stopping(p))
+        return;
+    if (!is_restless(p->seat, clock_monotonic_ns() - g->active_since_ns)) {
+        log_notice("%s is made anew: %.*s", g->role.name, STR_ARG(what));
+        snprintf(p->why, sizeof(p->why), "%.*s", STR_ARG(what));
+        pool_renew(p);
+        return;
+    }
+    char *why = mem_printf("%.*s, as in the images before: each lived for less than %d s. What to "
+                           "do: let requests and boots rewrite that file only when what it says "
+                           "changes, or read it behind the freeze point",
+                           STR_ARG(what), IMAGE_SETTLED_MS / 1000);
+    if (image_refuse_order(p->seat->of, g->order, why))
+        log_warn("%s: %s runs in classic mode for a while: %s", g->role.name, g->order->script_name,
+                 why);
+    mem_free(why);
+    pool_vacate(p);
     image_begin_due(p->seat->of);
 }
 

@@ -25,6 +25,7 @@ struct image_seat {
     struct image_order *order; /* NULL: nothing */
     bool due;                  /* to be begun when no other one of the pool is being made */
     uint64_t used_ns, made_ns;
+    unsigned n_short; /* images of that script in a row which were short-lived */
     /* For images->ahead_of. */
     enum { AHEAD_NO, AHEAD_DUE, AHEAD_BEGUN, AHEAD_FAILED } ahead;
     struct image_order *ahead_order; /* of what was begun */

@@ -383,6 +383,8 @@ void images_retire(struct pool *of);
 void image_serves(struct generation *g);
 void image_failed(struct pool *p, const char *name, const char *why);
 void image_died(struct pool *p, const char *name, pid_t pid, const char *how, uint64_t lived_ns);
+/* A file that it was made of is another one: "/srv/app/config.php has changed". */
+void image_outdated(struct generation *g, struct str what);
 /* The pool is being freed. */
 void image_forget(struct pool *p);
 /* A seat whose pool is there, or a pool with a seat that still drains. */
@@ -407,6 +409,8 @@ enum {
     IMAGE_KEEP_MS = 5000,         /* an image that was used this lately does not make room */
     IMAGE_KEEP_BOOTS = 20,        /* nor one used within so many times what it took to make it */
     IMAGE_REMAKE_MS = 10000,      /* at least that long it serves the host that it was made for */
+    IMAGE_SETTLED_MS = 30000,     /* one that ends earlier is short-lived */
+    IMAGE_SHORT_MAX = 3,          /* so many of those in a row are made again at once */
     IMAGE_PAUSE_FIRST_MS = 10000, /* after a refusal; doubles */
     IMAGE_PAUSE_MAX_MS = 600000,
     IMAGE_REFUSALS = 32, /* scripts of a pool that are remembered */
@@ -424,6 +428,7 @@ struct image_refusal {
     char *script; /* NULL: free */
     char *why;
     uint64_t until_ns, pause_ms, changed_ns; /* the file's mtime then */
+    uint64_t served_ns;                      /* since when it has an image after all; 0: none */
 };
 /* Remembers it; how long the script has to wait, in ms. True in `ret_new` when that reason was not
  * told yet. */
@@ -432,7 +437,8 @@ uint64_t image_refuse(struct image_refusal list[IMAGE_REFUSALS], const char *scr
 /* It has to wait yet. */
 bool image_is_refused(const struct image_refusal list[IMAGE_REFUSALS], struct str script,
                       uint64_t changed_ns, uint64_t now_ns);
-void image_forgive(struct image_refusal list[IMAGE_REFUSALS], struct str script);
+/* It has an image now: what was, is forgotten if that one stays. */
+void image_relieve(struct image_refusal list[IMAGE_REFUSALS], struct str script, uint64_t now_ns);
 void image_forgive_all(struct image_refusal list[IMAGE_REFUSALS]);
 /* Is that a script beneath the root, under that name? */
 bool image_is_beneath(struct str script, struct str script_name, const char *document_root);

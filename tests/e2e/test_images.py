@@ -196,6 +196,24 @@ def test_a_change_that_cannot_be_frozen_ends_the_image(site):
     wait_until(lambda: not image_pools(server), "its processes to end")
 
 
+def test_a_file_that_boots_rewrite_does_not_make_images_for_ever(site):
+    """Requests in classic mode, here those of another host, change what the image was made of."""
+    server = site(boot="$host = $_SERVER['HTTP_HOST']; file_put_contents(__DIR__ . '/cache.php', '<?php return ' . hrtime(true) . ';');"
+                       "$at = require __DIR__ . '/cache.php';")
+
+    def paused():
+        assert server.get("/").status == 200
+        assert server.get("/", headers=[("Host", "other.example")]).status == 200
+        return "/index.php runs in classic mode for a while: " in server.log_text()
+    wait_until(paused, "the pause", 120, interval=0.05)
+    text = server.log_text()
+    assert text.count("is made anew: ") == 3 and text.count(" for a while: ") == 1
+    assert f"{server.root}/cache.php has changed, as in the images before" in text
+    wait_until(lambda: not active(server), "the image to go", 60)
+    assert images(server)["refused"] == 1 and "cache.php has changed" in images(server)["last_refusal"]
+    wait_until(lambda: not image_pools(server), "its processes to end", 60)
+
+
 # --- refused --------------------------------------------------------------------------------------------------
 
 def test_a_boot_that_fails_is_said_once_and_requests_go_on(site):

@@ -175,7 +175,8 @@ def test_a_rollback_at_once_brings_the_images_back(launch):
         site.release("v2")
         site.reload()
         load.await_answers("v2 image")
-        done = subprocess.run([binary(), "reload", "--rollback", "--config", site.server.config_path], capture_output=True, text=True, timeout=120)
+        command = [binary(), "reload", "--rollback", "--config", site.server.config_path]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0 and "rollback done" in done.stdout, done
         load.await_answers("v1 image")
         (site.folder / "v1" / "go").touch()

@@ -258,6 +258,8 @@ def test_a_child_left_running_is_no_child_of_the_next_request(launch, scripts):
     try:
         assert len({worker for worker, _ in left}) == 3, "a worker for each"
         assert all(roles.alive(child) for _, child in left)
+        wait_until(lambda: s.log_text().count("replaced by a fresh one of its image") == 3, "a word of each")
+        assert "died" not in s.log_text() and "exit status 73" not in s.log_text()   # by design: no crash
     finally:
         for _, child in left:
             os.kill(child, signal.SIGKILL)

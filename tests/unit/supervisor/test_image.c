@@ -78,8 +78,28 @@ TEST(a_changed_file_ends_the_wait)
     (void)image_refuse(list, "/a.php", 7, "why", S(1), &is_new);
     EXPECT(image_is_refused(list, STR("/a.php"), 7, S(2)));
     EXPECT(!image_is_refused(list, STR("/a.php"), 8, S(2)));
-    image_forgive(list, STR("/a.php"));
+    image_forgive_all(list);
     EXPECT(!image_is_refused(list, STR("/a.php"), 7, S(2)));
+}
+
+TEST(an_image_that_stays_ends_the_doubling)
+{
+    struct image_refusal list[IMAGE_REFUSALS] = { 0 };
+    const uint64_t settled = IMAGE_SETTLED_MS * NS_PER_MS;
+    bool is_new;
+
+    (void)image_refuse(list, "/a.php", 7, "why", S(1), &is_new);
+    image_relieve(list, STR("/a.php"), S(20));
+    EXPECT(!image_is_refused(list, STR("/a.php"), 7, S(20)));
+    EXPECT_INT(image_refuse(list, "/a.php", 7, "why", S(20) + settled - 1, &is_new),
+               2 * IMAGE_PAUSE_FIRST_MS);
+    EXPECT(!is_new);
+    image_relieve(list, STR("/a.php"), S(100));
+    EXPECT_INT(image_refuse(list, "/a.php", 7, "why", S(100) + settled, &is_new),
+               IMAGE_PAUSE_FIRST_MS);
+    EXPECT(is_new);
+    image_relieve(list, STR("/b.php"), S(100));
+    image_forgive_all(list);
 }
 
 TEST(another_reason_is_news_and_another_number_is_none)
@@ -444,8 +464,59 @@ TEST(a_dead_image_waits_to_be_asked_for)
     kill(find_pool("www-image1")->active->role.pid, SIGKILL);
     turn_until(first_is_gone);
     EXPECT(v.s.pools[0]->active && v.s.pools[0]->active->number == 1);
-    want("/index.php"); /* it lived too short */
     EXPECT_INT(server_count(&v, "image /index.php of 1 start"), 1);
+    want("/index.php");
+    turn_until(first_serves);
+    EXPECT_INT(server_count(&v, "image /index.php of 1 start"), 2);
+    finish();
+}
+
+TEST(after_some_deaths_in_a_row_it_has_to_wait)
+{
+    server_start(&v, NULL);
+    for (int i = 0; i <= IMAGE_SHORT_MAX; i++) {
+        want("/index.php");
+        turn_until(first_serves);
+        kill(find_pool("www-image1")->active->role.pid, SIGKILL);
+        turn_until(first_is_gone);
+    }
+    want("/index.php");
+    EXPECT(find_pool("www-image1")->pending == NULL);
+    server_await(&v, "gateway refused /index.php: its process ended again and again", 1);
+    want("/other.php"); /* in the same seat */
+    turn_until(first_serves);
+    kill(find_pool("www-image1")->active->role.pid, SIGKILL);
+    turn_until(first_is_gone);
+    want("/other.php");
+    turn_until(first_serves);
+    finish();
+}
+
+static uint32_t number_of_first;
+
+static bool next_serves(void)
+{
+    const struct pool *p = find_pool("www-image1");
+
+    return p->active && p->active->number == number_of_first;
+}
+
+TEST(files_that_change_all_the_time_do_not_make_images_all_the_time)
+{
+    server_start(&v, NULL);
+    want("/index.php");
+    number_of_first = 1;
+    turn_until(first_serves);
+    for (int i = 0; i < IMAGE_SHORT_MAX; i++) {
+        image_outdated(find_pool("www-image1")->active, STR("/cache.php has changed"));
+        number_of_first++;
+        turn_until(next_serves);
+    }
+    image_outdated(find_pool("www-image1")->active, STR("/cache.php has changed"));
+    server_await(&v, "gateway refused /index.php: /cache.php has changed", 1);
+    turn_until(first_is_gone);
+    want("/index.php");
+    EXPECT(find_pool("www-image1")->pending == NULL);
     finish();
 }
 
