@@ -90,4 +90,4 @@ def test_an_empty_folder_is_refused(workdir):
     folder = workdir / "empty"
     folder.mkdir()
     p = Process([sapid.binary(), "serve", "--listen", f"127.0.0.1:{ports.free_port()}"], workdir / "log", cwd=str(folder))
-    assert p.popen.wait(20) == 1 and str(folder) in p.log()
+    assert p.popen.wait(60) == 1 and str(folder) in p.log()

@@ -162,9 +162,9 @@ def test_the_image_is_made_anew_when_plugins_change(servers):
     page = admin.get("/wp-admin/plugins.php")
     link = re.search(r'href="(plugins\.php\?action=deactivate[^"]*sapid-test[^"]*)"', page.text)[1]
     assert "Plugin deactivated" in admin.get(f"/wp-admin/{html.unescape(link)}").text
-    wait_until(lambda: admin.get("/wp-json/sapid/v1/echo/x").status == 404, "an image without the plugin", 30)
+    wait_until(lambda: admin.get("/wp-json/sapid/v1/echo/x").status == 404, "an image without the plugin")
     before = from_images(servers["image"])[0]
     answered = lambda: admin.get("/").status == 200 and from_images(servers["image"])[0] > before
-    wait_until(answered, "requests that an image answers", 30)
+    wait_until(answered, "requests that an image answers")
     assert all(admin.get("/wp-json/sapid/v1/echo/x").status == 404 for _ in range(5))
     admin.close()

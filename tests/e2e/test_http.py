@@ -59,7 +59,7 @@ def test_pipelined_requests_are_answered_in_order(server):
     targets = []
     for i in range(100):
         targets.append([f"/server.php?n={i}", "/static.txt", f"/missing-{i}.txt", f"/life.php?do=big&n={i * 1000}"][i % 4])
-    with server.connect(timeout=30) as c:
+    with server.connect() as c:
         c.send(b"".join(c.format("GET", t) for t in targets))
         for i, target in enumerate(targets):
             r = c.read_response()
@@ -75,7 +75,7 @@ def test_pipelined_requests_are_answered_in_order(server):
 
 
 def test_pipelined_posts_keep_their_bodies(server):
-    with server.connect(timeout=30) as c:
+    with server.connect() as c:
         bodies = [os.urandom(n * 777) for n in range(30)]
         sending = threading.Thread(target=lambda: c.send(
             b"".join(c.format("POST", "/input.php", None, b) for b in bodies)))
@@ -201,7 +201,7 @@ def test_http_1_0_answers_are_never_chunked(server):
 
 
 def test_large_static_file(server, scripts):
-    with server.connect(timeout=30) as c:
+    with server.connect() as c:
         assert c.request("GET", "/large.bin").body == (scripts / "large.bin").read_bytes()
         assert c.request("GET", "/hello.php").status == 200
 
@@ -346,7 +346,7 @@ def test_slow_head_is_ended(small):
         c.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
         rest = c.read_rest()
         assert rest == b"" or rest.startswith(b"HTTP/1.1 408 ")
-        assert 0.5 < time.monotonic() - start < 5
+        assert 0.5 < time.monotonic() - start < 25
 
 
 def test_dripping_head_is_ended(small):
@@ -356,7 +356,7 @@ def test_dripping_head_is_ended(small):
         c.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: ")
         while not select.select([c.socket], [], [], 0.05)[0]:
             c.send(b"b")
-            assert time.monotonic() - start < 5
+            assert time.monotonic() - start < 25
         rest = c.read_rest()
         assert rest == b"" or rest.startswith(b"HTTP/1.1 408 ")
 
@@ -367,14 +367,14 @@ def test_slow_body_is_ended(small):
         c.send(b"POST /input.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nab")
         rest = c.read_rest()
         assert rest == b"" or rest.startswith(b"HTTP/1.1 408 ")
-        assert 0.5 < time.monotonic() - start < 5
+        assert 0.5 < time.monotonic() - start < 25
     assert small.get("/hello.php").text == "Hello World!"
 
 
 def test_client_that_goes_on_after_its_time_sees_the_answer(small):
     with small.connect() as c:
         c.send(b"POST /input.php HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nab")
-        assert select.select([c.socket], [], [], 5)[0]
+        assert select.select([c.socket], [], [], 60)[0]
         for _ in range(10):
             c.send(b"x" * 5000)
             time.sleep(0.01)
@@ -385,14 +385,14 @@ def test_idle_connection_is_closed(small):
     with small.connect() as c:
         assert c.request("GET", "/hello.php").status == 200
         start = time.monotonic()
-        assert c.closed() and 0.5 < time.monotonic() - start < 5
+        assert c.closed() and 0.5 < time.monotonic() - start < 25
 
 
 def test_silent_connection_is_closed(small):
     with small.connect() as c:
         start = time.monotonic()
         rest = c.read_rest()
-        assert (rest == b"" or rest.startswith(b"HTTP/1.1 408 ")) and time.monotonic() - start < 5
+        assert (rest == b"" or rest.startswith(b"HTTP/1.1 408 ")) and time.monotonic() - start < 25
 
 
 # --- clients that leave -------------------------------------------------------------------------
@@ -617,7 +617,7 @@ def test_many_clients_at_once(server):
 
     def client():
         try:
-            with server.connect(timeout=30) as c:
+            with server.connect() as c:
                 for _ in range(50):
                     assert c.request("GET", "/hello.php").text == "Hello World!"
                     assert c.request("GET", "/static.txt").text == "static text\n"

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.sapid_only   # nginx tolerates a good part of the table
 
 
 def ask(address, data: bytes):
-    with Connection(address, timeout=5) as c:
+    with Connection(address) as c:
         try:
             c.send(data + SMUGGLED)
             c.finish_sending()

@@ -25,7 +25,7 @@ def test_resets_under_load(launch, scripts, mode):
     wrong, counts, stop = [], [0] * 5, threading.Event()
 
     def ask(i, target, expected, pause):
-        with server.connect(timeout=20) as c:
+        with server.connect() as c:
             while not stop.is_set():
                 answer = c.request("GET", target)
                 if (answer.status, answer.text) != (200, expected):

@@ -36,7 +36,7 @@ class Held:
             t.start()
 
     def _get(self, server, script, name):
-        with server.connect(timeout=30) as c:
+        with server.connect() as c:
             self.answers[name] = c.request("GET", f"{script}?until={name}").status
 
     def running(self):
@@ -46,7 +46,7 @@ class Held:
         for n in self.names:
             (self.root / n).touch()
         for t in self.threads:
-            t.join(30)
+            t.join(60)
 
 
 def look(server, what="pools"):

@@ -11,8 +11,8 @@ from lib.target import Target
 
 pytestmark = pytest.mark.sapid_only
 
-SHORT = ["--loads", "light", "--rounds", "2", "--duration", "150ms", "--warmup", "50ms"]
-BLOCKS = ["--blocks", "5", "--max-blocks", "5", "--turns", "2", "--slice", "50ms", "--verdict-load", "light"]
+SHORT = ["--loads", "light", "--rounds", "2", "--duration", "400ms", "--warmup", "50ms"]
+BLOCKS = ["--blocks", "5", "--max-blocks", "5", "--turns", "2", "--slice", "100ms", "--verdict-load", "light"]
 
 
 @pytest.fixture
@@ -30,8 +30,11 @@ def root(tmp_path):
 def perf(*args, root, status=0, cwd=None):
     done = subprocess.run([binary(), "perf", *args, "--root", str(root)], capture_output=True, text=True,
                           timeout=120, cwd=cwd)
-    assert done.returncode == status, done.stdout + done.stderr
+    assert done.returncode in (status if isinstance(status, tuple) else (status,)), done.stdout + done.stderr
     return done
+
+
+ANY_VERDICT = (0, 3)    # 3: regress. A few short blocks on a busy machine may say anything of two equal programs.
 
 
 def wrapper(path, *arguments):
@@ -89,8 +92,8 @@ def test_track_keeps_history_and_baseline_and_compares(root, tmp_path):
     assert "no baseline yet" in first.stderr
     assert "verdict=" not in first.stdout
     assert (history / "baseline" / "sapid").exists()
-    second = perf("track", *options, "--baseline", binary(), root=root)
-    assert re.search(r"^verdict=(noise|accept)$", second.stdout, re.M) or "regress" in second.stdout
+    second = perf("track", *options, "--baseline", binary(), root=root, status=ANY_VERDICT)
+    assert re.search(r"^verdict=(noise|accept|regress)$", second.stdout, re.M)
     assert re.search(r"^light\.requests_per_sec=[0-9.]+ \([+-][0-9.]+%\)$", second.stdout, re.M)
     entries = sorted(history.glob("*.perf"))
     assert len(entries) == 2
@@ -103,16 +106,16 @@ def test_track_keeps_history_and_baseline_and_compares(root, tmp_path):
 
 def test_the_kept_baseline_runs(root, tmp_path):
     options = [*SHORT, *BLOCKS, "--history", str(tmp_path / "history")]
-    perf("track", *options, root=root)
+    perf("track", *options, root=root, status=ANY_VERDICT)
     done = subprocess.run([binary(), "perf", "track", *options, "--root", str(root)], capture_output=True,
                           text=True, timeout=120)
     assert done.returncode in (0, 3), done.stderr
     assert "B against A: 5 blocks" in done.stdout
 
 
-def test_twice_the_work_is_a_regress_and_half_is_accepted(root, tmp_path):
+def test_much_more_work_is_a_regress_and_much_less_is_accepted(root, tmp_path):
     burn = root / "burn.php"
-    burn.write_text("<?php for ($i = 0; $i < 20000; $i++) { $x = $i * 3; }")
+    burn.write_text("<?php for ($i = 0; $i < 60000; $i++) { $x = $i * 3; }")
     slow = wrapper(tmp_path / "slow", "-d", f"auto_prepend_file={burn}")
     worse = perf("compare", binary(), str(slow), *BLOCKS, "--format", "json", root=root, status=3)
     assert json.loads(worse.stdout)["verdict"] == "regress"
@@ -124,7 +127,7 @@ def test_twice_the_work_is_a_regress_and_half_is_accepted(root, tmp_path):
 
 def test_wrong_answers_are_no_ground_for_a_verdict(root, tmp_path):
     wrong = wrapper(tmp_path / "wrong", "-d", f"auto_append_file={root}/changing.php")
-    (root / "changing.php").write_text("<?php if (random_int(0, 20) === 0) http_response_code(503);")
+    (root / "changing.php").write_text("<?php if (random_int(0, 4) === 0) http_response_code(503);")
     done = perf("compare", binary(), str(wrong), *BLOCKS, root=root, status=1)
     assert "a verdict on speed would mean nothing" in done.stderr
 
@@ -162,10 +165,10 @@ def test_profile_tells_which_php_functions_take_the_time(root, tmp_path):
             static function little() { self::work(100000); }
         }
         Shop::most(); Shop::little(); echo 'ok';""")
-    done = perf("profile", "--stacks", "php", "--duration", "1s", "--warmup", "100ms", "--verdict-load", "light",
+    done = perf("profile", "--stacks", "php", "--duration", "3s", "--warmup", "100ms", "--verdict-load", "light",
                 "--output", str(tmp_path / "out"), "--serve-arg=--workers", "--serve-arg=2", root=root)
     total, shares = php_shares(tmp_path / "out" / "php.collapsed")
-    assert total > 500
+    assert total > 300
     assert shares["www"] == 1
     script = shares[f"{{main}} {root}/index.php"]  # the rest is start and end of requests
     assert script > 0.5
@@ -202,7 +205,7 @@ def perf_url(url, *args, status=1):
     return done
 
 
-@pytest.mark.parametrize("behave, message", [
+@pytest.mark.parametrize("behave, message", [   # what waits in vain is given 300 ms, the others a minute
     (lambda r: None, "gives no whole answer within 0.3 s"),
     (lambda r: r.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhel"), "gives no whole answer within 0.3 s"),
     (lambda r: [r.send(b"HTTP/1.1 200 OK\r\n\r\n")] + [r.send(b"x" * 65536) for _ in iter(int, 1)],
@@ -213,7 +216,7 @@ def perf_url(url, *args, status=1):
 ], ids=["silent", "stuck", "endless", "garbage", "cut", "closes"])
 def test_a_server_that_does_not_answer_is_not_loaded(behave, message):
     with Target(behave) as target:
-        done = perf_url(target.url, "--timeout", "300ms")
+        done = perf_url(target.url, "--timeout", "300ms" if "0.3 s" in message else "60s")
         assert f"{target.url} {message}" in done.stderr and done.stdout == ""
         assert len(target.lines) <= 2
 
@@ -229,16 +232,16 @@ def after(number, behave):
 
 
 @pytest.mark.parametrize("behave, kind, cause", [
-    (after(50, lambda r: r.target.stop()), "connect", "Connection refused"),
-    (after(50, lambda r: r.send(b"garbage\r\n\r\n")), "read", ""),
-    (after(50, lambda r: r.close()), "read", "closed without an answer"),
-    (after(50, lambda r: None), "timeout", "no answer"),
-    (after(50, lambda r: r.answer(b"other")), "body", ""),
-    (after(50, lambda r: r.answer(status="503 No")), "status", ""),
+    (after(20, lambda r: r.target.stop()), "connect", "Connection refused"),
+    (after(20, lambda r: r.send(b"garbage\r\n\r\n")), "read", ""),
+    (after(20, lambda r: r.close()), "read", "closed without an answer"),
+    (after(20, lambda r: None), "timeout", "no answer"),
+    (after(20, lambda r: r.answer(b"other")), "body", ""),
+    (after(20, lambda r: r.answer(status="503 No")), "status", ""),
 ], ids=["dies", "garbage", "closes", "falls-silent", "other-body", "fails"])
 def test_what_goes_wrong_under_load_is_counted_and_named(behave, kind, cause):
     with Target(behave) as target:
-        done = perf_url(target.url, "--timeout", "300ms", "--format", "json")
+        done = perf_url(target.url, "--duration", "1500ms", "--timeout", "1s" if kind == "timeout" else "30s", "--format", "json")
     light = json.loads(done.stdout)["loads"]["light"]
     assert light["errors"] > 0 and min(light["success_rate"]) < 100
     if cause:
@@ -247,7 +250,7 @@ def test_what_goes_wrong_under_load_is_counted_and_named(behave, kind, cause):
 
 DYING = """#!/usr/bin/python3
 import http.server, os, sys
-left = 60
+left = 20
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
@@ -276,7 +279,7 @@ def test_a_candidate_that_dies_gets_no_verdict(root, tmp_path):
 
 
 def test_https_is_refused(tmp_path):
-    done = subprocess.run([binary(), "perf", "run", "--url", "https://127.0.0.1/"], capture_output=True, text=True, timeout=10)
+    done = subprocess.run([binary(), "perf", "run", "--url", "https://127.0.0.1/"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "sapid perf does not" in done.stderr
 
 
@@ -286,9 +289,9 @@ def test_server_and_generator_run_on_processors_of_their_own(root, tmp_path):
     seen = tmp_path / "seen"
     program = wrapper(tmp_path / "one", "2>/dev/null")
     program.write_text(f'#!/bin/sh\ngrep Cpus_allowed_list /proc/self/status >> {seen}\nexec {binary()} "$@"\n')
-    perf("compare", str(program), str(program), *BLOCKS, root=root)
+    perf("compare", str(program), str(program), *BLOCKS, root=root, status=ANY_VERDICT)
     pinned = set(seen.read_text().splitlines())
     seen.unlink()
-    perf("compare", str(program), str(program), *BLOCKS, "--no-pinning", root=root)
+    perf("compare", str(program), str(program), *BLOCKS, "--no-pinning", root=root, status=ANY_VERDICT)
     free = set(seen.read_text().splitlines())
     assert len(pinned) == len(free) == 1 and pinned != free

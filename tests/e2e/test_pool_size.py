@@ -33,7 +33,7 @@ class Held:
             t.start()
 
     def _get(self, server, name):
-        with server.connect(timeout=30) as c:
+        with server.connect() as c:
             self.answers[name] = c.request("GET", f"/wait.php?until={name}").status
 
     def running(self):
@@ -43,7 +43,7 @@ class Held:
         for n in self.names:
             (self.root / n).touch()
         for t in self.threads:
-            t.join(30)
+            t.join(60)
 
 
 def size(server):

@@ -125,7 +125,7 @@ def refused(tmp_path, text: str) -> str:
     os.chmod(tmp_path, 0o755)
     outputs = []
     for command in ("check", "serve"):
-        done = subprocess.run([binary(), command, "--config", config], capture_output=True, text=True, timeout=30)
+        done = subprocess.run([binary(), command, "--config", config], capture_output=True, text=True, timeout=60)
         assert done.returncode == 1, done.stdout + done.stderr
         outputs.append(done.stderr)
     assert outputs[0].splitlines()[0].split(": ", 1)[-1] in outputs[1]
@@ -166,10 +166,10 @@ def test_missing_document_root_of_a_pool(root, workdir):
 
 
 def test_effective_configuration_of_pools_loads_again(server, tmp_path):
-    first = subprocess.run([binary(), "check", "--config", server.config_path], capture_output=True, text=True, timeout=30)
+    first = subprocess.run([binary(), "check", "--config", server.config_path], capture_output=True, text=True, timeout=60)
     assert first.returncode == 0, first.stderr
     (tmp_path / "again.toml").write_text(first.stdout)
-    second = subprocess.run([binary(), "check", "--config", tmp_path / "again.toml"], capture_output=True, text=True, timeout=30)
+    second = subprocess.run([binary(), "check", "--config", tmp_path / "again.toml"], capture_output=True, text=True, timeout=60)
     assert second.returncode == 0, second.stderr
     assert "[pool.two]" in second.stdout
     assert json.dumps("77M") in second.stdout

@@ -130,7 +130,7 @@ def test_address_that_was_taken_away_is_closed_while_the_old_gateway_drains(laun
             assert c.request("GET", "/echo.php?n=again").text == "again"
         (root / "w").touch()
         assert busy.read_response().text == "done"
-    wait_until(lambda: len(gateways(server)) == 1, "the old gateways to end", 40)
+    wait_until(lambda: len(gateways(server)) == 1, "the old gateways to end")
 
 
 def test_address_in_use_refuses_the_reload(launch, root):

@@ -232,12 +232,14 @@ def test_each_worker_holds_opcaches_lock_itself(launch, scripts):
         """Of read locks on byte 1, which is what opcache's accel_activate_add() takes."""
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
         return {int(f[4]) for f in locks if f[1] == "POSIX" and f[3] == "READ" and f[-2:] == ["1", "1"]}
-    workers = {p for p in roles.workers(s) if "sapid: worker www-worker" in roles.title(p)}
-    assert len(workers) == 2
+    def both() -> set[int]:
+        found = {p for p in roles.workers(s) if "sapid: worker www-worker" in roles.title(p)}
+        return found if len(found) == 2 else set()
+    workers = wait_until(both, "both workers")
     wait_until(lambda: workers <= holders(), "the locks of both")
     for path in ("/exit", "/fatal", "/"):
         s.get(path)
-    assert workers <= holders()
+    wait_until(lambda: workers <= holders(), "the locks of both after a rollback")
 
 
 def test_a_timer_of_a_request_does_not_cost_the_time_limit(launch, scripts):

@@ -163,7 +163,7 @@ def test_the_worker_is_free_while_a_slow_client_reads(launch, site):
     (files / "big").write_bytes(b"x" * (64 << 20))
     account.give(files / "big")
     server = launch(root, workers=1, php={"sendfile_roots": [str(files)]})
-    with server.connect(timeout=30) as slow:
+    with server.connect() as slow:
         slow.send(f"GET {target(f'X-Sendfile: {files}/big')} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         for _ in range(5):    # the only worker answers others meanwhile
             assert server.get("/type.php").json() == "X-Sendfile"
@@ -176,7 +176,7 @@ def test_the_script_goes_on_behind_the_answer(server, site):
 
 
 def test_keep_alive_and_many_files(server, site):
-    with server.connect(timeout=30) as c:
+    with server.connect() as c:
         for n in range(200):
             name, body = (("a.bin", DATA), ("sub/page.html", b"<p>page</p>"), ("empty", b""))[n % 3]
             response = c.request("GET", target(f"X-Sendfile: {site[1]}/{name}"))

@@ -155,7 +155,7 @@ def test_a_connection_lost_is_opened_anew(start, databases, kind):
     def works():
         r = app.raw(LOOK[kind])
         return r.status == 200 and r.text.startswith("[") and session(kind, r.json()[0]) == expected(kind)
-    wait_until(works, "a new connection", 10)
+    wait_until(works, "a new connection")
     for _ in range(5):
         assert works()
 

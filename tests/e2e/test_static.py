@@ -8,6 +8,7 @@ from email.utils import formatdate
 import pytest
 
 from lib.httpclient import Connection
+from lib.process import wait_until
 
 SECRET = "<?php $password = 'do not show'; echo 'ran';"
 BODY = bytes(range(256)) * 100
@@ -172,10 +173,8 @@ def test_etag_changes_with_the_file(server, site):
     def newer():
         r = server.get("/changing.txt")
         return r if r.text == "three" else None
-    end = time.monotonic() + 5
-    while (second := newer()) is None and time.monotonic() < end:
-        pass
-    assert second is not None and second.header("etag") != first.header("etag")
+    second = wait_until(newer, "the new text")
+    assert second.header("etag") != first.header("etag")
 
 
 def test_replaced_and_removed_files_are_noticed(server, site):
@@ -184,12 +183,9 @@ def test_replaced_and_removed_files_are_noticed(server, site):
     assert server.get("/replaced.txt").text == "old text"
     (site / "new.tmp").write_text("new text, longer")
     os.replace(site / "new.tmp", path)
-    end = time.monotonic() + 5
-    while server.get("/replaced.txt").text != "new text, longer":
-        assert time.monotonic() < end
+    wait_until(lambda: server.get("/replaced.txt").text == "new text, longer", "the new text")
     path.unlink()
-    while server.get("/replaced.txt").status != 404:
-        assert time.monotonic() < end
+    wait_until(lambda: server.get("/replaced.txt").status == 404, "its end")
 
 
 # --- ranges -------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def test_queued_requests_wait_without_their_bodies(launch, scripts):
     answers = {}
 
     def post(i):
-        with server.connect(timeout=30) as c:
+        with server.connect() as c:
             answers[i] = c.request("POST", "/input.php", body=body).json()["sha1"]
     threads = [threading.Thread(target=post, args=(i,)) for i in range(12)]
     [t.start() for t in threads]
@@ -289,7 +289,7 @@ def test_a_large_upload_takes_no_memory(launch, scripts, buffered):
 def test_events_to_a_client_that_takes_its_time(server):
     """The worker waits or is ahead by the spool, but nobody grows."""
     watch = streams.Watch(server)
-    with server.connect(timeout=30, receive_buffer=4096) as c:
+    with server.connect(receive_buffer=4096) as c:
         c.send(b"GET /answer-stream.php?do=events&n=100000 HTTP/1.1\r\nHost: x\r\n\r\n")
         for i in range(0, 100_000, 5000):
             c.read_until(b"data: %d." % i)

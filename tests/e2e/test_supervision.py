@@ -49,7 +49,7 @@ def in_background(run):
             except (AssertionError, OSError) as e:
                 self.result = e
 
-        def join(self, timeout=20):
+        def join(self, timeout=60):
             super().join(timeout)
             assert not self.is_alive(), "still running"
             return self.result
@@ -173,7 +173,7 @@ def test_killed_supervisor_takes_everything_with_it(launch, root):
     everyone = server.pids()
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.popen.wait()
-    wait_until(lambda: not any(alive(p) for p in everyone), "all processes to end", 5)
+    wait_until(lambda: not any(alive(p) for p in everyone), "all processes to end")
     assert not accepts(server.address)
     launch.started.remove((server, False))
     # whatever is left of the unix socket does not stand in the way of the next server
@@ -189,7 +189,7 @@ def test_request_beyond_its_limit_is_ended_also_when_nobody_waits(launch, root):
     with server.connect() as c:
         c.send(c.format("GET", "/wait.php?until=never"))
         victim = started(root, "never")
-    wait_until(lambda: "Maximum execution time" in server.log_text(), "the request to be ended", 5)
+    wait_until(lambda: "Maximum execution time" in server.log_text(), "the request to be ended")
     settled(server, 1)
     assert server.get("/sleep.php?ms=200").text == "slept"
     assert workers(server) == [victim]                      # PHP ended the script: no need to kill
@@ -310,7 +310,7 @@ def test_many_reloads_leave_no_descriptor(launch, root):
         return {role: len(descriptors(pid)) for role, pid in
                 (("supervisor", server.process.pid), ("gateway", gateway(server)))}
     wait_until(lambda: all(after()[role] <= before[role] for role in before),
-               f"descriptors to be {before}, they are {after()}", 5)
+               f"descriptors to be {before}, they are {after()}")
 
 
 # --- stop -----------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def test_sigterm_finishes_the_running_request(launch, root):
     wait_until(lambda: not accepts(server.address), "the port to refuse")
     (root / "w").touch()
     assert running.join().text == "done"
-    assert server.process.popen.wait(5) == 0
+    assert server.process.popen.wait(60) == 0
     launch.started.clear()
 
 
@@ -346,7 +346,7 @@ def test_request_on_the_wire_is_answered_when_the_server_stops(launch, root):
             for connection, text in ((idle, "2"), (waiting, "3")):
                 answer = connection.read_response()
                 assert answer.text == text and not answer.keeps_alive
-    assert server.process.popen.wait(5) == 0
+    assert server.process.popen.wait(60) == 0
     launch.started.clear()
 
 
@@ -356,8 +356,8 @@ def test_sigterm_waits_no_longer_than_drain_timeout(launch, root):
     started(root, "never")
     begin = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.popen.wait(5) == 0
-    assert 0.4 < time.monotonic() - begin < 2.5
+    assert server.process.popen.wait(60) == 0
+    assert 0.4 < time.monotonic() - begin < 25   # the request itself never ends
     running.join()
     launch.started.clear()
 
@@ -373,8 +373,8 @@ def test_stop_at_once(launch, root, signals):
     for i, number in enumerate(signals):
         server.process.send_signal(number)
         wait_until(lambda: server.log_text().count("stopping") > i, "the signal to be taken")
-    assert server.process.popen.wait(5) == 0
-    assert time.monotonic() - begin < 2.5
+    assert server.process.popen.wait(60) == 0
+    assert time.monotonic() - begin < 25   # not drain_timeout
     assert not any(alive(p) for p in everyone)
     running.join()
     launch.started.clear()
@@ -386,7 +386,7 @@ def test_work_after_fastcgi_finish_request_is_finished(launch, root):
     server = launch(root, workers=1)
     assert server.get("/after.php").text == "answered"
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.popen.wait(5) == 0
+    assert server.process.popen.wait(60) == 0
     assert (root / "after.done").exists()
     launch.started.clear()
 
@@ -423,7 +423,7 @@ def test_many_starts_and_stops_leave_nothing(launch, root, workdir):
 def fails(arguments, workdir, status=1):
     log = workdir / "failed.log"
     p = Process([binary(), "serve", *arguments], log)
-    assert p.popen.wait(10) == status, log.read_text()
+    assert p.popen.wait(60) == status, log.read_text()
     assert not descendants(p.pid)
     return log.read_text()
 
@@ -604,7 +604,7 @@ def test_environment_is_clear_but_for_what_was_given(launch, root, monkeypatch):
 def test_service_manager_is_told(root, workdir):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(workdir / "notify"))
-        manager.settimeout(10)
+        manager.settimeout(60)
         log = workdir / "log"
         p = Process([binary(), "serve", "--root", root, "--workers", "1", "--listen", "127.0.0.1:0"], log,
                     env={"NOTIFY_SOCKET": str(workdir / "notify")})
@@ -616,7 +616,7 @@ def test_service_manager_is_told(root, workdir):
         assert "takes over" in log.read_text()
         p.send_signal(signal.SIGTERM)
         assert manager.recv(100) == b"STOPPING=1"
-        assert p.popen.wait(5) == 0
+        assert p.popen.wait(60) == 0
 
 
 def test_rotated_logs_are_opened_anew(launch, root):

@@ -24,7 +24,7 @@ def check(tmp_path):
     def run(text):
         path = tmp_path / "sapid.toml"
         path.write_text(text)
-        done = subprocess.run([binary(), "check", "--config", str(path)], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([binary(), "check", "--config", str(path)], capture_output=True, text=True, timeout=60)
         assert done.returncode == 1, done.stdout
         return done.stdout + done.stderr
     return run

@@ -39,7 +39,7 @@ def upgrade(server):
     old = server.process
     before = server.log_text().count("upgrade done: ")
     old.send_signal(signal.SIGUSR2)
-    wait_until(lambda: server.log_text().count("upgrade done: ") > before, "the upgrade", 30)
+    wait_until(lambda: server.log_text().count("upgrade done: ") > before, "the upgrade")
     pid = int(re.findall(r"upgrade done: process (\d+)", server.log_text())[-1])
     server.process = Adopted(pid, old)
     return old
@@ -105,7 +105,7 @@ def test_replaced_file_is_found(launch, root, workdir):
     (workdir / "next").symlink_to(second)
     (workdir / "next").rename(link)
     first.send_signal(signal.SIGUSR2)
-    assert first.popen.wait(20) == 0
+    assert first.popen.wait(60) == 0
     pid = int(re.findall(r"upgrade done: process (\d+)", log.read_text())[-1])
     assert os.readlink(f"/proc/{pid}/exe") == str(second)
     with Connection(("127.0.0.1", port)) as c:
@@ -272,7 +272,7 @@ def test_service_manager_is_told_of_everything(root, workdir):
         (workdir / "away").rename(workdir / "sapid.toml")
         p.send_signal(signal.SIGUSR2)
         pid = int(notify.wait("MAINPID=").partition("=")[2])
-        assert p.popen.wait(20) == 0
+        assert p.popen.wait(60) == 0
         assert "STOPPING=1" not in notify.read()
         new = Adopted(pid, p)
         new.send_signal(signal.SIGHUP)
@@ -295,7 +295,7 @@ def test_watchdog_is_told_only_while_the_gateway_lives(root, workdir):
         notify.wait("WATCHDOG=1", count + 1)
         p.send_signal(signal.SIGUSR2)                           # the next program tells it too
         pid = int(notify.wait("MAINPID=").partition("=")[2])
-        assert p.popen.wait(20) == 0
+        assert p.popen.wait(60) == 0
         count = len([m for m in notify.read() if m == "WATCHDOG=1"])
         notify.wait("WATCHDOG=1", count + 2)
         assert Adopted(pid, p).stop() == 0
@@ -317,7 +317,7 @@ def test_sockets_of_the_service_manager_are_served(root, workdir):
         p.send_signal(signal.SIGHUP)
         wait_until(lambda: "reload done" in p.log(), "the reload")
         p.send_signal(signal.SIGUSR2)
-        assert p.popen.wait(20) == 0
+        assert p.popen.wait(60) == 0
         pid = int(re.findall(r"upgrade done: process (\d+)", p.log())[-1])
         with Connection(address) as c:
             assert c.request("GET", "/echo.php?n=2").text == "2"

@@ -37,7 +37,7 @@ def test_four_writers(launch, workdir):
                     ini={"apc.enabled": "1", "apc.shm_size": "8M"})
 
     def write(_):
-        with server.connect(timeout=30) as c:
+        with server.connect() as c:
             return [c.request("GET", "/").text for _ in range(750)]
     with ThreadPoolExecutor(4) as threads:
         answers = [text for texts in threads.map(write, range(4)) for text in texts]

@@ -38,7 +38,7 @@ class Wire:
     protocol: str
 
     def __init__(self, address):
-        self.socket = socket.create_connection(address, timeout=10)
+        self.socket = socket.create_connection(address, timeout=60)
         self.tool = Tool(self.protocol, self.socket)
 
     def close(self) -> None:

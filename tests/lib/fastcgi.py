@@ -88,7 +88,7 @@ class Reader:
 def connect(address) -> socket.socket:
     unix = isinstance(address, (str, Path))
     s = socket.socket(socket.AF_UNIX if unix else socket.AF_INET, socket.SOCK_STREAM)
-    s.settimeout(10)
+    s.settimeout(60)
     s.connect(str(address) if unix else address)
     return s
 

@@ -11,6 +11,7 @@ import socket
 import time
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9]) ([\t \x21-\x7e\x80-\xff]*)\Z")
@@ -70,7 +71,7 @@ class Connection:
     """One TCP or unix-socket connection. `address`: (host, port) or a path."""
     status_line = STATUS_LINE   # the oracle leaves out the space before an empty reason phrase
 
-    def __init__(self, address, timeout: float = 10.0, receive_buffer: int | None = None):
+    def __init__(self, address, timeout: float = 60.0, receive_buffer: int | None = None):
         unix = not isinstance(address, tuple)
         family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
@@ -101,6 +102,15 @@ class Connection:
         for i in range(0, len(data), step):
             self.socket.sendall(data[i:i + step])
             time.sleep(pause)
+
+    def unread(self) -> int:
+        """How many of the bytes sent over this TCP connection the server has not read yet."""
+        port, bytes_left = f":{self.socket.getsockname()[1]:04X}", 0
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, _, queues, *_ = line.split()
+            sent, received = (int(n, 16) for n in queues.split(":"))
+            bytes_left += sent * local.endswith(port) + received * remote.endswith(port)
+        return bytes_left
 
     def finish_sending(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)

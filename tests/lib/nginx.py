@@ -106,7 +106,7 @@ http {{
 }}
 """
 
-    def connect(self, timeout: float = 10.0, **options):
+    def connect(self, timeout: float = 60.0, **options):
         connection = super().connect(timeout, **options)
         connection.status_line = LENIENT_STATUS_LINE
         return connection

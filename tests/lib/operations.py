@@ -13,7 +13,7 @@ from lib.service import Adopted
 def reload(server) -> None:
     before = server.log_text().count("reload done in")
     server.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: server.log_text().count("reload done in") > before, "the reload", 30)
+    wait_until(lambda: server.log_text().count("reload done in") > before, "the reload")
 
 
 def upgrade(server):
@@ -21,7 +21,7 @@ def upgrade(server):
     old = server.process
     before = server.log_text().count("upgrade done: ")
     old.send_signal(signal.SIGUSR2)
-    wait_until(lambda: server.log_text().count("upgrade done: ") > before, "the upgrade", 30)
+    wait_until(lambda: server.log_text().count("upgrade done: ") > before, "the upgrade")
     pid = int(re.findall(r"upgrade done: process (\d+)", server.log_text())[-1])
     server.process = Adopted(pid, old)
     return old
@@ -30,7 +30,7 @@ def upgrade(server):
 def settled(server, n_workers: int) -> None:
     """One gateway, one pool process and its workers: nothing of a generation before."""
     wait_until(lambda: len(gateways(server)) == 1 and len(pools(server)) == 1 and
-               len(workers(server)) == n_workers, "one of each", 30)
+               len(workers(server)) == n_workers, "one of each")
 
 
 def inventory(server) -> dict[str, int]:
@@ -40,7 +40,7 @@ def inventory(server) -> dict[str, int]:
             "pool": len(descriptors(pools(server)[0])), "processes": len(server.pids()), "shared": len(shared)}
 
 
-def back_after(server, victim: int, timeout: float = 10.0) -> float:
+def back_after(server, victim: int, timeout: float = 60.0) -> float:
     """Kills the process; seconds until a fresh connection is answered. The end of the victim is waited for, so
     that it is not the one that answers."""
     begin = time.monotonic()

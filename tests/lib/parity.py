@@ -51,7 +51,7 @@ def seen_by(server, response):
 def both(pair, method, target, headers=None, body=None):
     seen = []
     for server in pair:
-        with server.connect(timeout=20) as c:
+        with server.connect() as c:
             seen.append(seen_by(server, c.request(method, target, headers, body)))
     return seen
 

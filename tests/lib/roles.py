@@ -107,7 +107,7 @@ class Load:
             number = f"{client}-{n}"
             try:
                 if connection is None:
-                    connection = Connection(self.address, timeout=10)
+                    connection = Connection(self.address)
                 r = connection.request("GET", self.target + number)
                 self._note(number, r)
                 if not self.keep_alive or not r.keeps_alive:

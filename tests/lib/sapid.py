@@ -91,7 +91,7 @@ class Sapid(Server):
         return "".join("[[route]]\n" + "".join(f"{k} = {toml.value(v)}\n" for k, v in route.items()) + "\n"
                        for route in [*internal, *self.site.routes])
 
-    def admin(self, target: str, method: str = "GET", timeout: float = 20.0):
+    def admin(self, target: str, method: str = "GET", timeout: float = 60.0):
         """A request to the admin socket."""
         with Connection(str(self.admin_path), timeout=timeout) as c:
             return c.request(method, target)
@@ -135,7 +135,7 @@ class Sapid(Server):
             raise ProcessError(f"sapid ended by itself with status {self.process.popen.returncode}\n"
                                f"{self.log_text()[-4000:]}")
         status = self.process.stop(signal.SIGTERM)
-        wait_until(lambda: not [p for p in pids if _alive(p)], "all processes of sapid to end", 5)
+        wait_until(lambda: not [p for p in pids if _alive(p)], "all processes of sapid to end")
         if status != 0:
             raise ProcessError(f"sapid ended with status {status} on SIGTERM\n{self.log_text()[-4000:]}")
 

@@ -55,7 +55,7 @@ class Adopted:
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def stop(self, number: int = signal.SIGTERM, timeout: float = 15.0) -> int:
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 60.0) -> int:
         if self.running():
             self.send_signal(number)
         try:

@@ -45,7 +45,7 @@ class Server:
     def origin(self) -> str:
         return f"http://{self.host}:{self.port}"
 
-    def connect(self, timeout: float = 10.0, **options) -> Connection:
+    def connect(self, timeout: float = 60.0, **options) -> Connection:
         return Connection(self.address, timeout=timeout, **options)
 
     def session(self) -> Session:

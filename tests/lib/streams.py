@@ -113,7 +113,7 @@ def short_page_beside(server, readers, requests: int = 1000, after: float = 120)
     """When all slow pages are made: how long each of these requests for hello.php takes while every reader takes a little. Sorted."""
     took = []
     wait_until(lambda: quiet(server), "all pages to be made", after)
-    with server.connect(timeout=30) as c:
+    with server.connect() as c:
         for i in range(requests):
             for s in readers[i % 20::20]:
                 s.recv(4096)

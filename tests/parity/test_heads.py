@@ -21,7 +21,7 @@ def target(*calls):
 
 
 def ask(server, *calls, method="GET"):
-    with server.connect(timeout=20) as c:
+    with server.connect() as c:
         return c.request(method, target(*calls))
 
 
@@ -149,7 +149,7 @@ TOO_LARGE = {"300 KB": [["header", ["long", "X-Long: ", 300_000]]], "5 MB": [["h
 def test_a_head_that_is_too_large(pair, calls):
     """502, as from nginx, whose limit here is 256 KiB, too; and the connection, if it goes on, is in order."""
     for server in pair:
-        with server.connect(timeout=20) as c:
+        with server.connect() as c:
             r = c.request("GET", target(*calls))
             assert (r.status, "x-long" in dict(r.fields)) == (502, False), server.kind
             if r.keeps_alive:

@@ -219,7 +219,7 @@ def test_chunked_bodies(pair, chunks, kind):
     """FastCGI wants a length, so both servers must know it before PHP starts."""
     seen = []
     for server in pair:
-        with server.connect(timeout=20) as c:
+        with server.connect() as c:
             c.send(f"POST /digest.php HTTP/1.1\r\nHost: h\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
             for chunk in chunks:
                 c.send(b"%x\r\n%s\r\n" % (len(chunk), chunk))
@@ -295,7 +295,7 @@ def test_one_connection_carries_no_state_from_request_to_request(pair):
                     ("GET", "/echo-all.php", None, None)]
     seen = []
     for server in pair:
-        with server.connect(timeout=20) as c:
+        with server.connect() as c:
             seen.append([seen_by(server, c.request(*request)) for request in conversation])
     for ours, theirs in zip(*seen):
         alike(ours, theirs)
@@ -361,7 +361,7 @@ def notes(server, name):
     """What the script wrote down, once it has ended."""
     def read():
         return server.get(f"/after-parity.php?do=read&name={name}").text
-    wait_until(lambda: read().endswith('"end"\n'), "the script to end", timeout=15)
+    wait_until(lambda: read().endswith('"end"\n'), "the script to end")
     return read()
 
 
@@ -458,7 +458,7 @@ def test_chunked_uploads(pair, cut, size, extra):
     headers, body = files(("f", "a.bin", bytes(range(256)) * (size // 256 + 1), "application/x-y"), data=[("a", "1"), ("b[]", "2")])
     seen = []
     for server in pair:
-        with server.connect(timeout=20) as c:
+        with server.connect() as c:
             c.send(f"POST /digest.php?q HTTP/1.1\r\nHost: h\r\nContent-Type: {headers['Content-Type']}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
             c.send(b"".join(b"%x%s\r\n%s\r\n" % (len(chunk), extra, chunk) for chunk in CHUNKINGS[cut](body)) + b"0\r\n\r\n")
             seen.append(seen_by(server, c.read_response()))
@@ -479,7 +479,7 @@ def test_big_answers(pair, n, do):
 def test_big_answer_to_a_client_that_takes_its_time(pair):
     digests = []
     for server in pair:
-        with server.connect(timeout=20, receive_buffer=16384) as c:
+        with server.connect(receive_buffer=16384) as c:
             c.send(c.format("GET", "/none-parity.php?do=sized&n=8000000"))
             wait_until(lambda: server.get("/echo-all.php").status == 200, "another request meanwhile")
             digests.append(hashlib.sha256(c.read_response().body).hexdigest())

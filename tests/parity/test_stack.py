@@ -17,7 +17,7 @@ DEEP = 200_000
 
 
 def ask(server, do, n, **more):
-    with server.connect(timeout=30) as c:
+    with server.connect() as c:
         return c.request("GET", f"{SCRIPT}?{urlencode({'do': do, 'n': n, **more})}")
 
 

@@ -35,7 +35,7 @@ def test_what_was_the_most_at_once(launch):
     server = launch(root, workers=2)
     before = server.get("/status.php").json()
     assert (before["max-active-processes"], before["max-listen-queue"], before["max-children-reached"]) == (1, 0, 0)
-    waiting = [server.connect(timeout=20) for _ in range(6)]
+    waiting = [server.connect() for _ in range(6)]
     for c in waiting:
         c.send(c.format("GET", "/wait.php"))
     wait_until(lambda: server.admin("/status?json").json()["listen queue"] == 4, "four to wait")
