@@ -1,6 +1,7 @@
 """Compares sapid with nginx + php-fpm, Apache mod_php and php-cgi; writes bench/RESULTS.md.
 
-    /usr/bin/python3 bench/compare                       everything (about 45 minutes)
+    /usr/bin/python3 bench/compare --short               what RESULTS.md is made of (at most 12 minutes on a quiet machine)
+    /usr/bin/python3 bench/compare                       everything (more than an hour)
     /usr/bin/python3 bench/compare --quick               a look: one second, one round, two loads
     /usr/bin/python3 bench/compare --only hello,static --servers sapid,nginx-fpm --rounds 5
     /usr/bin/python3 bench/compare --cross-check         `sapid bench` beside wrk, h2load and hey on the same servers
@@ -14,8 +15,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(os.path.dirname(HERE)), "tests")]
@@ -27,8 +30,11 @@ import report       # noqa: E402
 import stages       # noqa: E402
 import workloads    # noqa: E402
 
-COMPARED = ["sapid", "sapid-fpm", "sapid-fpm-keepalive", "nginx-fpm", "nginx-fpm-keepalive", "apache-mod-php"]
-PARTS = [w.name for w in workloads.WORKLOADS] + ["mixed", "cgi", "limit", "memory"]
+COMPARED = ["sapid", "sapid-worker", "sapid-rollback", "sapid-image", "sapid-fpm", "sapid-fpm-keepalive", "nginx-fpm", "nginx-fpm-keepalive", "apache-mod-php"]
+# The servers and parts that a run of a coffee break has room for.
+SHORT = ["sapid", "sapid-worker", "sapid-rollback", "sapid-image", "nginx-fpm", "apache-mod-php"]
+SHORT_PARTS = ["hello", "1m", "static", "wordpress", "mixed", "cgi", "limit", "memory", "symfony"]
+PARTS = [w.name for w in workloads.WORKLOADS] + ["mixed", "cgi", "limit", "memory", "symfony"]
 
 
 def names(allowed):
@@ -44,15 +50,17 @@ def names(allowed):
 def read_options():
     p = argparse.ArgumentParser(prog="bench/compare", description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--only", type=names(PARTS), default=PARTS, metavar="PART,...",
+    p.add_argument("--only", type=names(PARTS), metavar="PART,...",
                    help="parts to run: " + ", ".join(PARTS))
-    p.add_argument("--servers", type=names(COMPARED), default=COMPARED, metavar="NAME,...",
+    p.add_argument("--servers", type=names(COMPARED), metavar="NAME,...",
                    help="servers to compare: " + ", ".join(COMPARED))
     p.add_argument("--rounds", type=int, help="rounds a figure is the median of (5)")
     p.add_argument("--seconds", type=int, help="length of one measurement (5)")
     p.add_argument("--connections", type=lambda t: [int(c) for c in t.split(",")],
                    help="closed-loop connections (1,64,256)")
     p.add_argument("--workers", type=int, default=2, help="PHP workers in the closed loop (2)")
+    p.add_argument("--short", action="store_true", help="the run that RESULTS.md is made of: at most 12 minutes on a quiet machine; "
+                   "64 connections, 5 rounds of 2 s, without what is nobody's default")
     p.add_argument("--quick", action="store_true", help="1 round of 1 s at c=1,64, nothing written")
     p.add_argument("--cross-check", action="store_true", help="only: sapid bench, wrk, h2load and hey on the same servers")
     p.add_argument("--sapid", help="the program to measure (build/sapid)")
@@ -60,8 +68,10 @@ def read_options():
     p.add_argument("--json", help="also write every single measurement to this file")
     options = p.parse_args()
     options.rounds = options.rounds or (1 if options.quick else 5)
-    options.seconds = options.seconds or (1 if options.quick else 5)
-    options.connections = options.connections or ([1, 64] if options.quick else [1, 64, 256])
+    options.seconds = options.seconds or (1 if options.quick else 2 if options.short else 5)
+    options.connections = options.connections or ([64] if options.short else [1, 64] if options.quick else [1, 64, 256])
+    options.only = options.only or (SHORT_PARTS if options.short else PARTS)
+    options.servers = options.servers or (SHORT if options.short else COMPARED)
     if not options.output and not options.quick:
         options.output = os.path.join(HERE, "CROSS-CHECK.md") if options.cross_check else \
             os.path.join(os.path.dirname(HERE), "RESULTS.md")
@@ -75,6 +85,10 @@ class Bench:
         self.options, self.work = options, work
         self.docroot = workloads.make_docroot(work)
         self.php = peers.PhpSettings(work, {"date.timezone": "UTC"})
+        # What the worker scripts of hello.php are; it has no image.
+        loop = f'[worker]\nscript = "{self.docroot}/loop.php"\nnum = {options.workers}\n'
+        self.plain = peers.Site(self.docroot, modes={"worker": loop, "rollback": loop + 'isolation = "rollback"\n'})
+        self.results = {"loads": {}, "failed": {}}
         measure.EpollAnswer.program = measure.compile_tool("micro/epoll_answer.c", work)
 
     def say(self, text):
@@ -85,16 +99,23 @@ class Bench:
         return [peers.ALL[n] for n in (wanted or chosen) if n in chosen or n not in COMPARED]
 
     @contextlib.contextmanager
-    def running(self, classes, workers, connections, docroot=None, probe="/hello.php"):
-        """The servers, started and ready, ended on leaving."""
+    def running(self, classes, workers, connections, site=None):
+        """The servers that can serve it, started and ready, ended on leaving."""
+        site = site or self.plain
         with contextlib.ExitStack() as stack:
             servers = []
             for cls in classes:
-                server = cls(docroot or self.docroot, self.work, self.php, workers, connections)
+                if cls.mode and cls.mode not in site.modes:
+                    continue
+                server = site.start(cls, self.work, self.php, workers, connections)
                 stack.callback(server.stop)
-                server.start(probe)
                 servers.append(server)
             yield servers
+
+
+def write(path, text):
+    with open(path, "w") as f:
+        f.write(text)
 
 
 def main():
@@ -103,6 +124,8 @@ def main():
         peers.Sapid.program = os.path.abspath(options.sapid)
     work = tempfile.mkdtemp(prefix="sapid-bench-")
     os.chmod(work, 0o755)
+    began = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         bench = Bench(options, work)
         measured = ["sapid"] if options.cross_check else options.servers + ["php-cgi"]
@@ -111,20 +134,21 @@ def main():
             results = crosscheck.run_all(bench)
             text = crosscheck.markdown(machine, results, options)
         else:
-            results = stages.run_all(bench)
-            text = report.markdown(machine, results, options)
+            stages.run_all(bench)
+            results = bench.results
+            text = report.markdown(machine, results, options, time.monotonic() - began)
     except peers.PeerError as error:
         sys.exit(f"bench/compare: {error}")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if options.json:
-        with open(options.json, "w") as f:
-            json.dump(results, f, indent=1)
+        write(options.json, json.dumps(results, indent=1))
     if options.output:
-        with open(options.output, "w") as f:
-            f.write(text)
+        write(options.output, text)
     else:
         print(text)
+    if results.get("failed"):
+        sys.exit(f"bench/compare: no figures for {', '.join(results['failed'])}; see above")
 
 
 if __name__ == "__main__":

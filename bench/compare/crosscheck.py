@@ -31,7 +31,7 @@ class SapidBench(Generator):
 
     def read(self, text):
         r = json.loads(text)
-        return (r["requests_per_sec"], 1000 * r["latency_ms"]["p50"], 1000 * r["latency_ms"]["p99"], r["errors"]["total"],
+        return (r["requests_per_sec"], measure.microseconds(r, "p50"), measure.microseconds(r, "p99"), r["errors"]["total"],
                 r["total_requests"])
 
 
@@ -90,7 +90,7 @@ GENERATORS = [SapidBench(), Wrk(), H2load(), Hey()]
 
 def load(generator, server, workload, seconds):
     cpu_before, client_before = server.cpu_ns(), measure.client_cpu_s()
-    line = generator.command(f"http://127.0.0.1:{server.port}{workload.path}", seconds)
+    line = generator.command(f"http://127.0.0.1:{server.port}{workload.path_on(server)}", seconds)
     done = subprocess.run(line, capture_output=True, text=True, timeout=seconds + 60)
     client_s, server_ns = measure.client_cpu_s() - client_before, server.cpu_ns() - cpu_before
     try:

@@ -43,10 +43,11 @@ def client_cpu_s():
 
 def command(server, workload, connections, *more):
     """`sapid bench` on one path of a server."""
-    line = [peers.Sapid.program, "bench", f"http://127.0.0.1:{server.port}{workload.path}", "--concurrency", str(connections),
+    line = [peers.Sapid.program, "bench", f"http://127.0.0.1:{server.port}{workload.path_on(server)}", "--concurrency", str(connections),
             "--format", "json", *map(str, more)]
     for name, value in workload.headers.items():
         line += ["--header", f"{name}: {value}"]
+    line += workload.expect
     if workload.body_bytes is not None:
         line += ["--expect-length", str(workload.body_bytes)]
     return line
@@ -61,7 +62,8 @@ def read(server, done):
 
 
 def microseconds(result, name):
-    return 1000 * result["latency_ms"][name]
+    """0: no request was answered."""
+    return 1000 * (result["latency_ms"][name] or 0)
 
 
 def closed_loop(server, workload, connections, seconds):
@@ -97,14 +99,15 @@ def settle(server, limit_s=20):
             return
 
 
-def open_loop(server, fast, slow, rate, seconds, slow_percent=10, connections=64):
+def open_loop(server, fast, slow, rate, seconds, connections, slow_percent=10):
     """Constant rate, latency in us from the intended start. Two generators at once, so that the percentiles of the fast requests
-    are not those of the slow ones: `slow_percent` of the requests are for `slow`."""
-    shares = {"fast": (fast, rate * (100 - slow_percent) / 100), "slow": (slow, rate * slow_percent / 100)}
+    are not those of the slow ones: `slow_percent` of the requests are for `slow`, and a quarter of the connections."""
+    shares = {"fast": (fast, rate * (100 - slow_percent) / 100, connections * 3 // 4),
+              "slow": (slow, rate * slow_percent / 100, connections // 4)}
     cpu_before = server.cpu_ns()
-    running = {name: subprocess.Popen(command(server, workload, connections, "--rps", share, "--duration", f"{seconds}s"),
+    running = {name: subprocess.Popen(command(server, workload, its, "--rps", share, "--duration", f"{seconds}s"),
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-               for name, (workload, share) in shares.items()}
+               for name, (workload, share, its) in shares.items()}
     result = {}
     for name, process in running.items():
         out, err = process.communicate(timeout=seconds + 60)

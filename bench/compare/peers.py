@@ -9,6 +9,7 @@ The configurations are those of a production set-up, not of the test suite's ora
 A server ends with the program that started it, whatever kills that: PR_SET_PDEATHSIG.
 """
 import ctypes
+import dataclasses
 import glob
 import http.client
 import os
@@ -51,6 +52,23 @@ class PhpSettings:
         with open(os.path.join(self.scan_dir, "99-comparison.ini"), "w") as f:
             for key, value in (settings or {}).items():
                 f.write(f'{key} = "{value}"\n')
+
+
+@dataclasses.dataclass
+class Site:
+    """What the servers of a comparison serve. `modes`: what sapid is asked for in worker mode, with rollback, from an image, as
+    TOML at the end of its table [php]; `docroots`: where a mode has a document root of its own."""
+    docroot: str
+    probe: str = "/hello.php"
+    env: dict = dataclasses.field(default_factory=dict)
+    modes: dict = dataclasses.field(default_factory=dict)
+    docroots: dict = dataclasses.field(default_factory=dict)
+
+    def start(self, cls, work, php, workers, connections):
+        server = cls(self.docroots.get(cls.mode, self.docroot), work, php, workers, connections)
+        server.env, server.mode_settings = self.env, self.modes.get(cls.mode, "")
+        server.start(self.probe, 60)
+        return server
 
 
 class CpuGroup:
@@ -153,6 +171,9 @@ class Server:
 
     name = "server"
     conn_bound = False
+    mode = None                 # of sapid: "worker", "rollback" or "image"; None is classic mode, and all others
+    env: dict = {}              # what PHP is to see
+    mode_settings = ""
 
     def __init__(self, docroot, work, php, workers=2, connections=64):
         self.docroot, self.php, self.workers, self.connections = docroot, php, workers, connections
@@ -307,6 +328,11 @@ class Sapid(Server):
     program = os.environ.get("SAPID_BINARY") or os.path.join(ROOT, "build", "sapid")
     extra_server, extra_php = "", ""
 
+    def php_settings(self):
+        """The end of the table [php], and tables behind it."""
+        env = "env = { " + ", ".join(f'{key} = "{value}"' for key, value in self.env.items()) + " }\n" if self.env else ""
+        return env + self.extra_php + self.mode_settings
+
     def commands(self):
         ini = f'ini_path = "{self.php.ini_path}"\nini_scan_dir = "{self.php.scan_dir}"\n' \
             if self.php else ""
@@ -318,7 +344,7 @@ spool_dir = "{self.environment()['TMPDIR']}"
 [php]
 document_root = "{self.docroot}"
 worker_pool_size = {self.workers}
-{ini}{self.extra_php}
+{ini}{self.php_settings()}
 [log]
 access = "off"
 """)
@@ -326,6 +352,21 @@ access = "off"
 
     def versions(self):
         return first_line([self.program, "--version"])
+
+
+class SapidWorker(Sapid):
+    """Worker mode: the application stays loaded, and keeps everything."""
+    name, mode = "sapid-worker", "worker"
+
+
+class SapidRollback(Sapid):
+    """Worker mode, rolled back after every request."""
+    name, mode = "sapid-rollback", "rollback"
+
+
+class SapidImage(Sapid):
+    """Classic mode from the image of an entry script, rolled back after every request."""
+    name, mode = "sapid-image", "image"
 
 
 class Nginx:
@@ -385,7 +426,7 @@ listen = {socket_path}
 listen.backlog = 4096
 pm = static
 pm.max_children = {self.processes_of_php}
-""")
+{"".join(f'env[{key}] = "{value}"{chr(10)}' for key, value in self.env.items())}""")
         return [f"/usr/sbin/php-fpm{PHP_VERSION}", "-F", "-c", self.php.ini_path, "-y", config]
 
     def http_block(self, socket_path):
@@ -459,8 +500,15 @@ class NginxFpmKeepalive(NginxFpm):
     location_options = "fastcgi_keep_conn on;"
 
     @property
+    def processes_of_php(self):
+        """Each process of nginx keeps idle connections, and so children, that another one's requests would need."""
+        return super().processes_of_php + self.KEPT_IDLE
+
+    KEPT_IDLE = 16
+
+    @property
     def upstream_options(self):
-        return f"keepalive {self.processes_of_php};"
+        return f"keepalive {self.KEPT_IDLE};"
 
 
 class Apache(Server):
@@ -468,7 +516,7 @@ class Apache(Server):
 
     name = "apache-mod-php"
     conn_bound = True
-    modules = ("mpm_prefork", "authz_core", "mime", "dir")
+    modules = ("mpm_prefork", "authz_core", "env", "mime", "dir")
 
     def commands(self):
         n = self.processes_of_php
@@ -489,7 +537,7 @@ KeepAlive On
 MaxKeepAliveRequests 0
 KeepAliveTimeout 75
 {self.process_lines(n)}
-DocumentRoot {self.docroot}
+{"".join(f'SetEnv {key} "{value}"{chr(10)}' for key, value in self.env.items())}DocumentRoot {self.docroot}
 <Directory {self.docroot}>
     AllowOverride None
     Require all granted
@@ -521,7 +569,7 @@ class PhpCgi(Apache):
 
     name = "php-cgi"
     conn_bound = False
-    modules = ("mpm_event", "authz_core", "mime", "dir", "alias", "actions", "cgid")
+    modules = ("mpm_event", "authz_core", "env", "mime", "dir", "alias", "actions", "cgid")
 
     def process_lines(self, n):
         return f"MaxRequestWorkers 400\nScriptSock {self.work}/cgid.sock"
@@ -546,4 +594,5 @@ Action php-per-request /cgi-bin/php"""
             first_line([f"/usr/bin/php-cgi{PHP_VERSION}", "-v"])
 
 
-ALL = {cls.name: cls for cls in (Sapid, SapidFpm, SapidFpmKeepalive, NginxFpm, NginxFpmKeepalive, Apache, PhpCgi)}
+ALL = {cls.name: cls for cls in (Sapid, SapidWorker, SapidRollback, SapidImage, SapidFpm, SapidFpmKeepalive, NginxFpm,
+                                 NginxFpmKeepalive, Apache, PhpCgi)}

@@ -1,13 +1,16 @@
 """Figures to Markdown: bench/RESULTS.md, with the machine, every table, and which bars hold."""
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 
 import peers
 import workloads
 
 MIB = 1024
+MEMORY = {"wordpress-8": "WordPress, 8 workers", "hello-2": "hello.php, 2 workers"}
 
 
 def median(rows, key):
@@ -78,7 +81,7 @@ def mixed_table(rows):
 
 
 class Bars:
-    """Issue 2's bars, each judged only when what it needs was measured."""
+    """The bars of issues 2, 4 and 5, each judged only when what it needs was measured."""
 
     def __init__(self, results):
         self.results = results
@@ -128,6 +131,7 @@ class Bars:
         hello_kib = self.part("memory", "hello-2", "sapid")
         self.at_most("PSS with 2 workers and hello.php", hello_kib and hello_kib / MIB, 50, "MiB")
         self.judge_cgi()
+        self.judge_modes()
         return self.rows
 
     def judge_limit(self):
@@ -143,6 +147,22 @@ class Bars:
             ours, theirs = ([row["fast"] for row in rows[n]] for n in ("sapid", "nginx-fpm"))
             self.ratio("mixed load: p99 of the fast requests, us", median(ours, "p99"),
                        median(theirs, "p99"), 1, False)
+
+    def judge_modes(self):
+        of = self.load
+        for page, connections, title, server, other, key, bound, at_least in (
+                ("hello", 64, "hello, worker mode, c=64: req/s against classic mode", "sapid-worker", "sapid", "rps", 1.3, True),
+                ("list", 16, "Symfony list, worker mode: req/s against classic mode", "sapid-worker", "sapid", "rps", 4, True),
+                ("list", 16, "Symfony list, rolled back: CPU/request against the loop that keeps everything", "sapid-rollback",
+                 "sapid-worker", "cpu_us", 1.25, False),
+                ("list", 16, "Symfony list, rolled back: CPU/request against classic mode", "sapid-rollback", "sapid", "cpu_us", 0.3,
+                 False),
+                ("list", 16, "Symfony list, rolled back: req/s against nginx+php-fpm", "sapid-rollback", "nginx-fpm", "rps", 5, True),
+                ("row", 16, "Symfony row, rolled back: CPU/request against the loop that keeps everything", "sapid-rollback",
+                 "sapid-worker", "cpu_us", 1.5, False),
+                ("blog", 100, "Symfony blog, c=100, rolled back: req/s against nginx+php-fpm", "sapid-rollback", "nginx-fpm", "rps", 1.2,
+                 True)):
+            self.ratio(title, of(page, connections, server, key), of(page, connections, other, key), bound, at_least)
 
     def judge_cgi(self):
         rows = self.part("cgi") or {}
@@ -161,9 +181,11 @@ def foreign_percent(results):
     return median(rows, "foreign_cpu_percent") if rows else 0
 
 
-def notes(options, results):
+def notes(options, results, seconds):
+    command = shlex.join(["/usr/bin/python3", "bench/compare", *sys.argv[1:]])
     return f"""\
-Command: `/usr/bin/python3 bench/compare` with {options.rounds} rounds of {options.seconds} s. The servers \
+Command: `{command}`, {seconds / 60:.0f} minutes: {options.rounds} rounds of {options.seconds} s (more where a page is slow). \
+The servers \
 run at the same time and are loaded in turn (A B C A B C); figures are medians of the rounds. `sapid bench` with \
 one thread on loopback shares the {os.cpu_count()} CPUs with the server. CPU is the server's own, all processes, \
 from its control group. All servers: same php.ini and extensions (php-fpm's, without xdebug and pcov), \
@@ -171,7 +193,9 @@ opcache on, {options.workers} PHP workers, unprivileged user, no access log. ngi
 open_file_cache, FastCGI buffers large enough that no page goes through a file. nginx-fpm-keepalive and \
 apache-mod-php hold one PHP process per client connection: with {options.workers} of them, all but \
 {options.workers} clients would starve, so they get as many as there are connections (column "processes"). \
-Everything else on the machine used {foreign_percent(results):.0f} % of one CPU (median).
+sapid-worker keeps the application loaded, sapid-rollback also puts the process \
+back after every request, sapid-image runs an ordinary front controller from an image ([worker mode](../docs/worker-mode.md), \
+[snapshots](../docs/snapshot.md)). Everything else on the machine (a database among it) used {foreign_percent(results):.0f} % of one CPU (median).
 """
 
 
@@ -187,15 +211,23 @@ def limit_lines(parts):
     return lines + table(["what", "CPU us/request"], body)
 
 
-def markdown(machine, results, options):
-    bars = Bars(results).judge()
-    lines = ["# sapid compared", ""] + machine + ["", notes(options, results)]
-    if bars:
-        lines += ["## Bars of issue 2", ""]
-        lines += table(["bar", "asked", "measured", "of", ""], bars)
-    for workload in workloads.WORKLOADS:
+def load_sections(results):
+    lines = []
+    for workload in workloads.WORKLOADS + workloads.SYMFONY:
         for connections, rows in results["loads"].get(workload.name, {}).items():
             lines += [f"## {workload.title}, c={connections}", ""] + load_table(rows)
+    return lines
+
+
+def markdown(machine, results, options, seconds):
+    bars = Bars(results).judge()
+    lines = ["# sapid compared", ""] + machine + ["", notes(options, results, seconds)]
+    if results["failed"]:
+        lines += ["## Not measured", ""] + [f"- {name}: {why.splitlines()[0]}" for name, why in results["failed"].items()] + [""]
+    if bars:
+        lines += ["## Bars of issues 2, 4 and 5", ""]
+        lines += table(["bar", "asked", "measured", "of", ""], bars)
+    lines += load_sections(results)
     if "mixed" in results:
         lines += ["## Mixed load: 1,500 requests/s, one in ten sleeps 20 ms, 8 workers", "",
                   "Open loop (`sapid bench --rps`); latency from the moment each request was due.",
@@ -207,6 +239,7 @@ def markdown(machine, results, options):
         lines += limit_lines(results["limit"])
     if "memory" in results:
         lines += ["## Memory: PSS of all processes, MiB", ""]
-        for what, rows in results["memory"].items():
-            lines.append(f"- {what}: " + ", ".join(f"{n} {k / MIB:.1f}" for n, k in rows.items()))
-    return "\n".join(lines) + "\n"
+        columns = sorted({name for rows in results["memory"].values() for name in rows}, key=list(peers.ALL).index)
+        lines += table(["after", *columns], [[MEMORY[what], *(f"{rows[n] / MIB:.1f}" if n in rows else "-" for n in columns)]
+                                             for what, rows in results["memory"].items()])
+    return "\n".join(lines).rstrip() + "\n"

@@ -5,36 +5,64 @@
     cgi      {server: [measurement per round]}        c=50
     limit    {"epoll-answer": [...], "life-cycle": [{"us": ...}], "sapid": [...]}   c=64
     memory   {"wordpress-8": {server: KiB}, "hello-2": {server: KiB}}
+    failed   {part: why it has no figures}
+
+A part that fails is reported and left out; the others are measured nevertheless.
 """
 import os
 import re
 import subprocess
+import time
 
 import measure
 import peers
+import symfony
 import wordpress
 import workloads
 
 MIXED_RATE, MIXED_WORKERS, MIXED_CONNECTIONS = 1500, 8, 64
 CGI_CONNECTIONS, LIMIT_CONNECTIONS = 50, 64
 MEMORY_WORKERS, MEMORY_CONNECTIONS, MEMORY_SECONDS = 8, 32, 5
+IMAGE_READY_S = 60
 
 
 def run_all(bench):
+    """Fills bench.results. An interrupt ends it early; what was measured stands."""
     chosen = bench.options.only
-    results = {"loads": {}}
-    plain = [w for w in workloads.WORKLOADS if w.name in chosen and w.name != "wordpress"]
-    for connections in bench.options.connections if plain else []:
-        with bench.running(bench.server_classes(), bench.options.workers, connections) as servers:
-            for workload in plain:
-                rows = interleaved(bench, servers, workload, connections)
-                results["loads"].setdefault(workload.name, {})[connections] = rows
-    for name, stage in (("mixed", mixed), ("cgi", cgi), ("limit", limit)):
-        if name in chosen:
-            results[name] = stage(bench)
+    stages = [(f"c={c}", lambda c=c: plain(bench, c)) for c in bench.options.connections if chosen_plain(bench)]
+    stages += [(name, lambda stage=stage, name=name: bench.results.update({name: stage(bench)}))
+               for name, stage in (("mixed", mixed), ("cgi", cgi), ("limit", limit)) if name in chosen]
     if "wordpress" in chosen or "memory" in chosen:
-        wordpress_parts(bench, results)
-    return results
+        stages.append(("wordpress", lambda: wordpress_parts(bench)))
+    if "symfony" in chosen:
+        stages.append(("symfony", lambda: symfony_part(bench)))
+    for name, stage in stages:
+        began = time.monotonic()
+        try:
+            stage()
+        except KeyboardInterrupt:
+            bench.results["failed"][name] = "interrupted, as all behind it"
+            return
+        except (peers.PeerError, RuntimeError, AssertionError, OSError, subprocess.SubprocessError) as error:
+            bench.results["failed"][name] = str(error)
+            bench.say(f"{name}: {error}")
+        bench.say(f"{name}: {time.monotonic() - began:.0f} s")
+
+
+def chosen_plain(bench):
+    return [w for w in workloads.WORKLOADS if w.name in bench.options.only and w.name != "wordpress"]
+
+
+def plain(bench, connections):
+    with bench.running(bench.server_classes(), bench.options.workers, connections) as servers:
+        for workload in chosen_plain(bench):
+            keep(bench, servers, workload, connections)
+
+
+def keep(bench, servers, workload, connections):
+    """Measures, and notes it under results["loads"]."""
+    rows = interleaved(bench, [s for s in servers if workload.path_on(s)], workload, connections)
+    bench.results["loads"].setdefault(workload.name, {})[connections] = rows
 
 
 def interleaved(bench, servers, workload, connections):
@@ -42,6 +70,7 @@ def interleaved(bench, servers, workload, connections):
     rows = {server.name: [] for server in servers}
     seconds = max(bench.options.seconds, workload.min_seconds(connections))
     for server in servers:
+        await_image(server, workload)
         workload.check(server)
         measure.closed_loop(server, workload, connections, 1)
     for number in range(bench.options.rounds):
@@ -62,10 +91,11 @@ def mixed(bench):
     seconds = max(2, 2 * bench.options.seconds)
     with bench.running(classes, MIXED_WORKERS, MIXED_CONNECTIONS) as servers:
         for server in servers:
-            measure.open_loop(server, workloads.HELLO, workloads.SLEEP, MIXED_RATE, 1)
+            measure.open_loop(server, workloads.HELLO, workloads.SLEEP, MIXED_RATE, 1, MIXED_CONNECTIONS)
         for number in range(bench.options.rounds):
             for server in servers:
-                row = measure.open_loop(server, workloads.HELLO, workloads.SLEEP, MIXED_RATE, seconds)
+                row = measure.open_loop(server, workloads.HELLO, workloads.SLEEP, MIXED_RATE, seconds,
+                                        MIXED_CONNECTIONS)
                 rows.setdefault(server.name, []).append(row)
                 bench.say(f"mixed      round {number + 1} {server.name:20} fast p50 "
                           f"{row['fast']['p50']:.0f} us  p99 {row['fast']['p99']:.0f} us  errors "
@@ -105,31 +135,55 @@ def life_cycle(bench):
     return values
 
 
-def wordpress_parts(bench, results):
-    """The front page in the closed loop, and the memory of each server after it."""
+def wordpress_parts(bench):
+    """The front page in the closed loop, and the memory of each server after it; hello.php's memory beside it."""
     workload = next(w for w in workloads.WORKLOADS if w.name == "wordpress")
     chosen = bench.options.only
     memory = {}
     with wordpress.Site(bench) as site:
         for connections in bench.options.connections if "wordpress" in chosen else []:
-            with bench.running(bench.server_classes(), bench.options.workers, connections,
-                               site.docroot, "/wp-login.php") as servers:
-                rows = interleaved(bench, servers, workload, connections)
-                results["loads"].setdefault("wordpress", {})[connections] = rows
+            with bench.running(bench.server_classes(), bench.options.workers, connections, site) as servers:
+                keep(bench, servers, workload, connections)
         if "memory" in chosen:
-            memory["wordpress-8"] = memory_after(bench, workload, MEMORY_WORKERS, site.docroot)
+            memory["wordpress-8"] = memory_after(bench, workload, MEMORY_WORKERS, site)
     if "memory" in chosen:
         memory["hello-2"] = memory_after(bench, workloads.HELLO, 2, None)
-        results["memory"] = memory
+        bench.results["memory"] = memory
 
 
-def memory_after(bench, workload, workers, docroot):
+def symfony_part(bench):
+    most = max(workload.connections for workload in workloads.SYMFONY)
+    with symfony.Site(bench) as site, bench.running(bench.server_classes(), bench.options.workers, most, site) as servers:
+        for workload in workloads.SYMFONY:
+            keep(bench, servers, workload, workload.connections)
+
+
+def memory_after(bench, workload, workers, site):
     """PSS of each server, one at a time, so that no library page is shared with another server."""
     rows = {}
-    for cls in bench.server_classes(["sapid", "nginx-fpm"]):
-        with bench.running([cls], workers, MEMORY_CONNECTIONS, docroot, workload.path) as servers:
-            row = measure.closed_loop(servers[0], workload, MEMORY_CONNECTIONS, MEMORY_SECONDS)
+    for cls in bench.server_classes(["sapid", "sapid-worker", "sapid-rollback", "sapid-image", "nginx-fpm", "apache-mod-php"]):
+        if cls.mode and cls.mode not in workload.modes:
+            continue
+        # Apache has a process for each connection: as many as the others have workers.
+        connections = workers if cls.conn_bound else MEMORY_CONNECTIONS
+        with bench.running([cls], workers, connections, site) as servers:
+            await_image(servers[0], workload)
+            row = measure.closed_loop(servers[0], workload, connections, MEMORY_SECONDS)
             rows[cls.name] = row["pss_kib"]
             bench.say(f"memory     {workload.name}, {workers} workers: {cls.name:20} "
                       f"{row['pss_kib'] / 1024:.1f} MiB in {row['processes']} processes")
     return rows
+
+
+def await_image(server, workload):
+    """An image is made when the first request asks for it, which itself goes on without it."""
+    if server.mode != "image":
+        return
+    deadline = time.monotonic() + IMAGE_READY_S
+    while time.monotonic() < deadline:
+        workload.check(server)
+        with open(server.log_path, errors="replace") as log:
+            if "frozen" in log.read():
+                return
+        time.sleep(0.1)
+    raise peers.PeerError(f"{server.name}: no image after {IMAGE_READY_S} s; its log {server.log_path}")

@@ -2,11 +2,13 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import peers
-from lib import account
+from lib import account, toml
 from lib.mariadb import MariaDB
+from lib.wordpress import EXAMPLE
 
 SOURCE = "/usr/share/wordpress"
 HOST = "bench.test"     # every server is asked for this name, whatever its port
@@ -45,6 +47,13 @@ echo 'installed';
 """
 
 
+def image_settings() -> str:
+    """As examples/wordpress/sapid.toml has them."""
+    keys = tomllib.loads((EXAMPLE / "sapid.toml").read_text())["php"]
+    del keys["document_root"]
+    return "".join(f"{key} = {toml.value(value)}\n" for key, value in keys.items())
+
+
 class Site:
     def __init__(self, bench):
         self.work = os.path.join(bench.work, "wordpress")
@@ -52,7 +61,7 @@ class Site:
         self.php = bench.php
         self.database = None
 
-    def __enter__(self):
+    def __enter__(self) -> peers.Site:
         if not os.path.isdir(SOURCE):
             raise peers.PeerError(f"expected WordPress in {SOURCE}: apt-get install wordpress")
         os.makedirs(self.work)
@@ -67,11 +76,14 @@ class Site:
         except BaseException:
             self.database.stop()
             raise
-        return self
+        return peers.Site(self.docroot, "/wp-login.php", modes={"image": image_settings()})
 
     def install(self):
         with open(os.path.join(self.docroot, "wp-config.php"), "w") as f:
             f.write(CONFIG.format(socket=self.database.socket_path))
+        plugins = os.path.join(self.docroot, "wp-content/mu-plugins")
+        os.makedirs(plugins, exist_ok=True)
+        shutil.copy(EXAMPLE / "sapid.php", plugins)
         script = os.path.join(self.docroot, "bench-install.php")
         with open(script, "w") as f:
             f.write(INSTALL.format(host=HOST))

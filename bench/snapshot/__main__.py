@@ -19,11 +19,11 @@ sys.path[:0] = [str(BENCH / "compare"), str(BENCH.parent / "tests")]
 
 import instructions  # noqa: E402
 import peers  # noqa: E402
-from lib import account, sapid  # noqa: E402
+import symfony  # noqa: E402
+from lib import account  # noqa: E402
 from lib.mariadb import MariaDB  # noqa: E402
-from lib.symfony import SymfonyApp  # noqa: E402
 from lib.workdir import new_workdir, remove_workdir  # noqa: E402
-from workloads import Workload  # noqa: E402
+from workloads import Page  # noqa: E402
 
 # name -> application, path, connections
 PAGES = {
@@ -35,93 +35,52 @@ PAGES = {
     "blog-sqlite": ("sqlite", "/en/blog/", 100),
     "post": ("mariadb", "/en/blog/posts/post-7", 100),
 }
-WARMUP = ["/en/blog/list", "/api/products/9", "/", "/en/blog/", "/en/blog/posts/post-7"]
-
-
-class Fpm(peers.NginxFpm):
-    """nginx and PHP-FPM; two children a CPU."""
-    name = "nginx-fpm"
-
-    def fpm_command(self, socket_path):
-        command = super().fpm_command(socket_path)
-        with open(command[-1], "a") as f:
-            f.writelines(f'env[{key}] = "{value}"\n' for key, value in self.env.items())
-        return command
 
 
 class Classic(peers.Sapid):
     name = "classic"
-    more_env: dict = {}
-
-    @property
-    def extra_php(self):
-        env = {**self.env, **self.more_env}
-        return "env = { " + ", ".join(f'{key} = "{value}"' for key, value in env.items()) + " }\n" + self.tables()
-
-    def tables(self):
-        return ""
 
 
 class Loop(Classic):
     """Worker mode: everything stays."""
-    name = "loop"
-    script, more = "worker.php", ""
-
-    def tables(self):
-        return f'[worker]\nscript = "{self.docroot}/{self.script}"\nnum = {self.loops}\n{self.more}'
+    name, mode = "loop", "worker"
 
 
-class Kept(Loop):
+class Kept(Classic):
     """Rolled back; each worker has a connection to the database that is put back."""
-    name = "rollback"
-    more = f'isolation = "rollback"\nsnapshot_sockets = "reset"\nwarmup = {WARMUP!r}\n'.replace("'", '"')
+    name, mode = "rollback", "rollback"
 
 
-class Connect(Kept):
+class Connect(Classic):
     """Rolled back; each request connects anew."""
-    name = "rollback-connect"
-    script = "connect.php"
+    name, mode = "rollback-connect", "connect"
 
 
 class Seed(Classic):
     """A front controller with restore_state() and snapshot_state(), from its image; each request connects anew."""
-    name = "image"
-    public = "public-image"
-    more_env = {"APP_WARM": "/en/blog/list /en/blog/ /en/blog/posts/post-7 /api/products/9"}   # pages without a session
-
-    def tables(self):
-        return f'snapshot_warmup = {WARMUP!r}\n'.replace("'", '"')
+    name, mode = "image", "image"
 
 
-SERVERS = [Fpm, Classic, Loop, Kept, Connect, Seed]
+SERVERS = [peers.NginxFpm, Classic, Loop, Kept, Connect, Seed]
 
 
-def application(folder: Path, db) -> SymfonyApp:
-    app = SymfonyApp(folder, db, [str(sapid.binary()), "php"], "bench")
-    app.take_runner()
-    app.write_a_blog()
-    if db:
-        app.fill(db, 120, "bench")
+def site(folder: Path, db, loops: int) -> peers.Site:
+    app = symfony.application(folder, db)
     shutil.copy(Path(__file__).with_name("connect.php"), app.root / "public")
-    (app.root / "public-image").mkdir()
-    shutil.copy(app.root / "public/seed.php", app.root / "public-image/index.php")
     account.give(app.root / "public")
-    app.env["FRANKENPHP_LOOP_MAX"] = "0"
-    return app
+    found = symfony.site(app, loops)
+    found.modes["connect"] = found.modes["rollback"].replace("/worker.php", "/connect.php")
+    return found
 
 
-def start(kinds, apps, folder, php, options):
+def start(kinds, sites, folder, php, options):
     """name of the application -> the servers that serve it."""
     servers = {}
-    for name, app in apps.items():
+    for name, one in sites.items():
         (folder / f"s-{name}").mkdir()
         account.give(folder / f"s-{name}")
         for kind in kinds:
-            public = app.root / getattr(kind, "public", "public")
-            server = kind(str(public), str(folder / f"s-{name}"), php, workers=options.workers, connections=100)
-            server.env, server.loops = app.env, options.loops
-            servers.setdefault(name, []).append(server)
-            server.start("/teapot", 60)
+            servers.setdefault(name, []).append(one.start(kind, str(folder / f"s-{name}"), php, options.workers, 100))
     return servers
 
 
@@ -162,12 +121,12 @@ def main() -> None:
         if "mariadb" in needed:
             (folder / "db").mkdir()
             db = MariaDB(folder / "db")
-        apps = {name: application(folder / name, db if name == "mariadb" else None) for name in sorted(needed)}
+        sites = {name: site(folder / name, db if name == "mariadb" else None, options.loops) for name in sorted(needed)}
         php = peers.PhpSettings(str(folder), {"opcache.validate_timestamps": "0"})
-        servers = start(kinds, apps, folder, php, options)
+        servers = start(kinds, sites, folder, php, options)
         for page in pages:
             app, path, connections = PAGES[page]
-            workload = Workload(page, page, path)
+            workload = Page(page, page, path, connections)
             bodies = {s.name: workload.check(s) for s in servers[app]}
             assert len(set(bodies.values())) == 1, f"{path}: the servers' answers differ: { {n: len(b) for n, b in bodies.items()} }"
             table(page, path, connections,

@@ -1,22 +1,22 @@
 """Classic mode, worker mode and worker mode with isolation = "rollback": requests/s, and the CPU time of each role for
 one request.
 
-    /usr/bin/python3 bench/worker [--seconds 5] [--rounds 3] [--connections 64] [--only NAME]
+    /usr/bin/python3 bench/worker [--seconds 5] [--rounds 3] [--connections 64] [--only NAME,NAME]
     /usr/bin/python3 bench/worker --memory --seconds 1
 
 hello (a script of one line) and the pages of the Symfony application of tests/apps/symfony (Doctrine, Twig, forms,
 sessions; MariaDB of our own). The modes of one page run one after the other, `rounds` times, and the round with the
 least CPU time counts. CPU time is that of /proc/PID/task/*/schedstat, so it means something beside other work, too;
-requests/s only on a quiet machine.
+requests/s only on a quiet machine. The load is that of `sapid bench`.
 """
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from lib import account, roles, sapid  # noqa: E402
+from lib.bench import bench  # noqa: E402
 from lib.mariadb import MariaDB  # noqa: E402
 from lib.nginx import NginxFpm  # noqa: E402
 from lib.sapid import Sapid  # noqa: E402
@@ -43,23 +43,22 @@ def cpu_ns(pids) -> int:
     return total
 
 
-def wrk(port: int, path: str, connections: int, seconds: float) -> int:
-    """Requests that were answered well."""
-    out = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"http://127.0.0.1:{port}{path}"],
-                         capture_output=True, text=True, check=True).stdout
-    assert path == PAGES["plain"] or "Non-2xx" not in out, out
-    return int(next(line for line in out.splitlines() if " requests in " in line).split()[0])
+def load(server, path: str, connections: int, seconds: float) -> dict:
+    """What `sapid bench` says, in the closed loop. Every answer must be right."""
+    status = 418 if path == PAGES["plain"] else 200
+    return bench("--url", f"http://127.0.0.1:{server.port}{path}", "--concurrency", connections, "--duration", f"{seconds}s",
+                 "--expect-status", status)
 
 
 def measure(server, path, seconds, connections, database) -> dict:
     gateway, php = [roles.gateway(server)], [*roles.workers(server)]
     mariadb = [database.process.popen.pid] if database else []
-    wrk(server.port, path, connections, 1)   # warm
+    load(server, path, connections, 1)   # warm
     before = [cpu_ns(pids) for pids in (gateway, php, mariadb)]
-    n = wrk(server.port, path, connections, seconds)
+    done = load(server, path, connections, seconds)
     after = [cpu_ns(pids) for pids in (gateway, php, mariadb)]
-    g, p, m = ((b - a) / 1000 / max(n, 1) for a, b in zip(before, after))
-    return {"rps": n / seconds, "gateway": g, "php": p, "database": m}
+    g, p, m = ((b - a) / 1000 / done["total_requests"] for a, b in zip(before, after))
+    return {"rps": done["requests_per_sec"], "gateway": g, "php": p, "database": m}
 
 
 def main() -> None:
@@ -68,7 +67,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--connections", type=int, default=64)
     options.add_argument("--loops", type=int, default=2)
-    options.add_argument("--only", choices=PAGES)
+    options.add_argument("--only", help="pages, with commas: " + ",".join(PAGES))
     options.add_argument("--memory", action="store_true", help="memory of their own of the workers of the Symfony application, and of "
                          "nginx with PHP-FPM, after the same traffic")
     options.add_argument("--hold", action="store_true", help="start the servers, say where, and wait")
@@ -114,13 +113,13 @@ def main() -> None:
             classic, leaking, rolled = sites["app"]
             memory.table({"nginx, PHP-FPM": servers[-1], "classic": classic, "leaking loop": leaking, "rollback": rolled},
                          [path for name, path in PAGES.items() if name != "hello"],
-                         lambda server, path: wrk(server.port, path, o.connections, o.seconds))
+                         lambda server, path: load(server, path, o.connections, o.seconds))
             return
         print("| page | req/s: classic | loop | rollback | PHP us: classic | loop | rollback | classic / loop | "
               "rollback / loop | rollback / classic | gateway us: classic | loop | rollback |")
         print("|" + "---|" * 13)
         for name, path in PAGES.items():
-            if o.only and name != o.only:
+            if o.only and name not in o.only.split(","):
                 continue
             servers_of = sites["hello" if name == "hello" else "app"]
             paths = (path, "/", "/") if name == "hello" else (path,) * 3

@@ -3,6 +3,7 @@
  * threads and the progress line. bench_int.h has the vocabulary and says who does what.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/mem.h"
 #include "tools/bench_int.h"
 #include "tools/tools.h"
@@ -164,11 +166,27 @@ int bench_load(const struct bench_options *o, struct bench_result *ret)
     return rc;
 }
 
+static int try_to_write(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+
+    if (fd < 0)
+        return -errno;
+    fd_close(&fd);
+    return 0;
+}
+
 static int measure(const struct bench_options *o)
 {
+    /* Not after an hour of measuring. */
+    int rc = o->html_path ? try_to_write(o->html_path) : 0;
+    if (rc < 0) {
+        fprintf(stderr, "sapid: --html: cannot write %s: %s\n", o->html_path, strerror(-rc));
+        return 2;
+    }
     struct bench_result *r = mem_zalloc(sizeof(*r));
     int status = 1;
-    int rc = bench_load(o, r);
+    rc = bench_load(o, r);
     if (rc < 0) {
         fprintf(stderr, "sapid: cannot start %u threads: %s\n", o->threads, strerror(-rc));
         goto out;

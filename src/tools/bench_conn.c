@@ -78,17 +78,23 @@ static enum bench_error judge(struct bench_conn *c)
 
     if (o->expect_status ? status != o->expect_status : status >= 400)
         return BENCH_STATUS;
-    if (o->expect_bytes >= 0 && c->body.total != (uint64_t)o->expect_bytes)
-        return BENCH_BODY;
-    if (o->expect_text && c->text_at < o->text_bytes)
-        return BENCH_BODY;
+    const char *wrong = NULL;
+    char length[64];
+    if (o->expect_bytes >= 0 && c->body.total != (uint64_t)o->expect_bytes) {
+        snprintf(length, sizeof(length), "a body of %llu bytes", (unsigned long long)c->body.total);
+        wrong = length;
+    } else if (o->expect_text && c->text_at < o->text_bytes) {
+        wrong = "the text is not in the body";
+    }
     if (o->expect_digest) {
         uint8_t digest[SHA256_BYTES];
         sha256_final(&c->sha256, digest);
-        if (memcmp(digest, o->digest, sizeof(digest)) != 0)
-            return BENCH_BODY;
+        if (!wrong && memcmp(digest, o->digest, sizeof(digest)) != 0)
+            wrong = "another SHA-256 of the body";
     }
-    return BENCH_OK;
+    if (wrong)
+        blame(c, BENCH_BODY, wrong);
+    return wrong ? BENCH_BODY : BENCH_OK;
 }
 
 /* The answer is complete; the connection stays if both sides want that. */

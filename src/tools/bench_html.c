@@ -4,13 +4,14 @@
  */
 #include <errno.h>
 #include <math.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "tools/bench_int.h"
 #include "tools/html.h"
 
-enum { MAX_POINTS = BENCH_SLICES };
+enum { MAX_POINTS = BENCH_SLICES, MAX_LABELS = 8, BARS = 60 };
 
 static double ms(double ns)
 {
@@ -19,20 +20,26 @@ static double ms(double ns)
 
 /* --- plots ------------------------------------------------------------------------------------ */
 
+/* At round times. */
 static void label_seconds(const struct html_plot *p)
 {
+    static const double steps[] = { 1, 2, 5 };
+    double decade = pow(10, floor(log10(p->x_max)) - 1), step = decade;
     char text[32];
-    for (int i = 0; i <= 4; i++) {
-        snprintf(text, sizeof(text), "%.3g s", p->x_max * i / 4);
-        html_plot_label(p, p->x_max * i / 4, text);
+
+    for (size_t i = 0; p->x_max / step > MAX_LABELS; i++)
+        step = decade * steps[i % 3] * pow(10, (double)(i / 3));
+    for (double at = 0; at <= p->x_max * 1.001; at += step) {
+        snprintf(text, sizeof(text), "%.6g s", at);
+        html_plot_label(p, at, text);
     }
 }
 
-static void plot_two(FILE *out, const char *title, const double *x, const double *a,
+static void plot_two(FILE *out, const char *title, double x_max, const double *x, const double *a,
                      const double *b, size_t n)
 {
     double most = html_largest(a, n), other = html_largest(b, n);
-    struct html_plot p = html_plot_begin(out, title, x[n - 1], most > other ? most : other);
+    struct html_plot p = html_plot_begin(out, title, x_max, most > other ? most : other);
 
     label_seconds(&p);
     html_plot_line(&p, "b", x, b, n);
@@ -64,11 +71,13 @@ static void plot_timeline(FILE *out, const struct bench_result *r)
     fputs("<h2>Answers a second: <span class=\"ka\">correct</span>, <span class=\"kb\">errors"
           "</span></h2>\n",
           out);
-    plot_two(out, "Answers a second over time", x, done, errors, n);
+    plot_two(out, "Answers a second over time", (double)n * slice_s, x, done, errors, n);
+    if (r->latency.count == 0)
+        return;
     fputs("<h2>Latency over time, ms: <span class=\"ka\">mean</span>, <span class=\"kb\">maximum"
           "</span></h2>\n",
           out);
-    plot_two(out, "Latency over time", x, mean, max, n);
+    plot_two(out, "Latency over time", (double)n * slice_s, x, mean, max, n);
 }
 
 /* Latency over the percentile, each nine as wide as the one before it. */
@@ -93,21 +102,31 @@ static void plot_percentiles(FILE *out, const struct bench_result *r)
     html_plot_end(&p);
 }
 
+/* Where bar `i` begins: in equal steps from the minimum to p99.9, or where most answers are close
+ * to the minimum in equal ratios. */
+static double bar_begin(const struct bench_result *r, double i)
+{
+    double low = r->latency.min ? (double)r->latency.min : 1;
+    double high = (double)hist_percentile(&r->latency, 99.9) + 1;
+
+    if (bench_result_is_skewed(r))
+        return low * pow(high / low, i / BARS);
+    return low + (high - low + BARS) * i / BARS;
+}
+
 static void plot_histogram(FILE *out, const struct bench_result *r)
 {
-    enum { BARS = 60 };
-    double low = (double)r->latency.min;
-    double step = ((double)hist_percentile(&r->latency, 99.9) - low) / BARS + 1;
     double counts[BARS];
     uint64_t before = 0;
     char text[32];
 
     for (size_t i = 0; i < BARS; i++) {
-        uint64_t upto = hist_count_to(&r->latency, (uint64_t)(low + step * ((double)i + 1)));
+        uint64_t upto = hist_count_to(&r->latency, (uint64_t)bar_begin(r, (double)i + 1));
         counts[i] = (double)(upto - before);
         before = upto;
     }
-    fputs("<h2>Answers by latency, ms (up to p99.9)</h2>\n", out);
+    fprintf(out, "<h2>Answers by latency, ms (up to p99.9%s)</h2>\n",
+            bench_result_is_skewed(r) ? "; logarithmic" : "");
     struct html_plot p =
         html_plot_begin(out, "Answers by latency", BARS, html_largest(counts, BARS));
     for (size_t i = 0; i < BARS; i++)
@@ -116,7 +135,7 @@ static void plot_histogram(FILE *out, const struct bench_result *r)
                 (double)(HTML_PLOT_WIDTH - HTML_PLOT_LEFT - HTML_PLOT_RIGHT) / BARS - 1,
                 html_plot_y(&p, 0) - html_plot_y(&p, counts[i]));
     for (int i = 0; i <= 4; i++) {
-        snprintf(text, sizeof(text), "%.4g", ms(low + step * BARS * i / 4));
+        snprintf(text, sizeof(text), "%.3g", ms(bar_begin(r, BARS * i / 4.0)));
         html_plot_label(&p, BARS * i / 4.0, text);
     }
     html_plot_end(&p);
@@ -134,6 +153,17 @@ static void put_count(FILE *out, const char *name, uint64_t n)
     fprintf(out, "<tr><th>%s</th><td>%llu</td></tr>\n", name, (unsigned long long)n);
 }
 
+static void put_latency(FILE *out, const struct bench_result *r)
+{
+    put_row(out, "Mean", ms(hist_mean(&r->latency)), " ms");
+    put_row(out, "Standard deviation", ms(hist_stdev(&r->latency)), " ms");
+    put_row(out, "Minimum", ms((double)r->latency.min), " ms");
+    for (size_t i = 0; i < BENCH_PERCENTILES; i++)
+        put_row(out, bench_percentiles[i].name,
+                ms((double)hist_percentile(&r->latency, bench_percentiles[i].percent)), " ms");
+    put_row(out, "Maximum", ms((double)r->latency.max), " ms");
+}
+
 static void put_figures(FILE *out, const struct bench_options *o, const struct bench_result *r)
 {
     char name[32];
@@ -141,8 +171,10 @@ static void put_figures(FILE *out, const struct bench_options *o, const struct b
     fputs("<table>\n", out);
     if (o->rps > 0)
         put_row(out, "Target RPS", o->rps, o->poisson ? ", Poisson" : ", constant");
+    else
+        fputs("<tr><th>Target RPS</th><td>as many as possible (closed loop)</td></tr>\n", out);
     put_row(out, "Actual RPS", bench_result_rps(r), "");
-    put_row(out, "Success", bench_result_success(r), " %");
+    fprintf(out, "<tr><th>Success</th><td>%.8g %%</td></tr>\n", bench_result_success(r));
     put_row(out, "Measured", (double)r->elapsed_ns / (double)NS_PER_S, " s");
     if (r->elapsed_ns)
         put_row(out, "Received", (double)r->bytes * 1e3 / (double)r->elapsed_ns, " MB/s");
@@ -163,13 +195,8 @@ static void put_figures(FILE *out, const struct bench_options *o, const struct b
         if (r->statuses[i])
             put_count(out, name, r->statuses[i]);
     }
-    put_row(out, "Mean", ms(hist_mean(&r->latency)), " ms");
-    put_row(out, "Standard deviation", ms(hist_stdev(&r->latency)), " ms");
-    put_row(out, "Minimum", r->latency.count ? ms((double)r->latency.min) : 0, " ms");
-    for (size_t i = 0; i < BENCH_PERCENTILES; i++)
-        put_row(out, bench_percentiles[i].name,
-                ms((double)hist_percentile(&r->latency, bench_percentiles[i].percent)), " ms");
-    put_row(out, "Maximum", ms((double)r->latency.max), " ms");
+    if (r->latency.count)
+        put_latency(out, r);
     fputs("</table>\n", out);
 }
 
@@ -186,6 +213,16 @@ static void put_causes(FILE *out, const struct bench_result *r)
     fputs("</table>\n", out);
 }
 
+static void put_date(FILE *out)
+{
+    time_t now = time(NULL);
+    struct tm tm;
+    char text[32];
+
+    strftime(text, sizeof(text), "%F %H:%M UTC", gmtime_r(&now, &tm));
+    fprintf(out, "<p>%s</p>\n", text);
+}
+
 int bench_html_write(const struct bench_options *o, const struct bench_result *r, const char *path)
 {
     char *warnings[BENCH_WARNINGS_MAX];
@@ -197,6 +234,7 @@ int bench_html_write(const struct bench_options *o, const struct bench_result *r
     fputs("<h1>sapid bench: ", out);
     html_text(out, o->targets[0].url);
     fprintf(out, "%s</h1>\n", o->n_targets > 1 ? " and others" : "");
+    put_date(out);
     size_t n = bench_result_warn(o, r, warnings);
     for (size_t i = 0; i < n; i++) {
         fputs("<p class=\"warning\">", out);

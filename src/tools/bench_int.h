@@ -144,7 +144,7 @@ struct bench_result {
     uint64_t waited;                   /* open loop: no connection was free when it was due */
     struct hist lag;                   /* ns a thread was late although a connection was free */
     uint64_t elapsed_ns;               /* the window */
-    double busiest;                    /* CPU share of the thread that worked most, 0..1 */
+    double busiest, kept_waiting;      /* of the thread that wanted most CPU, 0..1: had, lacked */
     bool gave_up;                      /* nothing answered for too long */
     bool interrupted;
     struct bench_timeline timeline;
@@ -170,6 +170,9 @@ uint64_t bench_result_errors(const struct bench_result *r);
 /* Percent of the requests that were answered correctly. */
 double bench_result_success(const struct bench_result *r);
 double bench_result_rps(const struct bench_result *r);
+/* Half of the answers are so close to the fastest that equal steps up to p99.9 would not part them.
+ */
+bool bench_result_is_skewed(const struct bench_result *r);
 const char *bench_error_name(enum bench_error e);
 void bench_result_print(const struct bench_options *o, const struct bench_result *r, FILE *out);
 /* 0 or -errno. */
@@ -184,7 +187,7 @@ extern const struct bench_percentile {
 
 /* Advice on how far the figures can be trusted. Writes at most `max` messages (mem_free), returns
  * how many. */
-enum { BENCH_WARNINGS_MAX = 8 };
+enum { BENCH_WARNINGS_MAX = 9 };
 size_t bench_result_warn(const struct bench_options *o, const struct bench_result *r,
                          char *ret[BENCH_WARNINGS_MAX]);
 
@@ -206,6 +209,7 @@ struct bench_thread {
     uint64_t starved_ns;                  /* until then no connection was free */
     uint64_t left;                        /* requests yet to start in the window */
     uint64_t random;
+    uint64_t cpu_ns, waited_ns, cpu_until_ns; /* in the time until then; 0: not looked yet */
     uint64_t answered_ns, done_ns; /* of the last answer, right or wrong; of the last request */
     uint64_t errors;
     _Atomic uint64_t seen_ok, seen_errors; /* relaxed; for the progress line */

@@ -62,6 +62,7 @@ struct request_line {
     char *body;
     size_t body_bytes;
     bool has_body, own_host;
+    unsigned bodies; /* how often one was given */
     bool duration_given;
 };
 
@@ -159,7 +160,7 @@ static bool add_header(struct request_line *l, const char *text)
     struct str line = str_from(text), name = line;
     ptrdiff_t colon = str_find(line, ':');
 
-    if (colon <= 0)
+    if (colon <= 0 || strpbrk(text, "\r\n"))
         return false;
     name.n = (size_t)colon;
     l->own_host |= str_eq_nocase(name, STR("Host"));
@@ -200,17 +201,17 @@ static const struct bench_option known[] = {
     [UNIX] = { "--unix", "the path of a socket" },
     [CACERT] = { "--cacert", "a file or a folder" },
     [INSECURE] = { "--insecure", NULL },
-    [RPS] = { "--rps", "a number above 0" },
+    [RPS] = { "--rps", "a number above 0, at most 10000000" },
     [POISSON] = { "--poisson", NULL },
     [CONCURRENCY] = { "--concurrency", "a whole number from 1 to 1000000" },
     [THREADS] = { "--threads", "a whole number from 1 to 256" },
-    [DURATION] = { "--duration", "a time above 0 such as 30s, 500ms or 5m" },
+    [DURATION] = { "--duration", "a time above 0 such as 30s, 500ms or 5m, at most 720h" },
     [REQUESTS] = { "--requests", "a whole number above 0" },
-    [WARMUP] = { "--warmup", "a time such as 5s" },
-    [TIMEOUT] = { "--timeout", "a time above 0 such as 10s" },
+    [WARMUP] = { "--warmup", "a time such as 5s, at most 720h" },
+    [TIMEOUT] = { "--timeout", "a time above 0 such as 10s, at most 720h" },
     [NO_KEEPALIVE] = { "--no-keepalive", NULL },
     [METHOD] = { "--method", "a method such as GET" },
-    [HEADER] = { "--header", "\"Name: value\"" },
+    [HEADER] = { "--header", "one line \"Name: value\"" },
     [BODY] = { "--body", "a text" },
     [BODY_FILE] = { "--body-file", "a file" },
     [EXPECT_STATUS] = { "--expect-status", "a status from 100 to 999" },
@@ -237,9 +238,10 @@ static bool set_request_option(struct bench_options *o, struct request_line *l, 
     switch (option) {
     case URL: replace(&l->url, value); break;
     case URLS: replace(&l->urls_path, value); break;
-    case METHOD: replace(&l->method, value); break;
+    case METHOD: replace(&l->method, value); return http_is_token(str_from(value));
     case HEADER: return add_header(l, value);
     case BODY:
+        l->bodies++;
         replace(&l->body, value);
         l->body_bytes = strlen(value);
         l->has_body = true;
@@ -367,6 +369,7 @@ static int take_argument(int argc, char **argv, int *at, struct bench_options *o
         mem_free(l->body);
         l->body = NULL;
         l->has_body = true;
+        l->bodies++;
         return read_file(value, &l->body, &l->body_bytes, ret_message);
     }
     if (set_option(o, l, (enum option)option, value))
@@ -376,6 +379,32 @@ static int take_argument(int argc, char **argv, int *at, struct bench_options *o
 }
 
 /* --- the requests ----------------------------------------------------------------------------- */
+
+/* What a request would be refused for, in the words of a URL. */
+static int check_url(struct str url, struct str authority, char **ret_message)
+{
+    struct str port;
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < url.n; i++)
+        if (url.p[i] <= ' ' || url.p[i] > '~') {
+            *ret_message = mem_printf("expected a URL of letters, digits and signs, found byte "
+                                      "0x%02X in %.*s; write it as %%%02X",
+                                      (uint8_t)url.p[i], STR_ARG(url), (uint8_t)url.p[i]);
+            return -EINVAL;
+        }
+    if (str_find(authority, '@') >= 0) {
+        *ret_message = mem_printf("expected no user name in a URL, found %.*s; use "
+                                  "--header \"Authorization: ...\"",
+                                  STR_ARG(url));
+        return -EINVAL;
+    }
+    bench_split_authority(authority, &port);
+    if (!port.n || (str_to_u64(port, UINT16_MAX, &n) && n > 0))
+        return 0;
+    *ret_message = mem_printf("expected a port from 1 to 65535, found %.*s", STR_ARG(url));
+    return -EINVAL;
+}
 
 /* "http://authority/path" into its parts. */
 static int split_url(struct str url, bool *ret_https, struct str *ret_authority,
@@ -397,7 +426,7 @@ static int split_url(struct str url, bool *ret_https, struct str *ret_authority,
         n++;
     *ret_authority = str_take(rest, n);
     *ret_target = str_skip(rest, n);
-    return 0;
+    return check_url(url, *ret_authority, ret_message);
 }
 
 static int check_request(const struct bench_target *t, char **ret_message)
@@ -481,6 +510,21 @@ static int add_target(struct bench_options *o, const struct request_line *l, str
     return check_request(t, ret_message);
 }
 
+/* What is meant as a number, right or wrong; no method begins so. */
+static bool is_weight(struct str word)
+{
+    return (word.p[0] >= '0' && word.p[0] <= '9') || strchr("+-.", word.p[0]);
+}
+
+static int take_weight(struct str word, double *ret)
+{
+    char *text = mem_strndup(word);
+    bool valid = bench_parse_number(text, 1e9, ret);
+
+    mem_free(text);
+    return valid ? 0 : -EINVAL;
+}
+
 /* "[WEIGHT] [METHOD] URL" */
 static int add_line(struct bench_options *o, const struct request_line *l, struct str line,
                     char **ret_message)
@@ -495,18 +539,22 @@ static int add_line(struct bench_options *o, const struct request_line *l, struc
     }
     if (n == 0 || words[0].p[0] == '#')
         return 0;
-    size_t first = 0;
-    if (n > 1 && words[0].p[0] >= '0' && words[0].p[0] <= '9') {
-        char *text = mem_strndup(words[0]);
-        bool valid = bench_parse_number(text, 1e9, &weight);
-        mem_free(text);
-        first = valid ? 1 : 0;
-    }
+    size_t first = n > 1 && is_weight(words[0]);
     if (rest.n || n - first > 2) {
-        *ret_message = mem_strdup("expected [WEIGHT] [METHOD] URL");
+        *ret_message = mem_printf("expected [WEIGHT] [METHOD] URL, found %.*s", STR_ARG(line));
+        return -EINVAL;
+    }
+    if (first && take_weight(words[0], &weight) < 0) {
+        *ret_message = mem_printf("expected a weight above 0, at most 1000000000, found %.*s",
+                                  STR_ARG(words[0]));
         return -EINVAL;
     }
     struct str method = n - first == 2 ? words[first] : STR_NONE;
+    if (method.n && (method.p[0] < 'A' || method.p[0] > 'Z' || !http_is_token(method))) {
+        *ret_message = mem_printf("expected a weight such as 3 or a method such as GET, found %.*s",
+                                  STR_ARG(method));
+        return -EINVAL;
+    }
     return add_target(o, l, words[n - 1], method, weight, ret_message);
 }
 
@@ -522,7 +570,12 @@ static int add_file(struct bench_options *o, const struct request_line *l, char 
         struct str line = str_cut(&rest, '\n');
         if (str_has_suffix(line, STR("\r")))
             line.n--;
-        rc = add_line(o, l, line, &why);
+        if (str_find(line, '\0') >= 0) {
+            why = mem_strdup("expected a line of text, found a byte of value 0");
+            rc = -EINVAL;
+        } else {
+            rc = add_line(o, l, line, &why);
+        }
         if (rc < 0) {
             *ret_message = mem_printf("%s:%zu: %s", l->urls_path, number, why);
             mem_free(why);
@@ -599,7 +652,9 @@ static int use_unix_socket(struct bench_options *o, char **ret_message)
 static int check_together(const struct bench_options *o, const struct request_line *l,
                           char **ret_message)
 {
-    if (!l->url == !l->urls_path)
+    if (l->url && l->urls_path)
+        *ret_message = mem_strdup("expected a URL or --urls, found both");
+    else if (!l->url && !l->urls_path)
         *ret_message = mem_strdup("expected a URL such as http://127.0.0.1:8080/, or --urls FILE; "
                                   "`sapid bench --help` has more");
     else if (o->poisson && o->rps <= 0)
@@ -608,6 +663,8 @@ static int check_together(const struct bench_options *o, const struct request_li
         *ret_message = mem_printf("expected a connection for each thread at least, found "
                                   "--threads %u and --concurrency %u",
                                   o->threads, o->connections);
+    else if (l->bodies > 1)
+        *ret_message = mem_strdup("expected one --body or --body-file, found more");
     else if (o->insecure && o->ca_path)
         *ret_message = mem_strdup("expected --cacert or --insecure, found both");
     else
@@ -631,6 +688,10 @@ static int finish(struct bench_options *o, const struct request_line *l, char **
         sum += o->targets[i].share;
     for (size_t i = 0; i < o->n_targets; i++)
         o->targets[i].share /= sum;
+    if (o->ca_path && !o->https) {
+        *ret_message = mem_strdup("--cacert needs an https:// URL");
+        return -EINVAL;
+    }
     rc = o->unix_path ? use_unix_socket(o, ret_message) : resolve(o, ret_message);
     return rc == 0 && o->https ? bench_tls_open(o, ret_message) : rc;
 }

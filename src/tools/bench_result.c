@@ -111,8 +111,10 @@ void bench_result_merge(struct bench_result *into, struct bench_result *from)
     into->waited += from->waited;
     if (from->elapsed_ns > into->elapsed_ns)
         into->elapsed_ns = from->elapsed_ns;
-    if (from->busiest > into->busiest)
+    if (from->busiest + from->kept_waiting > into->busiest + into->kept_waiting) {
         into->busiest = from->busiest;
+        into->kept_waiting = from->kept_waiting;
+    }
     into->gave_up |= from->gave_up;
     into->interrupted |= from->interrupted;
     while (into->timeline.slice_ns < from->timeline.slice_ns)
@@ -138,10 +140,15 @@ uint64_t bench_result_total(const struct bench_result *r)
     return r->outcomes[BENCH_OK] + bench_result_errors(r);
 }
 
+#define ALMOST_ALL 99.999999
+
 double bench_result_success(const struct bench_result *r)
 {
     uint64_t total = bench_result_total(r);
-    return total ? 100.0 * (double)r->outcomes[BENCH_OK] / (double)total : 0;
+    double percent = total ? 100.0 * (double)r->outcomes[BENCH_OK] / (double)total : 0;
+
+    /* One error of many millions must not be rounded away. */
+    return percent > ALMOST_ALL && bench_result_errors(r) ? ALMOST_ALL : percent;
 }
 
 static double seconds_of(const struct bench_result *r)
@@ -188,6 +195,10 @@ size_t bench_result_warn(const struct bench_options *o, const struct bench_resul
         ret[n++] = mem_strdup("gave up: no answer for twice the time limit of a request");
     if (r->interrupted)
         ret[n++] = mem_strdup("interrupted: requests on their way are not counted");
+    if (r->latency.count && bench_result_errors(r) * 100 >= total)
+        ret[n++] = mem_printf("%.3g %% of the requests are errors and in no latency: for all who "
+                              "asked, the high percentiles are worse than these",
+                              100 - bench_result_success(r));
     if (mean > 0 && p99 > 10 * mean)
         ret[n++] = mem_printf("p99 is %.1f times the mean: a few requests are much slower than the "
                               "others",
@@ -200,6 +211,11 @@ size_t bench_result_warn(const struct bench_options *o, const struct bench_resul
             mem_printf("the load generator is saturated (a thread used %.0f %% of its core): "
                        "it may be what is measured; use --threads",
                        100 * r->busiest);
+    else if (r->busiest + r->kept_waiting > 0.9)
+        ret[n++] = mem_printf("the load generator is saturated (a thread used %.0f %% of a core "
+                              "and waited for one %.0f %% of the time): what else runs here is "
+                              "part of the figures",
+                              100 * r->busiest, 100 * r->kept_waiting);
     else if (r->lag.count && hist_percentile(&r->lag, 90) > 2 * NS_PER_MS)
         ret[n++] = mem_printf("the load generator is late: a tenth of the requests started more "
                               "than %.1f ms after their time; this machine is too busy",
@@ -208,7 +224,7 @@ size_t bench_result_warn(const struct bench_options *o, const struct bench_resul
         ret[n++] = mem_printf("%llu requests waited for a free connection: the server is slower "
                               "than the rate, or --concurrency %u is too low for it",
                               (unsigned long long)r->waited, o->connections);
-    if (n < BENCH_WARNINGS_MAX && o->rps > 0 && rps < 0.95 * o->rps && !r->interrupted)
+    if (o->rps > 0 && rps < 0.95 * o->rps && !r->interrupted)
         ret[n++] = mem_printf("the target rate was not reached: %.0f of %.0f requests a second",
                               rps, o->rps);
     DCHECK(n <= BENCH_WARNINGS_MAX);
@@ -219,32 +235,65 @@ size_t bench_result_warn(const struct bench_options *o, const struct bench_resul
 
 enum { BARS_MAX = 24, BAR_COLUMNS = 50 };
 
-/* Latencies in steps of 1, 2 or 5, from the minimum to p99.9, and one row for the rest. */
+bool bench_result_is_skewed(const struct bench_result *r)
+{
+    uint64_t low = r->latency.min, high = hist_percentile(&r->latency, 99.9);
+    return hist_percentile(&r->latency, 50) < low + (high - low) / BARS_MAX;
+}
+
+/* Where the rows begin, and where the last one ends: equal steps of 1, 2 or 5 from the minimum to
+ * p99.9, or growing ones where equal steps would put half of all answers into the first. */
+static size_t choose_rows(const struct bench_result *r, uint64_t ret[BARS_MAX + 2])
+{
+    static const unsigned equal[] = { 2, 5, 10 };
+    static const unsigned growing[] = { 10, 15, 20, 30, 50, 70 }, coarse[] = { 10, 20, 50 };
+    uint64_t low = r->latency.min ? r->latency.min : 1;
+    uint64_t high = hist_percentile(&r->latency, 99.9), step = 1;
+    size_t n = 0;
+
+    if (!bench_result_is_skewed(r)) {
+        for (uint64_t decade = 1; (high - low) / step >= BARS_MAX; decade *= 10)
+            for (size_t i = 0; i < 3 && (high - low) / step >= BARS_MAX; i++)
+                step = decade * equal[i];
+        for (uint64_t at = low / step * step; n == 0 || ret[n - 1] <= high; at += step)
+            ret[n++] = at;
+        return n - 1;
+    }
+    bool wide = (double)high / (double)low > 1e3;
+    const unsigned *series = wide ? coarse : growing;
+    size_t n_series = wide ? ARRAY_LENGTH(coarse) : ARRAY_LENGTH(growing);
+    for (uint64_t decade = 1; n == 0 || ret[n - 1] <= high; decade *= 10)
+        for (size_t i = 0; i < n_series && (n == 0 || ret[n - 1] <= high); i++) {
+            if (n && decade * series[i] / 10 <= low)
+                n = 0; /* the row before holds nothing */
+            if (n < BARS_MAX + 2)
+                ret[n++] = decade * series[i] / 10;
+            else
+                return n - 1;
+        }
+    return n - 1;
+}
+
 static void print_histogram(const struct bench_result *r, FILE *out)
 {
-    uint64_t low = r->latency.min, high = hist_percentile(&r->latency, 99.9), step = 1;
-    static const unsigned factors[] = { 2, 5, 10 };
+    uint64_t begins[BARS_MAX + 2], counts[BARS_MAX + 2] = { 0 }, most = 1, before = 0;
+    size_t rows = choose_rows(r, begins);
 
-    for (uint64_t decade = 1; (high - low) / step >= BARS_MAX; decade *= 10)
-        for (size_t i = 0; i < 3 && (high - low) / step >= BARS_MAX; i++)
-            step = decade * factors[i];
-    uint64_t counts[BARS_MAX + 2] = { 0 }, most = 1, before = 0, from = low / step * step;
-    size_t rows = (size_t)((high - from) / step) + 1;
     for (size_t i = 0; i <= rows; i++) {
         uint64_t upto = i == rows ? r->latency.count
-                                  : hist_count_to(&r->latency, from + (i + 1) * step - 1);
+                                  : hist_count_to(&r->latency, begins[i + 1] - 1);
         counts[i] = upto - before;
         before = upto;
         if (counts[i] > most)
             most = counts[i];
     }
-    fprintf(out, "\nLatency\n");
+    fprintf(out, "\nLatency%s\n", bench_result_is_skewed(r) ? " (rows of growing width)" : "");
     for (size_t i = 0; i <= rows; i++) {
         int width = (int)((counts[i] * BAR_COLUMNS + most - 1) / most);
         if (i == rows && counts[i] == 0)
             break;
-        fprintf(out, "  %s %10.3f ms %9llu |%.*s\n", i == rows ? ">=" : "  ",
-                ms((double)(from + i * step)), (unsigned long long)counts[i], width,
+        fprintf(out, "  %s %10.3f ms %9llu |%.*s\n", i == rows ? ">=" : "  ", ms((double)begins[i]),
+                (unsigned long long)counts[i], width,
                 "##################################################");
     }
 }
@@ -269,10 +318,27 @@ static void print_errors(const struct bench_result *r, FILE *out)
                 cause_kind(&r->causes[i]), r->causes[i].text);
 }
 
+static void print_latency(const struct bench_result *r, FILE *out)
+{
+    if (r->latency.count == 0) {
+        fputs("latency, ms:  none: no request was answered correctly\n", out);
+        return;
+    }
+    fprintf(out, "latency, ms:  min %.3f  mean %.3f  stdev %.3f\n", ms((double)min_ns(r)),
+            ms(hist_mean(&r->latency)), ms(hist_stdev(&r->latency)));
+    for (size_t i = 0; i < BENCH_PERCENTILES; i++) {
+        double slower = (double)r->latency.count * (1 - bench_percentiles[i].percent / 100);
+        fprintf(out, "  %-7s %10.3f%s\n", bench_percentiles[i].name, percentile_ms(r, i),
+                slower < 1 ? "  (too few answers for it: the slowest)" : "");
+    }
+    fprintf(out, "  %-7s %10.3f\n", "max", ms((double)r->latency.max));
+    print_histogram(r, out);
+}
+
 static void print_text(const struct bench_options *o, const struct bench_result *r, FILE *out)
 {
     fprintf(out, "%s%s\n", o->targets[0].url, o->n_targets > 1 ? " and others" : "");
-    fprintf(out, "%s, %u connection%s, %u thread%s, %.2f s\n\n",
+    fprintf(out, "%s, %u connection%s, %u thread%s, %.3f s\n\n",
             o->rps <= 0  ? "closed loop"
             : o->poisson ? "open loop, Poisson"
                          : "open loop, constant rate",
@@ -286,7 +352,7 @@ static void print_text(const struct bench_options *o, const struct bench_result 
     fprintf(out, "requests_per_sec:      %.2f\n", bench_result_rps(r));
     fprintf(out, "total_requests:        %llu\n", (unsigned long long)bench_result_total(r));
     fprintf(out, "errors:                %llu\n", (unsigned long long)bench_result_errors(r));
-    fprintf(out, "success_rate:          %.6g%%\n", bench_result_success(r));
+    fprintf(out, "success_rate:          %.8g%%\n", bench_result_success(r));
     fprintf(out, "throughput_mb_per_sec: %.3f\n", megabytes_per_second(r));
     print_errors(r, out);
     fprintf(out, "status codes:         ");
@@ -297,13 +363,8 @@ static void print_text(const struct bench_options *o, const struct bench_result 
         fprintf(out, "\nTLS:                   %s; %llu handshakes, %llu of them resumed",
                 r->tls[0] ? r->tls : "no connection", (unsigned long long)r->handshakes,
                 (unsigned long long)r->resumed);
-    fprintf(out, "\n\nlatency, ms:  min %.3f  mean %.3f  stdev %.3f\n", ms((double)min_ns(r)),
-            ms(hist_mean(&r->latency)), ms(hist_stdev(&r->latency)));
-    for (size_t i = 0; i < BENCH_PERCENTILES; i++)
-        fprintf(out, "  %-7s %10.3f\n", bench_percentiles[i].name, percentile_ms(r, i));
-    fprintf(out, "  %-7s %10.3f\n", "max", ms((double)r->latency.max));
-    if (r->latency.count)
-        print_histogram(r, out);
+    fputs("\n\n", out);
+    print_latency(r, out);
 }
 
 static void print_key_values(const struct bench_options *o, const struct bench_result *r, FILE *out)
@@ -316,12 +377,14 @@ static void print_key_values(const struct bench_options *o, const struct bench_r
     fprintf(out, "errors=%llu\n", (unsigned long long)bench_result_errors(r));
     for (size_t i = BENCH_OK + 1; i < BENCH_OUTCOMES; i++)
         fprintf(out, "errors_%s=%llu\n", error_names[i], (unsigned long long)r->outcomes[i]);
-    fprintf(out, "success_rate=%.6g%%\n", bench_result_success(r));
-    fprintf(out, "min=%.3fms\nmean=%.3fms\nstdev=%.3fms\n", ms((double)min_ns(r)),
-            ms(hist_mean(&r->latency)), ms(hist_stdev(&r->latency)));
-    for (size_t i = 0; i < BENCH_PERCENTILES; i++)
-        fprintf(out, "%s=%.3fms\n", bench_percentiles[i].name, percentile_ms(r, i));
-    fprintf(out, "max=%.3fms\n", ms((double)r->latency.max));
+    fprintf(out, "success_rate=%.8g%%\n", bench_result_success(r));
+    if (r->latency.count) {
+        fprintf(out, "min=%.3fms\nmean=%.3fms\nstdev=%.3fms\n", ms((double)min_ns(r)),
+                ms(hist_mean(&r->latency)), ms(hist_stdev(&r->latency)));
+        for (size_t i = 0; i < BENCH_PERCENTILES; i++)
+            fprintf(out, "%s=%.3fms\n", bench_percentiles[i].name, percentile_ms(r, i));
+        fprintf(out, "max=%.3fms\n", ms((double)r->latency.max));
+    }
     fprintf(out, "throughput_mb_per_sec=%.3f\nduration=%.3fs\n", megabytes_per_second(r),
             seconds_of(r));
     for (size_t i = 0; i < ARRAY_LENGTH(r->statuses); i++)
@@ -353,6 +416,13 @@ static void print_json_text(const char *text, FILE *out)
 
 static void print_json_latency(const struct bench_result *r, FILE *out)
 {
+    if (r->latency.count == 0) {
+        fputs("  \"latency_ms\": {\"min\": null, \"mean\": null, \"stdev\": null", out);
+        for (size_t i = 0; i < BENCH_PERCENTILES; i++)
+            fprintf(out, ", \"%s\": null", bench_percentiles[i].name);
+        fputs(", \"max\": null},\n", out);
+        return;
+    }
     fprintf(out, "  \"latency_ms\": {\"min\": %.6f, \"mean\": %.6f, \"stdev\": %.6f",
             ms((double)min_ns(r)), ms(hist_mean(&r->latency)), ms(hist_stdev(&r->latency)));
     for (size_t i = 0; i < BENCH_PERCENTILES; i++)

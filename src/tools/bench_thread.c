@@ -18,6 +18,7 @@ enum {
     TICK_NS = 50000000,
     REST_NS = 10000000, /* after a failed connect, lest a dead server makes us spin */
     NOTABLE_WAIT_NS = 1000000,
+    NOTABLE_RUN_NS = 200000000, /* what a shorter run needs of a processor is its beginning */
 };
 
 /* xorshift64*: which of the URLs, and the gaps of a Poisson process. */
@@ -173,6 +174,26 @@ void bench_thread_rested(struct bench_thread *t, struct bench_conn *c)
 
 /* --- begin and end ---------------------------------------------------------------------------- */
 
+/* How much CPU time this thread had, and how long it was kept waiting for some, to the end of the
+ * window: afterwards it only waits for stragglers. */
+static void note_cpu(struct bench_thread *t, uint64_t now_ns)
+{
+    FILE *in = fopen("/proc/thread-self/schedstat", "re");
+    unsigned long long cpu = 0, waited = 0;
+
+    if (!in || fscanf(in, "%llu %llu", &cpu, &waited) != 2) {
+        struct timespec ts; /* a kernel without it says no more than this */
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+        cpu = (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+        waited = 0;
+    }
+    if (in)
+        fclose(in);
+    t->cpu_ns = cpu;
+    t->waited_ns = waited;
+    t->cpu_until_ns = now_ns;
+}
+
 /* A closed loop over a number of requests would last for ever against a server that is gone. */
 static bool is_hopeless(const struct bench_thread *t)
 {
@@ -186,6 +207,8 @@ static void on_tick(struct loop_timer *timer)
     struct bench_thread *t = CONTAINER_OF(timer, struct bench_thread, tick);
 
     t->now_ns = clock_monotonic_ns();
+    if (t->now_ns >= t->end_ns && !t->cpu_until_ns)
+        note_cpu(t, t->now_ns);
     if (atomic_load_explicit(t->stop, memory_order_relaxed)) {
         t->stopped = t->result->interrupted = true;
     } else if (is_hopeless(t)) {
@@ -235,13 +258,6 @@ int bench_thread_init(struct bench_thread *t, const struct bench_options *o, uin
     return loop_new(&t->loop);
 }
 
-static uint64_t thread_cpu_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-    return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 void bench_thread_run(struct bench_thread *t)
 {
     /* The kernel may delay a sleeper by 50 us to save power; the schedule is finer than that. */
@@ -252,11 +268,17 @@ void bench_thread_run(struct bench_thread *t)
     loop_run(t->loop);
 
     uint64_t now = clock_monotonic_ns();
+    if (!t->cpu_until_ns)
+        note_cpu(t, now);
     uint64_t until = t->stopped ? now : t->left == 0 ? t->done_ns : t->end_ns;
     if (until > t->end_ns)
         until = t->end_ns;
     t->result->elapsed_ns = until > t->window_ns ? until - t->window_ns : 0;
-    t->result->busiest = (double)thread_cpu_ns() / (double)(now - t->begin_ns + 1);
+    uint64_t worked = t->cpu_until_ns - t->begin_ns;
+    if (worked < NOTABLE_RUN_NS)
+        return;
+    t->result->busiest = (double)t->cpu_ns / (double)worked;
+    t->result->kept_waiting = (double)t->waited_ns / (double)worked;
 }
 
 void bench_thread_fini(struct bench_thread *t)

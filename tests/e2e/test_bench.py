@@ -213,8 +213,11 @@ def test_bodies_are_checked():
     right = hashlib.sha256(text).hexdigest()
     with Target(lambda request: request.answer(text)) as target:
         bench(target.url, "--requests", 5, "--expect-sha256", right, "--expect-length", len(text), "--expect-text", "baaab")
-        for wrong in (["--expect-sha256", "0" * 64], ["--expect-length", 5], ["--expect-text", "aaaab"]):
+        for wrong, cause in ((["--expect-sha256", "0" * 64], "another SHA-256 of the body"),
+                             (["--expect-length", 5], f"a body of {len(text)} bytes"),
+                             (["--expect-text", "aaaab"], "the text is not in the body")):
             result = bench(target.url, "--requests", 5, *wrong, status=1)
+            assert result["causes"] == [{"kind": "body", "count": 5, "text": cause}]
             assert result["errors"]["body"] == 5 and result["success_rate"] == 0
             assert result["status"] == {"200": 5}
 
@@ -255,6 +258,9 @@ def test_a_server_that_never_answers_times_out():
         began = time.monotonic()
         result = bench(target.url, "--duration", "1s", "--timeout", "600ms", "--concurrency", 4, status=1)
         assert result["errors"]["timeout"] == result["total_requests"] <= 8
+        assert set(result["latency_ms"].values()) == {None}     # and not 0: nothing was that fast
+        text, values = (run(target.url, "--requests", 2, "--timeout", "100ms", "--format", f).stdout for f in ("text", "kv"))
+        assert "none: no request was answered correctly" in text and not re.search("^(min|mean|p50|max)=", values, re.M)
         result = bench(target.url, "--rps", 50, "--duration", "500ms", "--timeout", "300ms", status=1)
         assert result["errors"]["timeout"] == result["total_requests"] == 25
         result = bench(target.url, "--requests", 1000000, "--timeout", "200ms", status=1)
@@ -316,6 +322,12 @@ def test_key_values_and_text_agree_with_each_other(tmp_path):
         assert wanted in text
 
 
+def test_percentiles_of_the_right_answers_alone_are_warned_of():
+    with Target(lambda r: r.answer(status="500 X" if r.number % 10 == 0 else "200 OK")) as target:
+        result = bench(target.url, "--requests", 100, status=1)
+    assert any(w.startswith("10 % of the requests are errors and in no latency") for w in result["warnings"])
+
+
 def test_slow_answers_are_warned_of():
     with Target(lambda r: r.answer(after=0.6 if r.number % 50 == 25 else 0)) as target:
         result = bench(target.url, "--requests", 200)
@@ -326,7 +338,7 @@ def test_slow_answers_are_warned_of():
 def test_html_report_needs_nothing_else(tmp_path):
     with Target(lambda r: r.answer(status="200 OK" if r.number % 9 else "500 X")) as target:
         run(target.url + "?a=<b>&c", "--requests", 500, "--html", tmp_path / "r.html")
-        assert run(target.url, "--requests", 5, "--html", "/nonexistent/r.html").returncode == 1
+        assert run(target.url, "--requests", 5, "--html", "/nonexistent/r.html").returncode == 2
     page = (tmp_path / "r.html").read_text()
     assert page.count("<svg ") == page.count("</svg>") == 4
     assert "?a=&lt;b&gt;&amp;c" in page or "<b>" not in page
@@ -346,11 +358,29 @@ def test_wrong_usage_is_status_2_and_says_what_was_meant(tmp_path):
             (["http://a/", "--wurst"], "unknown option --wurst"), (["http://a/", "--poisson"], "--poisson needs --rps"),
             (["http://a/", "--poisson=1"], "takes no value"), (["http://a/", "--duration", "5 s"], "a time above 0"),
             (["http://a/", "--threads", "4", "--concurrency", "2"], "a connection for each thread"),
-            (["http://a/ b", "--requests", "1"], "no valid request"), (["http://a/", "--header", "x"], "Name: value"),
-            (["http://a/", "--header", "a b: c"], "expected a header name"), (["http://a:b:c/"], "Host"),
+            (["http://a/ b", "--requests", "1"], "found byte 0x20"), (["http://a/", "--header", "x"], "Name: value"),
+            (["http://a/", "--header", "x: y\r\nz: u"], "one line"), (["http://a/", "--rps", "1e99"], "at most 10000000"),
+            (["http://a/", "--method", "G T"], "--method: expected a method"), (["http://me@a/"], "no user name"),
+            (["http://a/", "--body", "x", "--body-file", "/dev/null"], "found more"), (["http://a/", "--urls", "b"], "found both"),
+            (["http://a:0/"], "a port from 1 to 65535"), (["http://a:65536/"], "a port from 1 to 65535"),
+            (["http://a/", "--cacert", "x"], "--cacert needs an https"),
+            (["http://127.0.0.1/", "--html", "/nonexistent/x"], "--html: cannot write /nonexistent/x"),
+            (["http://a/", "--header", "a b: c"], "expected a header name"), (["http://a:b:c/"], "a port"), (["http://[::1/"], "Host"),
             (["http://a/", "--expect-sha256", "12"], "64 hexadecimal digits"), (["--urls", "/nonexistent"], "No such file"),
-            (["--urls", str(bad)], "urls:2: expected [WEIGHT] [METHOD] URL"),
+            (["--urls", str(bad)], "urls:2: expected [WEIGHT] [METHOD] URL, found x http://a/ y"),
             (["http://a/", "--format", "xml"], "text, kv or json")):
         done = run(*args)
         assert (done.returncode, done.stdout) == (2, ""), (args, done)
         assert message in done.stderr and done.stderr.startswith("sapid: "), (args, done.stderr)
+
+
+@pytest.mark.parametrize("line, message", ids=range(8), argvalues=[
+    ("0 http://a/", "a weight above 0"), ("-1 http://a/", "a weight above 0"), ("1e400 http://a/", "a weight above 0"),
+    ("nan http://a/", "a weight such as 3 or a method such as GET, found nan"), ("get http://a/", "or a method such as GET, found get"),
+    ("1 2 http://a/", "or a method such as GET, found 2"), ("http://a/\0", "a byte of value 0"), ("http://b/", "URLs of one server"),
+])
+def test_a_bad_line_of_a_file_of_urls_is_named(tmp_path, line, message):
+    file = tmp_path / "urls"
+    file.write_text(f"# of one server\r\n\n 2.5  POST\thttp://a/\n{line}\n".replace("\t", " "))
+    done = run("--urls", file)
+    assert done.returncode == 2 and f"{file}:4: expected " in done.stderr and message in done.stderr

@@ -111,6 +111,101 @@ TEST(runs_without_a_request_or_with_one_of_any_latency_can_be_printed)
     mem_free(r);
 }
 
+/* What it prints as `format`; free(). */
+static char *printed(struct bench_options *o, const struct bench_result *r,
+                     enum bench_format format)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *out = open_memstream(&text, &n);
+
+    o->format = format;
+    bench_result_print(o, r, out);
+    fclose(out);
+    return text;
+}
+
+TEST(one_error_of_a_milliard_is_no_full_success)
+{
+    struct bench_target target = { .url = (char *)(uintptr_t) "http://x/" };
+    struct bench_options o = { .targets = &target, .n_targets = 1, .threads = 1, .connections = 1 };
+    struct bench_result *r = mem_zalloc(sizeof(*r));
+
+    bench_result_init(r);
+    r->outcomes[BENCH_OK] = 999999999;
+    r->outcomes[BENCH_READ] = 1;
+    hist_record(&r->latency, 1000);
+    for (int format = BENCH_TEXT; format <= BENCH_JSON; format++) {
+        char *text = printed(&o, r, (enum bench_format)format);
+        EXPECT(strstr(text, "99.999999") != NULL && strstr(text, "100%") == NULL);
+        free(text);
+    }
+    r->outcomes[BENCH_READ] = 0;
+    EXPECT(bench_result_success(r) == 100);
+    mem_free(r);
+}
+
+TEST(the_histogram_parts_what_is_close_together_and_what_is_far_apart)
+{
+    struct bench_target target = { .url = (char *)(uintptr_t) "http://x/" };
+    struct bench_options o = { .targets = &target, .n_targets = 1, .threads = 1, .connections = 1 };
+    struct bench_result *r = mem_zalloc(sizeof(*r));
+
+    bench_result_init(r);
+    for (uint64_t i = 0; i < 1000; i++)
+        hist_record(&r->latency, 10000000 + i * 10000); /* 10 to 20 ms, even */
+    char *even = printed(&o, r, BENCH_TEXT);
+    EXPECT(strstr(even, "\nLatency\n") && strstr(even, "   10.000 ms ") &&
+           strstr(even, "   19.500 ms "));
+    free(even);
+    bench_result_init(r);
+    for (uint64_t i = 0; i < 1000; i++)
+        hist_record(&r->latency, i < 600   ? 20000 + 20 * i        /* 20 to 32 us */
+                                 : i < 990 ? 60000                 /* 60 us */
+                                           : 50000000 + i * 1000); /* 51 ms */
+    char *skewed = printed(&o, r, BENCH_TEXT);
+    EXPECT(strstr(skewed, "rows of growing width") && strstr(skewed, "    0.050 ms       390 |") &&
+           strstr(skewed, "   50.000 ms        10 |"));
+    free(skewed);
+    mem_free(r);
+}
+
+/* Whether a report has a warning with these words in it. */
+static bool warns(const struct bench_options *o, const struct bench_result *r, const char *words)
+{
+    char *warnings[BENCH_WARNINGS_MAX];
+    size_t n = bench_result_warn(o, r, warnings);
+    bool found = false;
+
+    for (size_t i = 0; i < n; i++) {
+        found |= strstr(warnings[i], words) != NULL;
+        mem_free(warnings[i]);
+    }
+    return found;
+}
+
+TEST(a_saturated_generator_is_warned_of)
+{
+    struct bench_options o = { .threads = 1, .connections = 1 };
+    struct bench_result *r = mem_zalloc(2 * sizeof(*r));
+
+    bench_result_init(&r[0]);
+    bench_result_init(&r[1]);
+    r[0].outcomes[BENCH_OK] = r[1].outcomes[BENCH_OK] = 1;
+    hist_record(&r[0].latency, 1000);
+    EXPECT(!warns(&o, r, "saturated"));
+    r[0].busiest = 0.6;
+    r[0].kept_waiting = 0.2;
+    EXPECT(!warns(&o, r, "saturated"));
+    r[1].busiest = 0.5; /* of another thread: it did less, since it had to wait more */
+    r[1].kept_waiting = 0.45;
+    bench_result_merge(&r[0], &r[1]);
+    EXPECT(warns(&o, r, "used 50 % of a core and waited for one 45 % of the time"));
+    r[0].busiest = 0.95;
+    EXPECT(warns(&o, r, "use --threads"));
+    mem_free(r);
+}
+
 TEST(causes_of_errors_are_counted_and_have_an_end)
 {
     struct bench_result *r = mem_zalloc(2 * sizeof(*r));
