@@ -195,7 +195,8 @@ apache-mod-php hold one PHP process per client connection: with {options.workers
 {options.workers} clients would starve, so they get as many as there are connections (column "processes"). \
 sapid-worker keeps the application loaded, sapid-rollback also puts the process \
 back after every request, sapid-image runs an ordinary front controller from an image ([worker mode](../docs/worker-mode.md), \
-[snapshots](../docs/snapshot.md)). Everything else on the machine (a database among it) used {foreign_percent(results):.0f} % of one CPU (median).
+[snapshots](../docs/snapshot.md)). Everything else on the machine (a database among it) \
+used {foreign_percent(results):.0f} % of one CPU (median).
 """
 
 
