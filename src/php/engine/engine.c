@@ -29,6 +29,7 @@ static int start(const struct engine_options *o, char *message, size_t message_s
     deadline_install();
     script_after_startup();
     body_install();
+    session_install();
     ini_lock_admin(o);
     return 0;
 }

@@ -320,8 +320,11 @@ void garbage_exempt(void);
 void fresh_record(void);
 void fresh_make(void);
 
-/* session.c: writes and forgets the session of a request, but keeps the application's handlers */
+/* session.c: writes and forgets the session of a request, but keeps the application's handlers. May
+ * bail out. */
 void session_end(void);
+/* From now on no request leaves a storage open that its handler did not close. */
+void session_install(void);
 /* One is open, or its handlers run. */
 bool session_is_active(void);
 

@@ -86,11 +86,12 @@ static void put_header(HashTable *into, struct str name, struct str value)
 {
     zend_string *key = canonical_name(name);
     zval *old = zend_hash_find(into, key);
+    const char *between = str_eq_nocase(name, STR("Cookie")) ? "; " : ", "; /* as in HTTP_COOKIE */
     zval v;
 
     if (old)
-        ZVAL_STR(&v,
-                 zend_string_concat3(Z_STRVAL_P(old), Z_STRLEN_P(old), ", ", 2, value.p, value.n));
+        ZVAL_STR(&v, zend_string_concat3(Z_STRVAL_P(old), Z_STRLEN_P(old), between, 2, value.p,
+                                         value.n));
     else
         ZVAL_STRINGL(&v, value.p, value.n);
     zend_symtable_update(into, key, &v);

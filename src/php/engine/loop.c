@@ -144,6 +144,17 @@ static void finish_taken(void)
     channel_worker_done(live->channel);
 }
 
+/* Outside of any PHP frame, as at a script's end: what an exception of `step` says is reported
+ * there and then, and it ends the script. */
+static void run_without_frame(void (*step)(void))
+{
+    zend_execute_data *frame = EG(current_execute_data);
+
+    EG(current_execute_data) = NULL;
+    step();
+    EG(current_execute_data) = frame;
+}
+
 /* False: a bailout happened on the way; the script must end. */
 static bool end_request(void)
 {
@@ -151,7 +162,10 @@ static bool end_request(void)
 
     zend_try
     {
-        php_output_end_all();
+        if (rollback_serves())
+            run_without_frame(php_output_end_all);
+        else
+            php_output_end_all();
         report_exception();
     }
     zend_catch
@@ -455,7 +469,7 @@ static void uncaught_exception(void)
     /* The script may have a handler of its own. Where the script lives on, FrankenPHP does not call
      * it, as it may have been made for a script's end. */
     if (rollback_serves() && Z_TYPE(EG(user_exception_handler)) != IS_UNDEF)
-        zend_user_exception_handler();
+        run_without_frame(zend_user_exception_handler);
     if (!EG(exception))
         return;
     if (!rollback_serves() && !SG(headers_sent) && SG(sapi_headers).http_response_code == 200)

@@ -6,6 +6,10 @@
  *
  * The extension may be missing from libphp or be a shared object: then its symbols are not there,
  * and its own shutdown must do.
+ *
+ * And a mend of the extension's own shutdown, everywhere: a write() of the application that throws
+ * or runs out of memory leaves the storage beneath it open, a session file locked, for as long as
+ * the process lives, so that the client's next requests wait for ever.
  */
 #include "php/engine/engine_int.h"
 
@@ -37,6 +41,20 @@ static void close_storage(void)
     zend_end_try();
 }
 
+/* What SessionHandler opened and nobody closed. */
+static void close_left_open(void)
+{
+    if (PS(mod_data) && PS(mod_user_is_open) && PS(default_mod)) {
+        zend_try
+        {
+            PS(default_mod)->s_close(&PS(mod_data));
+        }
+        zend_end_try();
+    }
+    PS(mod_data) = NULL;
+    PS(mod_user_is_open) = 0;
+}
+
 static void forget_session(void)
 {
     if (!Z_ISUNDEF(PS(http_session_vars))) {
@@ -44,14 +62,13 @@ static void forget_session(void)
         ZVAL_UNDEF(&PS(http_session_vars));
     }
     close_storage();
+    close_left_open();
     release(&PS(id));
     release(&PS(session_vars));
     COMPAT_SESSION_FORGET_START();
     PS(session_status) = php_session_none;
     PS(in_save_handler) = 0;
     PS(set_handler) = 0;
-    PS(mod_data) = NULL;
-    PS(mod_user_is_open) = 0;
     PS(define_sid) = 1;
 }
 
@@ -63,9 +80,41 @@ void session_end(void)
             m->request_shutdown_func(m->type, m->module_number);
         return;
     }
-    if (PS(session_status) == php_session_active)
-        php_session_flush(1);
+    volatile bool intact = true;
+    if (PS(session_status) == php_session_active) {
+        zend_try
+        {
+            php_session_flush(1);
+        }
+        zend_catch
+        {
+            intact = false;
+        }
+        zend_end_try();
+    }
     forget_session();
+    if (!intact)
+        zend_bailout();
+}
+
+static zend_result (*own_shut_down)(SHUTDOWN_FUNC_ARGS);
+
+static zend_result shut_down(SHUTDOWN_FUNC_ARGS)
+{
+    zend_result rc = own_shut_down(SHUTDOWN_FUNC_ARGS_PASSTHRU);
+
+    close_left_open();
+    return rc;
+}
+
+void session_install(void)
+{
+    zend_module_entry *m = zend_hash_str_find_ptr(&module_registry, "session", 7);
+
+    if (!m || !m->request_shutdown_func || !&ps_globals)
+        return;
+    own_shut_down = m->request_shutdown_func;
+    m->request_shutdown_func = shut_down;
 }
 
 bool session_is_active(void)

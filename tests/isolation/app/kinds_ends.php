@@ -59,6 +59,31 @@ return [
         });
         throw new \RuntimeException("to the handler $n");
     },
+    'handler_throws' => function (int $n): void {
+        set_exception_handler(static function (\Throwable $e) use ($n): void {
+            echo 'handled ', $e->getMessage(), "\n";
+            if ($n === 3) {
+                exit;
+            }
+            throw bare(new \RuntimeException("by the handler $n"));
+        });
+        register_shutdown_function(static function (): void {
+            echo "shut down\n";
+        });
+        throw new \RuntimeException("to the handler $n");
+    },
+    'callback_throws' => function (int $n): void {
+        ob_start(static function (string $text) use ($n): string {
+            if ($n === 3) {
+                exit;
+            }
+            throw bare(new \RuntimeException("by the callback $n"));
+        });
+        if ($n === 2) {
+            ob_start();
+        }
+        echo "nobody gets this\n";
+    },
     'error_handler' => function (int $n): void {
         set_error_handler(static function (int $level, string $text): bool {
             echo "error $level: $text\n";
