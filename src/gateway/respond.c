@@ -553,9 +553,10 @@ void respond_static(struct exchange *x, struct files *f, struct file *file)
 
 struct php_head {
     bool has_date, has_server;
-    bool was_read;   /* before: what is wrong with it was said */
-    bool of_file;    /* what the file itself says better is left out */
-    struct str type; /* of_file: its Content-Type */
+    bool was_read;              /* before: what is wrong with it was said */
+    bool of_file;               /* what the file itself says better is left out */
+    struct str type;            /* of_file: its Content-Type */
+    size_t type_at, type_bytes; /* else: the line in the head */
 };
 
 static bool name_is(struct str name, const char *lower, size_t n)
@@ -636,6 +637,18 @@ static void tell_dropped(const struct exchange *x, const struct php_head *h, str
              id, (int)(line.n < 200 ? line.n : 200), line.p);
 }
 
+/* The last Content-Type is the answer's, as behind nginx: before this one any other goes. */
+static void note_type(struct buf *head, struct php_head *h, size_t bytes)
+{
+    char *at = head->base + head->head + h->type_at;
+
+    if (h->type_bytes)
+        memmove(at, at + h->type_bytes, buf_length(head) - h->type_at - h->type_bytes);
+    head->tail -= h->type_bytes;
+    h->type_at = buf_length(head);
+    h->type_bytes = bytes;
+}
+
 /* Copies the worker's header lines to t->head, without what is ours. Lines that are not "Name:
  * value" with a token and a clean value are dropped: the worker is not trusted to keep the framing
  * intact. */
@@ -655,6 +668,8 @@ static void put_php_headers(struct exchange *x, struct php_head *h, struct str l
                 tell_dropped(x, h, line);
             continue;
         }
+        if (name_is(name, "content-type", 12) && !h->of_file)
+            note_type(&t->head, h, value.n ? name.n + STR(": \r\n").n + value.n : 0);
         if (is_accel(name) || (h->of_file && file_says(h, name, value)) ||
             !take_header(x, h, name, value))
             continue;

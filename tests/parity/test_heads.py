@@ -262,6 +262,8 @@ MIXED = [[["header", "X-A: 1"], ["header", "x-a: 2"], ["header", "X-A: 3", False
          [["setcookie", ""]], [["setcookie", "a=b"]], [["setcookie", "a", "b", -1]], [["setcookie", "a", "b", {"expires": 9999999999999}]], [["setcookie", "a", "b", {"nonsense": 1}]],
          [["setcookie", "a", ""]], [["setcookie", "a[b]", "\xe4 ;,"]], [["setcookie", "a", "b", {"samesite": "None", "secure": True, "httponly": True}]],
          [["header", "Trailer: X"], ["header", "Upgrade: x"], ["header", "Keep-Alive: 5"]], [["header", "Content-Length: 999999999999999999999"]], [["header", "Content-Length: x"]],
+         [["header", "Content-Type: text/a"], ["header", "X-A: 1"], ["header", "content-type: text/b", False], ["header", "X-B: 1"], ["headers_list"]],
+         [["header", "Content-Type: text/a"], ["header", "Content-Type:", False], ["header", "X-B: 1"]],
          [["header", "Content-Length: 1, 1"]], [["header", "Content-Length: -5"]], [["header", "Content-Length: 1"], ["header", "Content-Length: 2", False]]]
 
 

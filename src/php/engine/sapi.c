@@ -131,8 +131,7 @@ static void refuse(uint16_t status)
     request_end();
 }
 
-/* "X-Accel-Buffering: no", nginx's word for it: every write reaches the client at once. The header
- * is passed on: a proxy between here and the client is told, too. */
+/* "X-Accel-Buffering: no", nginx's word for it: every write reaches the client at once. */
 static bool wants_no_buffering(sapi_headers_struct *headers)
 {
     const struct str name = STR("X-Accel-Buffering:");
