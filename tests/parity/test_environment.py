@@ -1,7 +1,9 @@
 """What a script does to its process (locale, environment, signals, children, mail) and what the next request on the same
 worker sees of it: as under PHP-FPM. And Debian's extensions, which load and work."""
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,18 @@ def test_signal_handlers_end_with_their_request(pair):
     for do in ("change", "signal", "signal"):
         assert ours.get(f"{SCRIPT}?do={do}").text == ("mine set" if do == "signal" else "")
         assert ours.get(f"{SCRIPT}?do=handlers").json() == [False, False, False]
+
+
+def test_programs_and_children_end_by_signals_of_terminals(pair):
+    """The worker itself leaves them to the supervisor."""
+    ours = pair[0]
+    with ours.connect(timeout=60) as c:
+        assert c.request("GET", f"{SCRIPT}?do=interrupt").text == "sleep ended by 2, child by 2\nsleep ended by 1, child by 1\n"
+    [worker] = roles.workers(ours)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        os.kill(worker, number)
+        assert "through" in ours.get(f"{SCRIPT}?do=proc_open").text
+    assert roles.workers(ours) == [worker]
 
 
 def test_a_forked_child_does_not_answer(pair):

@@ -18,14 +18,57 @@ static struct live own;
 struct live *live = &own;
 static bool is_copy; /* made by a script's pcntl_fork() */
 
+/* For signals that go to a terminal's whole process group, where the supervisor decides. Not
+ * ignored: programs that a script runs would ignore them, too, whoever sends them. */
+static void on_others_business(int signo)
+{
+    (void)signo;
+}
+
+static void leave_to_the_supervisor(int signo)
+{
+    struct sigaction sa = { .sa_handler = on_others_business, .sa_flags = SA_RESTART };
+
+    sigaction(signo, &sa, NULL);
+}
+
+static void take_as_any_process(int signo)
+{
+    struct sigaction sa;
+
+    if (sigaction(signo, NULL, &sa) == 0 && sa.sa_handler == on_others_business)
+        signal(signo, SIG_DFL);
+}
+
+static sigset_t mask_of_parent;
+
+/* What is sent to a child before it is one must wait until then. */
+static void before_fork(void)
+{
+    sigset_t held;
+
+    sigemptyset(&held);
+    sigaddset(&held, SIGINT);
+    sigaddset(&held, SIGHUP);
+    sigprocmask(SIG_BLOCK, &held, &mask_of_parent);
+}
+
+static void after_fork(void)
+{
+    sigprocmask(SIG_SETMASK, &mask_of_parent, NULL);
+}
+
 /* libphp-embed has pcntl. A copy of a worker must never speak in the worker's name: it loses the
  * channel, runs the script to its end without output, and exits. */
-static void on_fork(void)
+static void in_child(void)
 {
     is_copy = true;
     live = &own;
     own.channel = NULL;
     request.worker = NULL;
+    take_as_any_process(SIGINT);
+    take_as_any_process(SIGHUP);
+    after_fork();
     loop_after_fork();
 }
 
@@ -65,8 +108,8 @@ static void take_signals(void)
     sigfillset(&drain.sa_mask);
     sigaction(SIGQUIT, &drain, NULL);
     sigaction(SIGTERM, &plain, NULL);
-    sigaction(SIGINT, &ignore, NULL); /* Ctrl-C reaches the whole group: the supervisor decides */
-    sigaction(SIGHUP, &ignore, NULL);
+    leave_to_the_supervisor(SIGINT);
+    leave_to_the_supervisor(SIGHUP);
     sigaction(SIGPIPE, &ignore, NULL);
     sigaction(SIGCHLD, &plain, NULL);
     sigemptyset(&none);
@@ -149,7 +192,7 @@ void worker_begin(const struct engine_worker *w)
     compat_signal_startup(); /* our handlers are what a script's pcntl_signal() gives way to at its
                                 end */
     compat_signal_keep_ours();
-    CHECK(pthread_atfork(NULL, NULL, on_fork) == 0);
+    CHECK(pthread_atfork(before_fork, after_fork, in_child) == 0);
     timeout_worker_start();
     deadline_worker_start();
     blackbox_worker_start(w->box);

@@ -57,6 +57,21 @@ case 'signal':   // a handler of one request is not that of the next
     posix_kill(getmypid(), SIGUSR2);
     echo is_object(pcntl_signal_get_handler(SIGUSR2)) ? 'set' : 'none';
     break;
+case 'interrupt':   // signals of terminals end a program as they would anywhere
+    foreach ([SIGINT, SIGHUP] as $signal) {
+        $p = proc_open(['sleep', '60'], [], $io);
+        proc_terminate($p, $signal);
+        while (($state = proc_get_status($p))['running'])
+            usleep(1000);
+        echo "sleep ended by $state[termsig], ";
+        if (($pid = pcntl_fork()) === 0) {
+            posix_kill(getmypid(), $signal);
+            exit;
+        }
+        pcntl_waitpid($pid, $status);
+        echo 'child by ', pcntl_wtermsig($status), "\n";
+    }
+    break;
 case 'fork':   // the child prints, exits, and answers nobody
     echo 'before ';
     $pid = pcntl_fork();
