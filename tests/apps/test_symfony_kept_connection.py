@@ -23,7 +23,7 @@ def test_worker_mode_is_on(server):
     for _ in range(20):
         assert server.get("/").status == 200
     assert len([pid for pid in roles.workers(server) if "worker www-worker" in roles.title(pid)]) == 3
-    assert "is reset after every request" in server.log_text()
+    server.expect_log("is reset after every request")
 
 
 def test_ten_thousand_requests(server):

@@ -271,7 +271,7 @@ def test_request_timeout_interrupts(serve, root, script):
     r, took = timed(server, f"/{script}.php?s=50")
     assert r.status == 504 and 0.39 < took < 40, (r.status, took)
     assert workers(server) == before                # PHP ended the script; the worker lives
-    assert "Maximum execution time of 0.400 seconds exceeded (request_timeout, wall-clock time)" in server.log_text()
+    server.expect_log("Maximum execution time of 0.400 seconds exceeded (request_timeout, wall-clock time)")
     assert server.get("/ok.php").text == "ok"
     if script == "loop":
         assert (root / "shutdown").read_text() == "ran"
@@ -307,7 +307,7 @@ def test_route_has_a_limit_of_its_own(serve):
                    routes=[{"match": {"prefix": "/loop"}, "request_timeout": "200ms"}])
     r, took = timed(server, "/loop.php")
     assert r.status == 504 and took < 9
-    assert "0.200 seconds" in server.log_text()
+    server.expect_log("0.200 seconds")
 
 
 def test_wedged_pool_recovers_within_a_second_of_request_timeout(serve, root):
@@ -335,7 +335,7 @@ def test_worker_of_a_dead_gateway_is_ended_too(serve, root):
     lost.join()
     assert server.get("/ok.php").text == "ok"
     wait_until(lambda: not alive(hanging), "the hanging worker to be ended")
-    assert f"worker [{hanging}], whose gateway has gone" in server.log_text()
+    server.expect_log(f"worker [{hanging}], whose gateway has gone")
 
 
 @pytest.mark.parametrize("isolation", ["none", "rollback"])
@@ -391,6 +391,7 @@ def test_every_crash_leaves_a_record_with_url_and_stack(serve, root, name):
     assert re.search(r"C stack:\n(  #.*\n)*  #\d+ \S+ libphp\S*\(zif_posix_kill|posix", text)
     assert re.search(r" 200 +\d+\.\d ms [0-9a-f]{16} GET /ok.php\?earlier=1\n", text)
     assert re.search(r" - +running +[0-9a-f]{16} GET /die.php", text)
+    assert wait_until(lambda: "error " in server.log_text() and " died: " in server.log_text(), "the line of the log")
     assert re.search(rf"error .*worker 0 \[{victim}\] died: killed by signal {number} \(SIG{name}\), sent by itself in posix_kill\(\), "
                      rf"{root}/die.php:2; request [0-9a-f]{{16}} GET /die.php", server.log_text())
 
@@ -470,7 +471,7 @@ def test_without_a_folder_the_record_is_in_the_error_log(serve):
     server = serve(log={"crash_dir": None})
     assert server.get("/fault.php").status == 502
     wait_until(lambda: "crash: C stack:" in server.log_text(), "the record")
-    assert "crash: request: GET /fault.php" in server.log_text()
+    server.expect_log("crash: request: GET /fault.php")
 
 
 def test_crash_files_are_bounded_and_private(serve):
@@ -548,7 +549,7 @@ def test_pool_serves_again_after_a_death_under_apcus_lock(serve):
     statuses = [r.status for r in answers]
     assert 1 <= statuses.count(502) <= 3 and statuses.count(200) == 8 - statuses.count(502), statuses
     assert pools(server) != [old]
-    assert "a worker died while it held a lock in shared memory" in server.log_text()
+    server.expect_log("a worker died while it held a lock in shared memory")
 
 
 def test_crash_within_opcache_gives_the_next_generation_fresh_memory(serve, root):
@@ -562,7 +563,7 @@ opcache_compile_file('crash://file.php');
     assert server.get("/compile.php").status == 502
     assert "opcache.so" in the_record(server)
     wait_until(lambda: "g2 takes over" in server.log_text(), "the next generation")
-    assert "asks for a new generation: a worker died within opcache or APCu" in server.log_text()
+    server.expect_log("asks for a new generation: a worker died within opcache or APCu")
     assert server.get("/ok.php").text == "ok"
 
 

@@ -332,7 +332,7 @@ def test_no_server_is_a_502_then_503_until_it_comes(launch, root, fpm):
     assert server.get("/file.txt").status == 200
     one.start()
     wait_until(lambda: server.get("/hello.php").status == 200, "the server to be used again")
-    assert "is back" in server.log_text()
+    server.expect_log("is back")
 
 
 # --- clients that go -------------------------------------------------------------------------------------------
@@ -598,7 +598,7 @@ def test_fallback_after_crashes_until_the_reload(launch, root, fpm):
         assert server.get("/hello.php").text == engine
     assert server.get("/crash.php", method="POST").status == 502
     wait_until(lambda: server.get("/hello.php").text == "hello fpm", "the fallback")
-    assert "PHP REQUESTS GO TO PHP-FPM NOW" in server.log_text()
+    server.expect_log("PHP REQUESTS GO TO PHP-FPM NOW")
     old = gateway(server)
     os.kill(old, signal.SIGKILL)
     wait_until(lambda: [p for p in gateways(server) if p != old], "another gateway")
@@ -628,7 +628,7 @@ def test_route_falls_back_alone_and_stays_until_the_reload(launch, root, fpm):
         assert texts() == engine
         assert server.get("/hcrash.php", method="POST").status == 502
     wait_until(lambda: texts() == moved, "the fallback")
-    assert re.search(r'route \S+:\d+ \(prefix "/h"\): 2 workers crashed .* GO TO PHP-FPM NOW', server.log_text())
+    server.expect_log_match(r'route \S+:\d+ \(prefix "/h"\): 2 workers crashed .* GO TO PHP-FPM NOW')
 
     old = gateway(server)
     os.kill(old, signal.SIGKILL)
@@ -641,7 +641,7 @@ def test_route_falls_back_alone_and_stays_until_the_reload(launch, root, fpm):
 
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: texts() == engine, "the engine after the reload")
-    assert "the fallback to PHP-FPM has ended" in server.log_text()
+    server.expect_log("the fallback to PHP-FPM has ended")
 
 
 def test_check_names_a_route_that_cannot_fall_back(launch, root):

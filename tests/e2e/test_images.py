@@ -169,7 +169,7 @@ def test_the_least_recently_used_makes_room(site):
     wait_until(a_goes, "c to get a's place", interval=0.3)
     assert from_image(ask(server, "/b.php")) and not from_image(ask(server, "/a.php"))
     wait_until(lambda: len(image_pools(server)) == 2, "a's processes to end")
-    assert "the image of /a.php was used least recently and makes room" in server.log_text()
+    server.expect_log("the image of /a.php was used least recently and makes room")
 
 
 def test_a_changed_file_makes_another_one(site):
@@ -177,7 +177,7 @@ def test_a_changed_file_makes_another_one(site):
     before = wait_for_image(server)["boot"]
     (server.root / "part.php").write_text("<?php return 22;")
     wait_until(lambda: ask(server)["boot"] != before and generation(server) == 2, "another image", interval=0.05)
-    assert "part.php has changed" in server.log_text()
+    server.expect_log("part.php has changed")
 
 
 def test_age_makes_another_one(site):
@@ -457,6 +457,7 @@ def test_an_image_for_the_wrong_host_is_made_again(site):
     for _ in range(100):    # some of another host change nothing
         assert from_image(ask(server))
     server.get("/", headers=[("Host", "evil.example")])
+    server.expect_log("are not for \"evil.example\"")
     assert server.log_text().count("are not for \"evil.example\"") == 1 and generation(server) == 2
 
 

@@ -127,7 +127,7 @@ def test_a_slow_boot_follows(launch):
         root = site.release("v2", "while (snapshot_boots() && !file_exists(__DIR__ . '/go')) { usleep(2000); clearstatcache(); }")
         site.reload()
         load.await_answers("v2 classic")
-        assert "is not ready within snapshot_wait" in site.server.log_text()
+        site.server.expect_log("is not ready within snapshot_wait")
         (root / "go").touch()
         load.await_answers("v2 image")
     assert set(load.answers) <= {"v1 image", "v1 classic", "v2 classic", "v2 image"} and not load.broken, load.answers

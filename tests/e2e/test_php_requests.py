@@ -349,7 +349,7 @@ def test_post_above_post_max_size(launch, scripts):
     s = seen(server, "/input.php", {"Content-Type": "application/x-www-form-urlencoded"}, "POST",
              b"a=" + b"x" * (2 << 20))
     assert s["post"] == 0
-    assert "POST Content-Length of" in server.log_text()
+    server.expect_log("POST Content-Length of")
 
 
 def test_upload_above_upload_max_filesize(launch, scripts):

@@ -125,4 +125,4 @@ def test_workers_are_replaced_while_they_serve(launch, root, setting):
 
 def test_what_the_size_means_is_said_at_the_start(launch, root):
     server = start(launch, root, {"min": 1, "max": 3, "spare": 1})
-    assert "3 workers (at most; at least 1, 1 idle in advance)" in server.log_text()
+    server.expect_log("3 workers (at most; at least 1, 1 idle in advance)")

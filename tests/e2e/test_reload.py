@@ -74,7 +74,7 @@ def test_server_keys_change_under_load(launch, root):
         wait_until(lambda: load.count() > before + 100, "answers of the new gateway")
     assert not load.broken and not load.mixed and set(load.answers) == {200}, load.broken[:3]
     assert server.get(long_url).status == 200
-    assert "server.max_request_line is different" in server.log_text()
+    server.expect_log("server.max_request_line is different")
     wait_until(lambda: not alive(old), "the old gateway to end")
     alone(server)
 
@@ -289,7 +289,7 @@ def test_failed_warmup_is_only_said(launch):
     server = launch(root, workers=1, php={"warmup": ["/count.php"]})
     (root / "status").write_text("500")
     assert "done" in reload(server)
-    assert "warmup /count.php: expected a status below 500, found 500" in server.log_text()
+    server.expect_log("warmup /count.php: expected a status below 500, found 500")
 
 
 def test_probe_goes_to_the_worker_script(launch):
@@ -305,7 +305,7 @@ def test_server_whose_probe_fails_starts_all_the_same(launch):
     root = folder(launch, "app", count=COUNT)
     (root / "status").write_text("503")
     server = launch(root, workers=1, php={"probe": ["/count.php"]}, expect_errors=True)
-    assert "starts all the same" in server.log_text()
+    server.expect_log("starts all the same")
     assert server.get("/echo.php?n=1").text == "1"
 
 

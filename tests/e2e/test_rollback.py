@@ -278,7 +278,7 @@ def test_warm_up_requests(launch, scripts):
 def test_a_warm_up_request_that_ends_the_script_is_left_out(launch, scripts):
     s = start(launch, scripts, worker={"warmup": ["/die-warm", "/"]})
     assert s.get("/die-warm", {"X-Real": "1"}).text == "real"
-    assert "warm-up GET /die-warm ended the worker script" in s.log_text()
+    s.expect_log("warm-up GET /die-warm ended the worker script")
 
 
 @pytest.mark.parametrize("what, said", [("socket", "a stream of type tcp_socket"), ("pipe", "a stream of type"), ("child", "children")])
@@ -293,7 +293,7 @@ def test_a_boot_that_fails_is_tried_again(launch, scripts):
     (scripts / "broken").write_text("")
     s = start(launch, scripts, env={"BOOT": "broken"}, expect_errors=True)
     assert s.get("/").status == 500
-    assert "broken boot" in s.log_text() and "the boot printed this" in s.log_text()
+    s.expect_log("broken boot", "the boot printed this")
     (scripts / "broken").unlink()
     wait_until(lambda: s.get("/").status == 200, "a boot that works")
     assert_clean(s.get("/"))

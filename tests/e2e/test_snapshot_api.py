@@ -269,7 +269,7 @@ def test_wrong_places_throw_in_classic_mode(app, name):
 def test_a_script_without_a_freeze_point_says_so(app):
     a = app("<?php echo 'printed';", refused=True)
     assert a.seed().status == 500
-    assert "ended before it called frankenphp_handle_request() or snapshot_state() (exit status 0); its last output: printed" in a.server.log_text()
+    a.server.expect_log("ended before it called frankenphp_handle_request() or snapshot_state() (exit status 0); its last output: printed")
 
 
 def test_classic_mode_goes_on(app):

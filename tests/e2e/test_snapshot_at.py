@@ -186,7 +186,7 @@ def test_a_changed_file_makes_a_new_image(frozen):
     part = a.server.site.root / "lib/part.php"
     part.write_text("<?php $version = 'two, longer';")
     wait_until(lambda: a.server.get("/seed.php").text == "two, longer", "the new image")
-    assert f"is made anew: {part} has changed" in a.server.log_text()
+    a.server.expect_log(f"is made anew: {part} has changed")
     assert a.images()["served"] > 1
 
 

@@ -165,7 +165,7 @@ def test_a_class_that_spoils_the_image_does_not_spoil_a_reload(launch, root):
         assert s.get("/class/Opens").text == "there" and s.get("/late").text == "page"
     reload(s)
     assert loaded(s) == [] and s.get("/late").text == "page"
-    assert "made without" in s.log_text()
+    s.expect_log("made without")
     reload(s)
     assert s.get("/class/Opens").text == "there"
 
@@ -245,6 +245,7 @@ def test_what_a_route_leaves_behind_is_named_but_not_shown(launch, root):
     text = status(s, "--isolation")
     assert "private" not in json.dumps(report) + text + s.log_text() and "4711" not in json.dumps(report) + text
     assert all(f"    {line}\n" in text for line in LEFT)
+    s.expect_log("GET /leak/* left behind")
     assert s.log_text().count("GET /leak/* left behind (and rollback has put right): ") == 1
 
 

@@ -72,7 +72,7 @@ def test_severed_redis_connects_again_by_itself(start):
     for i in range(5):
         assert app.ask("CLIENT LIST", f"SET key{i} 1")[1] in (True, "OK")
         assert "db=4" in app.ask("CLIENT INFO")[0], "with its database"
-    assert "is severed" in app.server.log_text()
+    app.server.expect_log("is severed")
 
 
 @pytest.mark.parametrize("kind,error", [
@@ -123,7 +123,7 @@ def number(kind: str) -> str:
 @pytest.mark.parametrize("kind", ["pdo_mysql", "pdo_pgsql", "redis"])
 def test_reset_keeps_the_connection_and_nothing_of_the_request(start, kind):
     app = start(kind, "reset", BOOT[kind])
-    assert "is reset after every request" in app.server.log_text(), app.server.log_text()
+    app.server.expect_log("is reset after every request")
     first = app.raw(number(kind))
     for i in range(20):
         assert session(kind, app.ask(LOOK[kind])[0]) == expected(kind), i
@@ -208,13 +208,13 @@ def test_a_role_and_a_user_of_the_request_end_with_it(start, databases):
 def test_reset_severs_what_it_does_not_know(start, kind):
     app = start(kind, "reset")
     assert app.raw("SELECT 1").status == 200
-    assert "is severed" in app.server.log_text()
+    app.server.expect_log("is severed")
 
 
 def test_what_the_boot_would_lose_is_severed_and_said(start):
     app = start("pdo_mysql", "reset", ["CREATE TEMPORARY TABLE mine(a INT)"])
     assert "2006 MySQL server has gone away" in app.raw("SELECT 1").text
-    assert "cannot be reset: the boot has made a temporary table" in app.server.log_text()
+    app.server.expect_log("cannot be reset: the boot has made a temporary table")
 
 
 def test_a_database_that_comes_back_is_found(start, workdir):

@@ -81,6 +81,11 @@ def text_page(text):
 
 # --- PHP-FPM's page ----------------------------------------------------------------------------------
 
+def all_idle(server, workers: int) -> None:
+    """They have all come, and have done with the requests that were answered."""
+    wait_until(lambda: json.loads(server.admin("/server?json").text)["pools"][0]["idle"] == workers, "the workers to be idle")
+
+
 def test_status_page_has_the_fields_of_php_fpm_in_its_order(launch, root):
     server = launch(root, workers=2, php=PAGES)
     server.get("/")
@@ -156,7 +161,7 @@ def test_pages_agree_with_php_fpm_itself(launch, root, workdir):
     finally:
         fpm.stop()
     server = launch(root, workers=2, php=PAGES)
-    wait_until(lambda: json.loads(server.get("/st?json").text)["total processes"] == 2, "both workers")
+    all_idle(server, 2)
 
     def names(form, text):
         if "json" in form:
@@ -194,7 +199,7 @@ def test_pages_are_answered_while_all_workers_are_busy(launch, root):
             return page if page["active processes"] == 2 and page["listen queue"] == 1 else None
         page = wait_until(look, "two requests to run and one to wait")
         assert page["active processes"] == page["max active processes"] == 2 and page["idle processes"] == 0
-        assert page["max children reached"] == 1 and page["max listen queue"] == 1
+        assert page["max children reached"] == 1 and page["max listen queue"] >= 1
         assert server.get("/pg").text == "pong"
     finally:
         held.let_go()
@@ -224,12 +229,16 @@ def test_full_shows_where_the_php_of_each_busy_worker_is(launch, root):
     try:
         wait_until((root / "deep.started").exists, "the request")
         wait_until(lambda: "Site::run" in server.admin("/server?full").text, "its stack")
-        text = run("status", "--socket", server.admin_path, "--full").stdout
+        text = wait_until(lambda: "Site::run" in (shown := run("status", "--socket", server.admin_path, "--full").stdout)
+                          and shown, "the command to show it")
         lines = [line.split() for line in text.splitlines() if line.strip().startswith("#")]
         functions = [(line[1], line[2].removeprefix(str(root))) for line in lines]
         assert functions[-3:] == [("deep", "/deep.php:3"), ("Site::run", "/deep.php:7"), ("{main}", "/deep.php:11")]
-        processes = json.loads(run("status", "--socket", server.admin_path, "--full", "--json").stdout)["pools"][0]["processes"]
-        busy, idle = sorted(processes, key=lambda p: p["state"] == "idle")
+        def both():
+            shown = run("status", "--socket", server.admin_path, "--full", "--json").stdout
+            found = sorted(json.loads(shown)["pools"][0]["processes"], key=lambda p: p["state"] == "idle")
+            return found if len(found) == 2 and "stack" in found[0] else None
+        busy, idle = wait_until(both, "both workers and the stack of one")
         assert busy["stack"][-1] == {"function": "{main}", "file": f"{root}/deep.php", "line": 11} and "stack" not in idle
         assert "stacks" not in server.log_text()             # a question is no event
     finally:
@@ -301,7 +310,8 @@ def test_server_page_counts_by_place(launch, root):
                                                                              "backend": "deny"}])
     for target in ("/", "/", "/file.txt", "/missing.php", "/no"):
         server.get(target)
-    wait_until(lambda: json.loads(server.admin("/server?json").text)["pools"][0]["idle"] == 2, "both workers")
+    all_idle(server, 2)
+    wait_until(lambda: json.loads(server.admin("/server?json").text)["requests"] == 5, "all to be counted")
     page = json.loads(server.admin("/server?json&full").text)
     places = {p["place"]: p for p in page["places"]}
     assert places["pool www"]["requests"] == 2 and places["pool www"]["status"]["2xx"] == 2
@@ -324,8 +334,8 @@ def test_figures_of_all_gateway_threads_are_added_up(launch, root):
     server = launch(root, workers=2, server={"gateway_threads": 3}, php=PAGES)
     for _ in range(30):
         server.get("/")
-    page = json.loads(server.admin("/server?json").text)
-    assert {p["place"]: p["requests"] for p in page["places"]} == {"pool www": 30}
+    wait_until(lambda: {p["place"]: p["requests"] for p in json.loads(server.admin("/server?json").text)["places"]} == {"pool www": 30},
+               "all to be counted")
     for _ in range(6):  # whichever thread gets it
         assert json.loads(server.get("/st?json").text)["accepted conn"] == 30
 
@@ -348,7 +358,7 @@ def test_profile_of_what_the_workers_do_now(launch, root):
     with ThreadPoolExecutor(2) as threads:
         spinning = threads.submit(server.get, "/spin.php")
         wait_until(lambda: json.loads(server.admin("/status?json").text)["active processes"] == 1, "the script to run")
-        first = threads.submit(server.admin, "/profile?ms=400&rate=500", method="POST")
+        first = threads.submit(server.admin, "/profile?ms=2000&rate=500", method="POST")
         stacks = first.result()
         assert stacks.status == 200
         (root / "enough").touch()
@@ -367,7 +377,7 @@ def test_profile_of_what_the_workers_do_now(launch, root):
 def test_a_socket_that_cannot_be_made_is_a_warning(launch, root):
     server = launch(root, workers=1, admin={"socket": "/nonexistent/admin.sock"})
     assert server.get("/").text == "hi"
-    assert "no admin socket: cannot listen on /nonexistent/admin.sock: No such file" in server.log_text()
+    server.expect_log("no admin socket: cannot listen on /nonexistent/admin.sock: No such file")
 
 
 # --- commands ----------------------------------------------------------------------------------------
@@ -377,6 +387,7 @@ def test_status_finds_the_server_by_its_configuration(launch, root):
     shown = run("status", "--config", server.config_path)
     assert shown.returncode == 0 and f"sapid[{server.process.pid}]" in shown.stdout, shown
     assert "pool www (generation 1, static): " in shown.stdout
+    all_idle(server, 1)
     shown = run("status", "--socket", server.admin_path, "--json", "--full")
     assert json.loads(shown.stdout)["pools"][0]["processes"][0]["state"] == "idle"
 

@@ -83,7 +83,7 @@ def test_death_of_a_worker_costs_its_own_request_only(launch, root):
     (root / "b").touch()
     assert kept.join().text == "done"
     settled(server, 3)
-    assert re.search(rf"worker \d+ \[{victim}\] ended .*SIGKILL", server.log_text())
+    server.expect_log_match(rf"worker \d+ \[{victim}\] ended .*SIGKILL")
 
 
 def test_death_of_the_pool_process_is_a_new_generation(launch, root):
@@ -99,7 +99,7 @@ def test_death_of_the_pool_process_is_a_new_generation(launch, root):
     assert not load.mixed and not load.broken
     assert set(load.answers) <= {200, 502} and load.answers.get(502, 0) <= 4, load.answers
     wait_until(lambda: not any(alive(w) for w in old_workers), "the old workers to be gone")
-    assert "SIGKILL" in server.log_text()
+    server.expect_log("SIGKILL")
     settled(server, 2)
 
 
@@ -162,7 +162,7 @@ def test_pool_that_cannot_start_again_is_retried_until_it_can(launch, root, work
     copy.rename(workdir / "away.so")
     os.kill(pools(server)[0], signal.SIGKILL)
     wait_until(lambda: server.log_text().count("did not start") >= 3, "three attempts")
-    assert "trying again in 200 ms" in server.log_text()
+    server.expect_log("trying again in 200 ms")
     (workdir / "away.so").rename(copy)
     wait_until(lambda: pools(server), "the pool")
     assert server.get("/echo.php?n=back").text == "back"
@@ -258,7 +258,7 @@ def test_reload_with_an_invalid_file_changes_nothing(launch, root):
     server.config_path.write_text(good + "\n[server2]\nx = 1\n")
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: "reload refused" in server.log_text(), "the refusal")
-    assert re.search(rf"{server.config_path}:\d+:\d+: .*server2", server.log_text())
+    server.expect_log_match(rf"{server.config_path}:\d+:\d+: .*server2")
     assert pools(server) == pool and server.get("/echo.php?n=1").text == "1"
     server.config_path.write_text(good.replace("worker_pool_size = 1", "worker_pool_size = 3"))
     server.process.send_signal(signal.SIGHUP)
@@ -272,7 +272,7 @@ def test_reload_whose_engine_does_not_start_keeps_the_old_generation(launch, roo
     server.config_path.write_text(text.replace("[php]", '[php]\nlibphp_path = "/no/such/libphp.so"'))
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: "generation 1 keeps serving" in server.log_text(), "the failure")
-    assert "/no/such/libphp.so" in server.log_text()
+    server.expect_log("/no/such/libphp.so")
     settled(server, 1)
 
 

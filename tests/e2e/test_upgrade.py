@@ -120,14 +120,14 @@ def test_new_program_that_does_not_start_changes_nothing(launch, root):
     server.config_path.write_text(text.replace("[php]", '[php]\nlibphp_path = "/no/such/libphp.so"'))
     server.process.send_signal(signal.SIGUSR2)
     wait_until(lambda: "upgrade failed: " in server.log_text(), "the failure")
-    assert re.search(r"upgrade failed: .*/no/such/libphp.so.*; this program goes on", server.log_text())
+    server.expect_log_match(r"upgrade failed: .*/no/such/libphp.so.*; this program goes on")
     wait_until(lambda: (server.process.pid, gateway(server), pools(server)) == before and
                len(gateways(server)) == 1, "the failed program to be gone")
     assert server.get("/echo.php?n=1").text == "1"
     server.config_path.write_text("nonsense")
     server.process.send_signal(signal.SIGUSR2)
     wait_until(lambda: server.log_text().count("upgrade failed: ") == 2, "the second failure")
-    assert f"{server.config_path}:1:" in server.log_text()
+    server.expect_log(f"{server.config_path}:1:")
     server.config_path.write_text(text)
     gone(upgrade(server))
     assert server.get("/echo.php?n=2").text == "2"
@@ -140,7 +140,7 @@ def test_new_program_that_fails_its_probe_changes_nothing(launch, root):
     (root / "sick").touch()
     server.process.send_signal(signal.SIGUSR2)
     wait_until(lambda: "upgrade failed: " in server.log_text(), "the failure")
-    assert "probe /health.php: expected a status below 500, found 503; this program goes on" in server.log_text()
+    server.expect_log("probe /health.php: expected a status below 500, found 503; this program goes on")
     assert (server.process.pid, gateway(server), pools(server)) == before
     assert server.get("/echo.php?n=1").text == "1"
     (root / "sick").unlink()

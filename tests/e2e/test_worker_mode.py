@@ -232,7 +232,7 @@ def test_uncaught_exception_is_500_and_the_script_goes_on(server):
     before = instance(server.get("/x"))
     r = server.get("/throw")
     assert r.status == 500 and r.text == "hello "
-    assert "Uncaught RuntimeException: request" in server.log_text()
+    server.expect_log("Uncaught RuntimeException: request")
     assert instance(server.get("/x")) == before
 
 
@@ -364,7 +364,7 @@ def test_opcache_reset_becomes_a_new_generation(launch, scripts):
         assert s.get("/x").status == 200
         return "pool www-worker g2 takes over" in s.log_text()
     wait_until(renewed, "the next generation", interval=0.05)
-    assert "opcache is to be restarted" in s.log_text()
+    s.expect_log("opcache is to be restarted")
     assert s.get("/reset-opcache").text == "bool(true)\n", "opcache of the new generation is in use"
 
 
@@ -442,8 +442,8 @@ def test_a_boot_that_fails_is_500_soon_and_told_to_the_log_only(failing):
     r = s.get("/x")
     assert r.status == 500 and "database" not in r.text and "on the way" not in r.text
     assert s.get("/other.php").text == "other"
-    assert "ended before it called frankenphp_handle_request()" in s.log_text()
-    assert "the database of the test is away" in s.log_text()
+    s.expect_log("ended before it called frankenphp_handle_request()")
+    s.expect_log("the database of the test is away")
 
 
 def test_a_boot_that_fails_is_tried_again(failing):
@@ -466,7 +466,7 @@ def test_a_missing_script_is_said(launch, workdir):
     account.give(root)
     s = launch(root, workers=1, worker={"script": str(root / "none.php"), "num": 1}, expect_errors=True)
     assert s.get("/x").status == 500
-    assert re.search(r"worker script .*/none\.php cannot be opened: No such file or directory", s.log_text())
+    s.expect_log_match(r"worker script .*/none\.php cannot be opened: No such file or directory")
 
 
 @pytest.fixture
@@ -491,6 +491,7 @@ def test_a_boot_that_hangs_is_500_within_ten_seconds(hanging):
         answers = list(threads.map(lambda _: s.get("/x"), range(3)))
     assert time.monotonic() - begin < 25   # 5 s, and a busy machine
     assert all(r.status == 500 and r.header("retry-after") == "5" and "worker script" not in r.text for r in answers)
+    s.expect_log("has called frankenphp_handle_request() yet")
     assert s.log_text().count("has called frankenphp_handle_request() yet") == 1, "told once, not for every request"
     (root / "go").write_text("")
     wait_until(lambda: s.get("/x").text == "booted", "the end of the boot")
@@ -583,7 +584,8 @@ def test_watch_ignores_what_the_application_writes(launch, workdir):
         (root / path).write_text("x")
     (root / "vendor/composer/installed.php").write_text("<?php")
     wait_until(lambda: generations(s) >= 1, "the restart for Composer")
-    assert "vendor/composer/installed.php has changed" in s.log_text() and generations(s) == 1
+    s.expect_log("vendor/composer/installed.php has changed")
+    assert generations(s) == 1
 
 
 def test_boot_errors_are_in_the_browser_with_dev(workdir, launch):

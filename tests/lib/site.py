@@ -1,10 +1,12 @@
 """What a test wants served, in words that sapid and the oracle both understand, and their common face."""
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lib.httpclient import Connection, Session
+from lib.process import wait_until
 
 
 @dataclass
@@ -58,6 +60,14 @@ class Server:
 
     def log_text(self) -> str:
         raise NotImplementedError
+
+    def expect_log(self, *texts: str) -> None:
+        """Each of these is in the log, or will be: who writes it need not have done so when a request is answered."""
+        for text in texts:
+            wait_until(lambda: text in self.log_text(), f"the log to say {text!r}")
+
+    def expect_log_match(self, pattern: str) -> None:
+        wait_until(lambda: re.search(pattern, self.log_text()), f"the log to have {pattern}")
 
     def pids(self) -> list[int]:
         raise NotImplementedError

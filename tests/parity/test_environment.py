@@ -155,5 +155,5 @@ def test_an_image_with_a_profiler_is_refused(launch):
     worker = {"script": str(root / "loop.php"), "num": 1, "isolation": "rollback", "warmup": ["/sampled"]}
     server = launch(root, workers=1, worker=worker, ini={"extension": "excimer"}, expect_errors=True)
     assert server.get("/plain").status == 500
-    assert "cannot be frozen" in server.log_text()
-    assert re.search(r"the process has \d threads, an image has one. What to do: end threads", server.log_text())
+    server.expect_log("cannot be frozen")
+    server.expect_log_match(r"the process has \d threads, an image has one. What to do: end threads")
