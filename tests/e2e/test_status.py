@@ -334,8 +334,10 @@ def test_figures_of_all_gateway_threads_are_added_up(launch, root):
     server = launch(root, workers=2, server={"gateway_threads": 3}, php=PAGES)
     for _ in range(30):
         server.get("/")
-    wait_until(lambda: {p["place"]: p["requests"] for p in json.loads(server.admin("/server?json").text)["places"]} == {"pool www": 30},
-               "all to be counted")
+
+    def places() -> dict[str, int]:
+        return {p["place"]: p["requests"] for p in json.loads(server.admin("/server?json").text)["places"]}
+    wait_until(lambda: places() == {"pool www": 30}, "all to be counted")
     for _ in range(6):  # whichever thread gets it
         assert json.loads(server.get("/st?json").text)["accepted conn"] == 30
 
