@@ -198,17 +198,22 @@ void report_rollback(struct report *r, const struct report_cost *cost)
     raise(&route->pages_max, cost->pages);
 }
 
+void report_put_name(struct report *r, const struct report_view *v)
+{
+    struct report_entry *e = report_note(r->names, REPORT_NAMES, v->kind, 0, v->text, NULL);
+
+    if (!e)
+        return;
+    atomic_store_explicit(&e->count, v->count, memory_order_relaxed);
+    atomic_store_explicit(&e->flags, v->flags, memory_order_relaxed);
+}
+
 void report_inherit(struct report *r, const struct report *from)
 {
     for (uint32_t i = 0; i < REPORT_NAMES; i++) {
         struct report_view v;
-        if (!report_read(&from->names[i], &v) || v.count == 0)
-            continue;
-        struct report_entry *e = report_note(r->names, REPORT_NAMES, v.kind, 0, v.text, NULL);
-        if (!e)
-            continue;
-        atomic_store_explicit(&e->count, v.count, memory_order_relaxed);
-        atomic_store_explicit(&e->flags, v.flags, memory_order_relaxed);
+        if (report_read(&from->names[i], &v) && v.count != 0)
+            report_put_name(r, &v);
     }
     atomic_store_explicit(&r->count.renewals, report_get(&from->count.renewals),
                           memory_order_relaxed);

@@ -49,6 +49,7 @@ enum {
     REPORT_TRIED = 1,     /* a generation has tried to load it before its image */
     REPORT_UNDER_WAY = 2, /* and has not come back from that (yet) */
     REPORT_BANNED = 4,    /* loading it did harm: never again */
+    REPORT_FLAGS = 7,     /* all of them */
 };
 
 struct report_entry {
@@ -130,6 +131,10 @@ struct report_cost {
 void report_rollback(struct report *r, const struct report_cost *cost);
 /* What `from` has of names, and when the pool was renewed for their sake. */
 void report_inherit(struct report *r, const struct report *from);
+
+struct report_view;
+/* Puts a name there, with its count and flags. Without effect where there is no room. */
+void report_put_name(struct report *r, const struct report_view *v);
 
 /* --- readers ---------------------------------------------------------------------------------- */
 

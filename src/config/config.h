@@ -56,6 +56,7 @@ struct config_server {
     uint32_t max_header_count;     /* 100 */
     uint64_t max_request_line;     /* 8K */
     struct str spool_dir;          /* /var/tmp */
+    struct str state_dir;          /* "": what the service manager gives, or none */
     uint64_t max_spool_size;       /* 4G: all spooled request and response bytes together */
     struct config_strings trusted_proxies; /* addresses, CIDR, "unix" */
     bool proxy_protocol;       /* every connection of a trusted proxy starts with PROXY */

@@ -118,6 +118,12 @@ const struct config_key config_keys[] = {
       .text = "Most bytes in `spool_dir`, all requests together; never more than half of what is "
               "free there when sapid starts. While it is used up, requests with large bodies are "
               "answered 507, and workers wait for slow clients." },
+    { "server", "state_dir", KIND_PATH, SERVER(state_dir), NOT_TRACKED, .fallback = "\"\"",
+      .fallback_text = "systemd's `StateDirectory=`, or none", .example = "\"/var/lib/sapid\"",
+      .text = "Folder, of this server alone, for what images have learned (see "
+              "[snapshot-report.md](snapshot-report.md)): written at a stop and after each reload, "
+              "read at the start. It must be there, and writable for the user that starts sapid. "
+              "Without one a stop forgets; a reload and an upgrade do not." },
     { "server", "trusted_proxies", KIND_PEERS, SERVER(trusted_proxies), NOT_TRACKED,
       .fallback = "[]", .example = "[\"127.0.0.1\", \"10.0.0.0/8\", \"unix\"]",
       .text =

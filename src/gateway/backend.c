@@ -362,6 +362,7 @@ void backend_abandon(struct backend *b)
 
     if (t->active[b->pool->pool] == b)
         t->active[b->pool->pool] = NULL;
+    b->awaits_pool = 0;
     images_count(t, b->pool);
     for (uint32_t w = 0; g && w < g->workers; w++)
         take_rest(b, w);

@@ -448,14 +448,12 @@ static void add_pool(struct gateway *g, const struct control_message *m, const i
         tell_supervisor_of(CONTROL_POOL_READY, link); /* no worker to wait for */
 }
 
-static void activate(struct gateway_thread *t, struct command *c)
+static void take_over(struct gateway_thread *t, struct backend *b, uint32_t times)
 {
-    struct backend *b = backend_find(t, c->pool);
-    struct backend *old = t->active[c->pool->pool];
-    uint32_t times = c->incarnation;
+    struct backend *old = t->active[b->pool->pool];
 
-    mem_free(c);
-    if (!b || b == old)
+    b->awaits_pool = 0;
+    if (b == old)
         return;
     t->active[b->pool->pool] = b;
     images_count(t, b->pool);
@@ -468,6 +466,25 @@ static void activate(struct gateway_thread *t, struct command *c)
         backend_report_drained(old);
     }
     backend_take_waiting(b);
+}
+
+/* An image takes over together with the generation that it belongs to, so that no request comes
+ * between the two. */
+static void activate(struct gateway_thread *t, struct command *c)
+{
+    struct backend *b = backend_find(t, c->pool);
+    uint32_t times = c->incarnation;
+
+    mem_free(c);
+    if (b && images_is_early(t, b->pool))
+        b->awaits_pool = times;
+    else if (b)
+        take_over(t, b, times);
+    LIST_FOR_EACH_SAFE(it, &t->backends) {
+        struct backend *image = LIST_ENTRY(it, struct backend, link);
+        if (image->awaits_pool && !images_is_early(t, image->pool))
+            take_over(t, image, image->awaits_pool);
+    }
 }
 
 static uint32_t drains; /* how often a generation was told to */
@@ -502,6 +519,7 @@ static void leave(struct gateway_thread *t, struct command *c)
     if (t->active[b->pool->pool] == b)
         t->active[b->pool->pool] = NULL;
     images_count(t, b->pool);
+    b->awaits_pool = 0;
     b->draining = true;
     b->drain_reported = false;
     b->drains = times;

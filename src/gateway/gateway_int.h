@@ -194,7 +194,8 @@ struct backend {
     uint32_t pushed;            /* since the last wake */
     uint32_t n_inflight;        /* requests given to the channel and not yet released */
     bool draining, drain_reported;
-    uint32_t drains; /* as in the link, when it began to drain */
+    uint32_t drains;      /* as in the link, when it began to drain */
+    uint32_t awaits_pool; /* of an image that takes over when its pool does; 0: it does not */
 };
 
 /* --- one request and its answer --------------------------------------------------------------- */

@@ -67,6 +67,13 @@ void images_count(struct gateway_thread *t, const struct pool_link *link)
     t->n_images[link->image->of_pool] = n;
 }
 
+bool images_is_early(const struct gateway_thread *t, const struct pool_link *link)
+{
+    const struct backend *of = link->image ? t->active[link->image->of_pool] : NULL;
+
+    return link->image && (!of || of->pool->generation != link->image->of_generation);
+}
+
 void images_look(const struct gateway_thread *t, uint32_t pool,
                  void (*see)(void *ctx, const struct pool_link *image), void *ctx)
 {

@@ -36,6 +36,8 @@ void images_open_link(struct pool_link *link);
 void images_close_link(struct pool_link *link);
 /* After `active` of a seat has changed in this thread. */
 void images_count(struct gateway_thread *t, const struct pool_link *link);
+/* An image of a generation that does not take the requests of its pool yet. */
+bool images_is_early(const struct gateway_thread *t, const struct pool_link *link);
 /* The image for a request whose script that is and that would go to `b`; else `b`. Where the
  * configuration wants the script to have an image and it has none, asks for it. The head is in
  * thread->request. */

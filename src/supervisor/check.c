@@ -93,6 +93,7 @@ static unsigned check_files(const struct config *c)
 {
     unsigned missing = check_file(STR("server"), "spool_dir", c->server.spool_dir, X_OK);
 
+    missing += check_file(STR("server"), "state_dir", c->server.state_dir, X_OK);
     for (uint32_t i = 0; i < c->n_pools; i++) {
         const struct config_pool *pool = &c->pools[i];
         if (pool->use_fpm || pool->kind == CONFIG_POOL_LOOP)

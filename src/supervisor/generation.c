@@ -44,7 +44,6 @@ struct pool *pool_new(struct supervisor *s, struct str name)
     struct pool *p = mem_zalloc(sizeof(*p));
 
     p->sup = s;
-    p->report = -1;
     snprintf(p->name, sizeof(p->name), "%.*s", STR_ARG(name));
     list_init(&p->generations);
     list_push_back(&s->all_pools, &p->link);
@@ -57,8 +56,6 @@ void pool_free(struct pool *p)
     loop_timer_cancel(p->sup->loop, &p->retry);
     plan_unref(p->good);
     image_forget(p);
-    fd_close(&p->report);
-    mem_free(p->report_script);
     list_remove(&p->link);
     mem_free(p);
 }
@@ -240,7 +237,7 @@ static void activate(struct generation *g)
     p->active = g;
     plan_unref(p->good);
     p->good = plan_ref(g->plan);
-    report_hand_on(g);
+    names_keep(g);
     if (old) {
         log_notice("%s takes over from generation %u, which finishes its requests", g->role.name,
                    old->number);

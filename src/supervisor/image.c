@@ -23,7 +23,7 @@
 
 /* --- orders ----------------------------------------------------------------------------------- */
 
-static struct image_order *new_order(const struct control_image *image, uint32_t of_generation)
+struct image_order *image_order_new(const struct control_image *image, uint32_t of_generation)
 {
     struct image_order *o = mem_zalloc(sizeof(*o));
 
@@ -212,13 +212,11 @@ static struct images *images_of(struct pool *of)
     return of->images;
 }
 
-/* The pool of that seat, which the first one to use it makes. */
-static struct pool *seat_of(struct pool *of, uint32_t nth)
+struct pool *image_seat_of(struct pool *of, const struct plan *plan, uint32_t index, uint32_t nth)
 {
-    const struct generation *g = of->active;
-    const struct config *c = g->plan->config;
+    const struct config_pool *pools = plan->config->pools;
     struct images *images = images_of(of);
-    struct str name = c->pools[image_config_of(g)->first_image + nth].name;
+    struct str name = pools[pools[index].first_image + nth].name;
 
     for (uint32_t i = 0; i < images->n_seats; i++)
         if (str_eq(str_from(images->seats[i]->name), name))
@@ -273,7 +271,7 @@ bool image_is_beneath(struct str script, struct str script_name, const char *doc
     return beneath_is_plain(str_skip(script_name, 1));
 }
 
-static bool is_host(struct str host)
+bool image_is_host(struct str host)
 {
     for (size_t i = 0; i < host.n; i++)
         if (host.p[i] <= ' ' || (unsigned char)host.p[i] >= 0x7F || host.p[i] == '/')
@@ -311,7 +309,7 @@ static void make(struct pool *p, const struct generation *g, const struct contro
 
     if (!before || !str_eq(str_from(before->script), image->script))
         p->seat->n_short = 0;
-    image_seat_give(p->seat, new_order(image, g->number));
+    image_seat_give(p->seat, image_order_new(image, g->number));
     begin(p);
 }
 
@@ -359,7 +357,7 @@ void image_wanted(struct generation *g, const struct control_message *m)
         return;
     if (!image_is_beneath(image.script, image.script_name,
                           g->plan->pools[g->index].document_root) ||
-        !is_host(image.host)) {
+        !image_is_host(image.host)) {
         log_warn("%s wants an image of %.*s (%.*s), which is no script of its document root",
                  g->role.name, STR_ARG(image.script), STR_ARG(image.script_name));
         return;
@@ -370,13 +368,13 @@ void image_wanted(struct generation *g, const struct control_message *m)
     if (has || is_refused(of, image.script))
         return;
     for (uint32_t i = 0; i < c->max_images; i++)
-        seats[i] = look_at_seat(seat_of(of, i));
+        seats[i] = look_at_seat(image_seat_of(of, g->plan, g->index, i));
     int nth = image_choose_seat(seats, c->max_images, now);
     if (nth < 0) {
         say_full(of, image.script_name, c->max_images);
         return;
     }
-    struct pool *p = seat_of(of, (uint32_t)nth);
+    struct pool *p = image_seat_of(of, g->plan, g->index, (uint32_t)nth);
     if (p->active)
         log_notice("pool %s: the image of %s was used least recently and makes room", p->name,
                    p->active->order->script_name);
@@ -528,7 +526,7 @@ struct image_order *image_order_for(const struct pool *p, const struct generatio
                                    str_from(o->host), o->https,
                                    o->port,           str_from(o->address) };
 
-    struct image_order *order = new_order(&image, of->number);
+    struct image_order *order = image_order_new(&image, of->number);
     mem_free(script);
     return order;
 }
@@ -547,6 +545,11 @@ void images_retire(struct pool *of)
         of->images->seats[i]->seat->due = false;
         pool_vacate(of->images->seats[i]);
     }
+}
+
+const char *image_pool_of(const struct pool *p)
+{
+    return p->seat && p->seat->of ? p->seat->of->name : NULL;
 }
 
 bool image_keeps(const struct pool *p)

@@ -1,9 +1,9 @@
 /*
- * Images of a classic generation that is to take over: by a reload, or because the one that serves
- * asks for another. Scripts that have an image get one of the new generation before it takes over,
- * some at a time, and those which are ready take over with it: in the turn in which the gateway
- * hears of the one it hears of the others, first. So nobody who asks for such a script finds it
- * without an image.
+ * Images of a classic generation that is to take over: by a reload, because the one that serves
+ * asks for another, or in an upgrade, where the program before tells which images it has. Scripts
+ * that have an image get one of the new generation before it takes over, some at a time, and those
+ * which are ready take over with it: in the turn in which the gateway hears of the one it hears of
+ * the others, first. So nobody who asks for such a script finds it without an image.
  *
  * The new generation waits for its images as long as snapshot_wait says. What is not ready then is
  * finished behind the switch; what could not be made is refused as ever (image.c). None of it can
@@ -97,8 +97,10 @@ void images_ahead_begin(struct generation *g)
     struct pool *of = g->pool;
     struct images *images = of->images;
     uint64_t wait_ms = image_config_of(g)->snapshot_wait_ms;
+    uint64_t wait_ns = wait_ms * NS_PER_MS;
 
-    if (!images || !of->active || wait_ms == 0 || images->ahead_of == g->number)
+    if (!images || wait_ms == 0 || images->ahead_of == g->number ||
+        (!of->active && of->sup->phase != SUPERVISOR_STARTING))
         return;
     if (images->ahead_of && g != of->next)
         return; /* a reload is under way, and will be the one that stays */
@@ -114,9 +116,10 @@ void images_ahead_begin(struct generation *g)
             p->seat->ahead = AHEAD_DUE;
     }
     begin_some(of);
+    if (wait_ns > of->sup->start_limit_ns) /* somebody may wait for the start as a whole */
+        wait_ns = of->sup->start_limit_ns;
     if (!images_ahead_settled(g))
-        loop_timer_set(of->sup->loop, &images->limit, clock_monotonic_ns() + wait_ms * NS_PER_MS,
-                       on_limit);
+        loop_timer_set(of->sup->loop, &images->limit, clock_monotonic_ns() + wait_ns, on_limit);
 }
 
 bool images_ahead_settled(const struct generation *g)
@@ -236,4 +239,93 @@ void images_follow(struct pool *of)
     if (ahead)
         forget_all(images);
     image_begin_due(of);
+}
+
+/* --- from one program to the next ------------------------------------------------------------- */
+
+enum { HEIRS_MAX = 1024 };
+
+struct image_heir {
+    char *pool;
+    struct image_order *order;
+};
+
+/* Nothing that would be more than a field of a line. */
+static bool is_plain(const char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7F)
+            return false;
+    return true;
+}
+
+int images_write(const struct supervisor *s, struct buf *b, uint64_t *lines)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; i < s->n_pools; i++) {
+        const struct images *images = s->pools[i]->images;
+        for (uint32_t k = 0; images && k < images->n_seats && r >= 0; k++) {
+            const struct generation *g = images->seats[k]->active;
+            const struct image_order *o = g ? g->order : NULL;
+            if (!o || !is_plain(o->script_name) || !is_plain(o->host) || !is_plain(o->address))
+                continue;
+            r = buf_printf(b, "image\t%s\t%s\t%s\t%d\t%u\t%s\n", s->pools[i]->name, o->script_name,
+                           o->host, o->https, (unsigned)o->port, o->address);
+            ++*lines;
+        }
+    }
+    return r;
+}
+
+void images_read(struct supervisor *s, struct str pool, const struct control_image *image)
+{
+    struct control_image named = *image;
+
+    if (s->n_heirs == HEIRS_MAX)
+        return;
+    named.script = STR("");
+    s->heirs = mem_realloc(s->heirs, (s->n_heirs + 1) * sizeof(*s->heirs));
+    s->heirs[s->n_heirs++] = (struct image_heir){ mem_strndup(pool), image_order_new(&named, 0) };
+}
+
+void images_unread(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->n_heirs; i++) {
+        mem_free(s->heirs[i].pool);
+        image_order_unref(s->heirs[i].order);
+    }
+    mem_free(s->heirs);
+    s->heirs = NULL;
+    s->n_heirs = 0;
+}
+
+/* A seat for it, if the pool is there and has one. */
+static void inherit(struct supervisor *s, const struct image_heir *heir)
+{
+    uint32_t index = plan_pool_index(s->plan, str_from(heir->pool));
+    const struct config_pool *c = &s->plan->config->pools[index];
+    struct str name = str_from(heir->order->script_name);
+
+    if (index >= s->n_pools || c->kind != CONFIG_POOL_CLASSIC || c->use_fpm ||
+        !image_is_host(str_from(heir->order->host)))
+        return;
+    const char *root = s->plan->pools[index].document_root;
+    char *script = mem_printf("%s%s", strcmp(root, "/") == 0 ? "" : root, heir->order->script_name);
+    for (uint32_t i = 0; i < c->max_images && image_is_beneath(str_from(script), name, root); i++) {
+        struct pool *p = image_seat_of(s->pools[index], s->plan, index, i);
+        if (p->seat->due)
+            continue;
+        image_seat_give(p->seat, image_order_ref(heir->order));
+        p->seat->due = true;
+        break;
+    }
+    mem_free(script);
+}
+
+void images_inherit(struct supervisor *s)
+{
+    for (uint32_t i = 0; i < s->n_heirs; i++)
+        inherit(s, &s->heirs[i]);
+    images_unread(s);
 }

@@ -51,6 +51,11 @@ void image_seat_give(struct image_seat *seat, struct image_order *take);
 /* Notes that it cannot be frozen, why, and when it may be tried again. True: that is a new reason,
  * which people should hear of. */
 bool image_refuse_order(struct pool *of, const struct image_order *o, const char *why);
+/* The pool of that seat of pool `of`, number `index` in the plan; the first one to use it makes it.
+ */
+struct pool *image_seat_of(struct pool *of, const struct plan *plan, uint32_t index, uint32_t nth);
+bool image_is_host(struct str host);
+struct image_order *image_order_new(const struct control_image *image, uint32_t of_generation);
 /* Begins the next one that a change of generations has left to be made. */
 void image_begin_due(struct pool *of);
 /* Of a seat that is being freed. */

@@ -22,33 +22,25 @@ static const struct config_pool *settings_of(const struct generation *g)
     return &g->plan->config->pools[g->index];
 }
 
-/* What the generation before has learned is of use to this one. */
-static bool may_inherit(const struct generation *g)
-{
-    const struct pool *p = g->pool;
-    const char *script = g->order ? g->order->script : "";
-
-    return p->report >= 0 && p->report_user == g->plan->pools[g->index].user.uid &&
-           strcmp(script, p->report_script ? p->report_script : "") == 0;
-}
-
 static const char *why(const struct generation *g)
 {
     const struct pool *p = g->pool;
 
     if (p->why[0])
         return p->why;
+    if (p->sup->phase == SUPERVISOR_STARTING)
+        return "the server started";
     if (g->order)
-        return may_inherit(g) ? "a new generation of its pool" : "its script asked for it";
-    return p->sup->phase == SUPERVISOR_STARTING ? "the server started"
-           : g == p->next                       ? "a reload"
-                                                : "the generation before it ended";
+        return p->active || g == p->next ? "a new generation of its pool"
+                                         : "its script asked for it";
+    return g == p->next ? "a reload" : "the generation before it ended";
 }
 
 void report_begin(struct generation *g)
 {
     struct pool *p = g->pool;
     struct control_message m;
+    int before = names_of(g);
 
     if (!config_pool_has_image(settings_of(g)))
         return;
@@ -63,7 +55,7 @@ void report_begin(struct generation *g)
     m.pool = g->index;
     m.generation = g->number;
     control_message_set_text(&m, str_from(why(g)));
-    role_send(&g->role, &m, (int[2]){ g->report, p->report }, may_inherit(g) ? 2 : 1);
+    role_send(&g->role, &m, (int[2]){ g->report, before }, before >= 0 ? 2 : 1);
     p->why[0] = '\0';
 }
 
@@ -77,18 +69,4 @@ void report_give(const struct generation *g)
     m.pool = g->index;
     m.generation = g->number;
     role_send(&g->gateway->role, &m, &g->report, 1);
-}
-
-void report_hand_on(const struct generation *g)
-{
-    struct pool *p = g->pool;
-    int fd = g->report < 0 ? -1 : dup(g->report);
-
-    if (fd < 0)
-        return;
-    fd_close(&p->report);
-    p->report = fd;
-    p->report_user = g->plan->pools[g->index].user.uid;
-    mem_free(p->report_script);
-    p->report_script = g->order ? mem_strdup(g->order->script) : NULL;
 }

@@ -106,6 +106,8 @@ static void finish(struct supervisor *s, struct rollout *r, bool ok, const char 
         log_notice("%s", sentence);
     else if (r->kind != ROLLOUT_FIRST)
         log_error("%s", sentence);
+    if (r->kind != ROLLOUT_FIRST && ok)
+        names_save(s);
     if (r->kind != ROLLOUT_FIRST && s->phase == SUPERVISOR_SERVING)
         notify_send("READY=1");
     tell(r, ok, sentence);
@@ -603,6 +605,7 @@ int rollout_first(struct supervisor *s)
     s->pools = mem_zalloc(s->n_pools * sizeof(struct pool *));
     memcpy(s->pools, r->pools, s->n_pools * sizeof(struct pool *));
     r->gateway = gateway_new(s, r->plan, &listeners);
+    images_inherit(s);
     start_all(s, r);
     return 0;
 }

@@ -184,6 +184,7 @@ void supervisor_init(struct supervisor *s)
     list_init(&s->roles);
     list_init(&s->gateways);
     list_init(&s->all_pools);
+    list_init(&s->names);
     int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
     s->on_terminal = tty >= 0;
     fd_close(&tty);
@@ -246,6 +247,8 @@ int supervisor_start(struct supervisor *s)
     if (r < 0)
         return r;
     explain(s);
+    if (!takeover_names(s))
+        names_load(s);
     if (!takeover_pending()) /* else it is still the other program's */
         admin_open(&s->admin, &s->plan->config->admin, false);
     r = rollout_first(s);
@@ -260,6 +263,8 @@ int supervisor_run(struct supervisor *s)
     if (s->phase < SUPERVISOR_DRAINING || !list_empty(&s->roles))
         loop_run(s->loop);
     CHECK(list_empty(&s->roles));
+    if (s->exit_status == 0)
+        names_save(s);
     if (s->exit_status == 0)
         log_notice("stopped");
     return s->exit_status;
@@ -282,6 +287,8 @@ void supervisor_fini(struct supervisor *s)
         loop_timer_cancel(s->loop, &s->stop_timer);
         loop_free(s->loop);
     }
+    names_forget(s);
+    images_unread(s);
     listeners_close(&s->given);
     mem_free(s->pools);
     mem_free(s->program);

@@ -84,6 +84,7 @@ void supervisor_hand_over(struct supervisor *s, pid_t pid)
     watchdog_stop(s);
     watcher_stop(s);
     s->phase = SUPERVISOR_DRAINING;
+    s->handed_over = true;
     listeners_disown(&s->gateway->listeners);
     admin_close(&s->admin); /* its path leads to the other program now */
     loop_timer_set(s->loop, &s->stop_timer,

@@ -24,6 +24,7 @@
  *   look.c        one pool looked at, for sapid doctor
  *   watchdog.c    the service manager's watchdog
  *   fallback.c    what went to PHP-FPM stays there until a reload
+ *   names.c       what images have learned: from generation to generation, and over a stop
  *   notify.c      sd_notify
  */
 #ifndef SAPID_SUPERVISOR_INT_H
@@ -304,9 +305,6 @@ struct pool {
     struct generation *pending; /* STARTING or READY: replaces a dead or worn-out active one */
     struct generation *next;    /* STARTING or READY: of the rollout under way */
     struct plan *good;          /* of the last generation that became active */
-    int report;                 /* of the generation that serves, or did last; -1: none */
-    uid_t report_user;          /* whose processes wrote it */
-    char *report_script;        /* of an image: whose it is; NULL: a worker script's */
     char why[160];              /* the next generation is started; "": as one can see */
     bool again;                 /* renew once more when the pending one is settled */
     uint32_t last_number;
@@ -387,6 +385,8 @@ void image_died(struct pool *p, const char *name, pid_t pid, const char *how, ui
 void image_outdated(struct generation *g, struct str what);
 /* The pool is being freed. */
 void image_forget(struct pool *p);
+/* Name of the pool whose script it freezes; NULL: that has gone. */
+const char *image_pool_of(const struct pool *p);
 /* A seat whose pool is there, or a pool with a seat that still drains. */
 bool image_keeps(const struct pool *p);
 
@@ -400,6 +400,13 @@ bool images_ahead_settled(const struct generation *of);
 void images_ahead_switch(struct generation *of);
 /* That generation of the pool will not take over. */
 void images_ahead_abandon(struct pool *of, uint32_t number);
+/* The images that serve, a line for each, which is counted; see names.c. */
+MUST_USE int images_write(const struct supervisor *s, struct buf *b, uint64_t *lines);
+/* One that the program before had, and none of them after all. */
+void images_read(struct supervisor *s, struct str pool, const struct control_image *image);
+void images_unread(struct supervisor *s);
+/* The first generations are about to start: they get these images. */
+void images_inherit(struct supervisor *s);
 /* What became of one: it is able to serve; it could not be made. */
 void image_ahead_granted(struct pool *p);
 void image_ahead_failed(struct pool *p, const char *name, const char *why);
@@ -448,8 +455,20 @@ bool image_is_beneath(struct str script, struct str script_name, const char *doc
 void report_begin(struct generation *g);
 /* To the gateway that knows it now. */
 void report_give(const struct generation *g);
-/* It serves: the next one learns from it. */
-void report_hand_on(const struct generation *g);
+
+/* --- names.c ---------------------------------------------------------------------------------- */
+/* It serves: what its images learn is kept for the next one. */
+void names_keep(const struct generation *g);
+/* The report of the one before, borrowed; -1: there was none, or of another user. */
+int names_of(const struct generation *g);
+/* As text, with the `images` that serve, for another program. 0 or -errno. */
+MUST_USE int names_write(struct supervisor *s, bool images, struct buf *b);
+/* 0, or minus the number of the line that is wrong; then nothing is kept. */
+MUST_USE int names_read(struct supervisor *s, struct str text);
+/* From and to the file in state_dir, if there is one; both say what is wrong with it. */
+void names_load(struct supervisor *s);
+void names_save(struct supervisor *s);
+void names_forget(struct supervisor *s);
 
 /* --- fallback.c ------------------------------------------------------------------------------ */
 /* The gateway says that `which` went to PHP-FPM. */
@@ -576,16 +595,21 @@ struct supervisor {
     struct pool **pools;             /* by index in plan->config->pools */
     struct admin admin;
     uint32_t n_pools;
-    struct list all_pools;       /* and those that a reload took away and that still drain */
-    struct list roles;           /* running processes */
-    struct rollout *rollout;     /* under way; NULL: none */
-    struct rollout *queued;      /* asked for meanwhile, not begun */
+    struct list all_pools;   /* and those that a reload took away and that still drain */
+    struct list roles;       /* running processes */
+    struct rollout *rollout; /* under way; NULL: none */
+    struct rollout *queued;  /* asked for meanwhile, not begun */
+    struct list names;       /* see names.c */
+    uint32_t n_names;
+    struct image_heir *heirs; /* images of the program before; see image_ahead.c */
+    uint32_t n_heirs;
     struct watcher *watcher;     /* first of a list; NULL: no files are watched */
     char *program;               /* path that an upgrade executes */
     struct upgrade *upgrade;     /* under way; NULL: none */
     struct profiling *profiling; /* likewise */
     struct stacks *stacks;       /* likewise */
     bool upgrade_after_rollout;
+    bool handed_over; /* to another program */
     struct loop_timer watchdog;
     bool watchdog_waits; /* for the gateway's PONG */
     struct rlimit nofile_before;
@@ -673,6 +697,8 @@ char *upgrade_program(const char *argv0);
 MUST_USE int takeover_begin(struct listeners *given);
 /* A program before waits for us to serve. */
 bool takeover_pending(void);
+/* Reads what the images of the program before have learned. False: there is no such program. */
+bool takeover_names(struct supervisor *s);
 /* What goes wrong is said to it too. */
 void takeover_say(const char *line);
 void takeover_done(struct supervisor *s);

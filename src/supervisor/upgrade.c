@@ -11,6 +11,7 @@
  * What is inherited stands in the environment, for nobody else:
  *   SAPID_UPGRADE     number of the control socket
  *   SAPID_LISTEN_FDS  a line for each socket: number, "own" or "foreign", as configured
+ *   SAPID_STATE       number of a file: what images have learned, and which there are (names.c)
  *   LISTEN_FDS, LISTEN_PID: a service manager's sockets, from 3 on (sd_listen_fds(3))
  */
 #include <errno.h>
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,7 +32,12 @@
 #include "base/mem.h"
 #include "supervisor/supervisor_int.h"
 
-enum { ARGUMENTS_BYTES_MAX = 4 << 20, SOCKETS_BYTES_MAX = 1 << 20, PATH_BYTES = 4096 };
+enum {
+    ARGUMENTS_BYTES_MAX = 4 << 20,
+    SOCKETS_BYTES_MAX = 1 << 20,
+    STATE_BYTES_MAX = 64 << 20,
+    PATH_BYTES = 4096
+};
 
 /* The program that is to take over; one at a time. */
 struct upgrade {
@@ -121,6 +128,27 @@ static void close_upgrade(struct supervisor *s, bool ok, const char *sentence)
     mem_free(u);
 }
 
+/* In the child: a file with what images have learned, for the new program. It does without if there
+ * is none. */
+static void pass_names_on(struct supervisor *s)
+{
+    char number[16];
+    struct buf b;
+    int fd = memfd_create("sapid-state", 0);
+
+    buf_init(&b, SIZE_MAX);
+    struct str text = fd >= 0 && names_write(s, true, &b) >= 0 ? buf_view(&b) : STR_NONE;
+    while (text.n) {
+        ssize_t n = write(fd, text.p, text.n);
+        if (n < 0)
+            return;
+        text = str_skip(text, (size_t)n);
+    }
+    snprintf(number, sizeof(number), "%d", fd);
+    if (fd >= 0)
+        setenv("SAPID_STATE", number, 1);
+}
+
 /* In the child, which has this program's memory and descriptors still. */
 static NORETURN void run_program(const struct role *r, int control)
 {
@@ -149,6 +177,7 @@ static NORETURN void run_program(const struct role *r, int control)
     if (e < 0 || fcntl(control, F_SETFD, 0) < 0 || setenv("SAPID_UPGRADE", number, 1) < 0 ||
         setenv("SAPID_LISTEN_FDS", sockets.base + sockets.head, 1) < 0)
         role_child_fail(control, "cannot pass the sockets on", e < 0 ? -e : errno);
+    pass_names_on(s);
     logs_give_back_stderr();
     unsetenv("WATCHDOG_PID");
     execv(s->program, arguments);
@@ -272,6 +301,7 @@ void upgrade_cancel(struct supervisor *s)
 /* --- the new side ----------------------------------------------------------------------------- */
 
 static int old_program = -1; /* control socket to it, until it was told */
+static int old_names = -1;
 
 /* "7 own 127.0.0.1:8080" */
 static int adopt_line(struct listeners *l, struct str line)
@@ -313,23 +343,48 @@ static int adopt_activated(struct listeners *l)
 
 int takeover_begin(struct listeners *given)
 {
-    const char *control = getenv("SAPID_UPGRADE"), *sockets = getenv("SAPID_LISTEN_FDS");
+    const char *control = getenv("SAPID_UPGRADE"), *sockets = getenv("SAPID_LISTEN_FDS"),
+               *names = getenv("SAPID_STATE");
     uint64_t fd;
     int r = 0;
 
     if (control && str_to_u64(str_from(control), INT32_MAX, &fd) && fd > STDERR_FILENO &&
         fcntl((int)fd, F_SETFD, FD_CLOEXEC) == 0)
         old_program = (int)fd;
+    if (old_program >= 0 && names && str_to_u64(str_from(names), INT32_MAX, &fd) &&
+        fd > STDERR_FILENO && fcntl((int)fd, F_SETFD, FD_CLOEXEC) == 0)
+        old_names = (int)fd;
     if (old_program >= 0 && sockets)
         r = adopt_all(given, str_from(sockets));
     else
         r = adopt_activated(given);
     unsetenv("SAPID_UPGRADE");
     unsetenv("SAPID_LISTEN_FDS");
+    unsetenv("SAPID_STATE");
     unsetenv("LISTEN_PID");
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
     return r;
+}
+
+bool takeover_names(struct supervisor *s)
+{
+    char *text = NULL;
+    size_t n = 0;
+
+    if (old_names < 0)
+        return false;
+    int r = lseek(old_names, 0, SEEK_SET) < 0 ? -errno
+                                              : fd_read_all(old_names, STATE_BYTES_MAX, &text, &n);
+    if (r == 0 && names_read(s, (struct str){ text, n }) < 0)
+        r = -EPROTO;
+    if (r < 0)
+        log_warn("upgrade: what images have learned is forgotten: the program before has left it "
+                 "in a form that this one does not know (%s)",
+                 strerror(-r));
+    fd_close(&old_names);
+    mem_free(text);
+    return true;
 }
 
 bool takeover_pending(void)

@@ -12,6 +12,7 @@ import pytest
 from lib import account
 from lib.httpclient import Connection
 from lib.images import active, images
+from lib.operations import upgrade
 from lib.process import wait_until
 from lib.roles import pools, title
 from lib.sapid import binary
@@ -182,3 +183,14 @@ def test_a_rollback_at_once_brings_the_images_back(launch):
         (site.folder / "v1" / "go").touch()
         assert c.read_response().status == 200
     assert {"v1 image", "v2 image"} <= set(load.answers) and "v2 classic" not in load.answers and not load.broken, load.answers
+
+
+def test_an_upgrade_begins_with_the_images_too(launch):
+    site = Site(launch)
+    with Load(site.server) as load:
+        load.await_answers("v1 image")
+        site.release("v2")
+        old = upgrade(site.server)
+        load.await_answers("v2 image")
+    wait_until(lambda: not old.running(), "the old program to end", 60)
+    assert set(load.answers) == {"v1 image", "v2 image"} and not load.broken, (load.answers, load.broken[:3])

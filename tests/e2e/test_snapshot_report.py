@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib import account, roles
+from lib.operations import upgrade
 from lib.process import accepts, wait_until
 from lib.sapid import binary
 
@@ -146,6 +147,72 @@ def test_what_was_learned_survives_a_pool_process_that_dies(launch, root):
     assert generation == 1
 
 
+def test_what_was_learned_goes_to_the_next_program(launch, root):
+    s = start(launch, root)
+    for _ in range(2):
+        s.get("/late")
+    assert loaded(s) == []
+    old = upgrade(s)
+    assert loaded(s) == ["Late\\Page", "Late\\Base"]
+    wait_until(lambda: not old.running(), "the old program to end", 60)
+    assert "upgrade: what images have learned is forgotten" not in s.log_text()
+
+
+@pytest.fixture
+def state(launch):
+    """A state_dir, of the user that starts sapid."""
+    folder = launch.folder / "state"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def end(launch, server):
+    server.stop()
+    assert not server.errors()
+    launch.started.clear()
+
+
+def test_what_was_learned_is_kept_over_a_stop(launch, root, state):
+    s = start(launch, root, server={"state_dir": str(state)})
+    for _ in range(2):
+        s.get("/late")
+    end(launch, s)
+    text = (state / "learned").read_text()
+    assert "\tLate\\Page\n" in text and (state / "learned").stat().st_mode & 0o777 == 0o600
+    s = start(launch, root, server={"state_dir": str(state)})
+    assert loaded(s) == ["Late\\Page", "Late\\Base"]
+    end(launch, s)
+    s = start(launch, root)
+    assert loaded(s) == []
+
+
+@pytest.mark.parametrize("what", ["damaged", "cut", "foreign", "link", "folder"])
+def test_a_file_of_learned_names_that_is_not_ours_is_ignored(launch, root, state, what):
+    kept = state / "learned"
+    whole = "sapid-state 1\npool\twww-worker\t0\t\nname\t1\t0\t9\tLate\\Page\nend\t3\n"
+    if what == "folder":
+        kept.mkdir()
+    else:
+        (state / "other" if what == "link" else kept).write_text({"damaged": whole.replace("9", "nine"), "cut": whole[:-9]}.get(what, whole))
+    if what == "link":
+        kept.symlink_to("other")
+    if what == "foreign":
+        kept.chmod(0o666)
+    s = start(launch, root, server={"state_dir": str(state)})
+    assert loaded(s) == [] and s.get("/late").text == "page"
+    said = [line for line in s.log_text().splitlines() if f"{kept}" in line and " warn " in line]
+    assert len(said) == 1, said
+    end(launch, s)
+    assert what == "folder" or (kept.read_text().startswith("sapid-state 1\n") and not kept.is_symlink())
+
+
+def test_a_state_dir_that_cannot_be_written_is_said(launch, root):
+    s = start(launch, root, server={"state_dir": str(launch.folder / "nowhere")})
+    s.get("/late")
+    end(launch, s)
+    assert f"{launch.folder}/nowhere/learned, with what images have learned, cannot be written: No such file" in s.log_text()
+
+
 @pytest.mark.parametrize("name", ["Exits", "Throws", "Fatal"])
 def test_a_file_that_does_not_load_outside_of_a_request_is_left_out(launch, root, name):
     s = start(launch, root, expect_errors=True)
@@ -224,6 +291,29 @@ def test_an_image_of_an_entry_script_learns_what_the_autoloader_knows(launch):
     assert s.get("/").header("x-loaded") == "[true,false]"  # a script may well declare with require in each request
     assert s.get("/?do=auto").text == "auto" and s.get("/?do=plain").text == "plain"
     assert report()["why"] == "a new generation of its pool"
+    old = upgrade(s)
+    assert s.get("/").header("x-image") == "1" and s.get("/").header("x-loaded") == "[true,false]"
+    assert report()["why"] == "the server started"
+    wait_until(lambda: not old.running(), "the old program to end", 60)
+
+
+def test_what_an_image_of_an_entry_script_has_learned_is_kept_over_a_stop(launch, state):
+    root = launch.new_root()
+    (root / "index.php").write_text(SCRIPT)
+    (root / "Auto.inc").write_text("<?php class Auto { const NAME = 'auto'; }")
+    account.give(root)
+
+    def run():
+        s = launch(root, workers=1, server={"state_dir": str(state)})
+        wait_until(lambda: s.get("/").header("x-image") == "1", "an image", interval=0.05)
+        return s
+    s = run()
+    for _ in range(2):
+        assert s.get("/?do=auto").text == "auto"
+    assert s.get("/").header("x-loaded") == "[false,false]"
+    end(launch, s)
+    assert "pool\twww\t" in (state / "learned").read_text() and "\t/index.php\n" in (state / "learned").read_text()
+    assert run().get("/").header("x-loaded") == "[true,false]"
 
 
 # --- left behind ----------------------------------------------------------------------------------
