@@ -193,7 +193,8 @@ def test_a_file_of_learned_names_that_is_not_ours_is_ignored(launch, root, state
     if what == "folder":
         kept.mkdir()
     else:
-        (state / "other" if what == "link" else kept).write_text({"damaged": whole.replace("9", "nine"), "cut": whole[:-9]}.get(what, whole))
+        text = {"damaged": whole.replace("9", "nine"), "cut": whole[:-9]}.get(what, whole)
+        (state / "other" if what == "link" else kept).write_text(text)
     if what == "link":
         kept.symlink_to("other")
     if what == "foreign":
