@@ -90,8 +90,9 @@ struct audit_log {
     uint32_t output_bytes; /* printed and buffered */
     uint32_t output_levels;
     bool headers_sent, session_active, script_missing;
-    uint32_t said;      /* text: what was printed first, or the last error */
-    uint32_t preloaded; /* classes and functions whose code is not seen */
+    uint32_t session_left; /* text: the cookie of a session that would be every visitor's */
+    uint32_t said;         /* text: what was printed first, or the last error */
+    uint32_t preloaded;    /* functions whose code is not seen */
     struct audit_event events[AUDIT_EVENTS_MAX];
     char texts[AUDIT_TEXTS_MAX];
 };

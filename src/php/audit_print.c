@@ -126,6 +126,20 @@ static bool is_excused(const struct audit_report *r, const struct audit_event *e
     return false;
 }
 
+/* Nothing of the session that the boot began is needed behind the freeze. */
+static bool is_promised(const struct audit_report *r)
+{
+    char key[256];
+
+    snprintf(key, sizeof(key), "_COOKIE.%s", audit_text(r->log, r->log->session_left));
+    for (uint32_t i = 0; i < r->pool->snapshot_guards.n; i++)
+        if ((str_eq(r->pool->snapshot_guards.v[i].key, str_from(key)) ||
+             str_eq(r->pool->snapshot_guards.v[i].key, STR("_COOKIE.*"))) &&
+            str_eq(r->pool->snapshot_guards.v[i].value, STR("any")))
+            return true;
+    return false;
+}
+
 static bool is_hopeless(const struct audit_report *r, const struct audit_event *e)
 {
     return is_read(e) && (e->flags & AUDIT_HOPELESS) && !is_excused(r, e);
@@ -183,6 +197,14 @@ static void judge_event(struct verdict *v, const struct audit_report *r,
         put(b, "a session is active, which was started at ");
         put_place(b, r, e);
         put(b, ": start it after the freeze");
+        add(v, b);
+    } else if (e->kind == AUDIT_SESSION && r->log->session_left && !is_promised(r)) {
+        put(b, "a session was begun, or its id set, which all visitors would share, at ");
+        put_place(b, r, e);
+        put(b,
+            ": do it after the freeze, or snapshot_guards = { \"_COOKIE.%s\" = \"any\" } if "
+            "nothing of it is needed there",
+            audit_text(r->log, r->log->session_left));
         add(v, b);
     } else if (e->kind == AUDIT_KEPT && r->pool->snapshot_sockets == CONFIG_SOCKETS_REFUSE) {
         put(b, "%.*s is open at the freeze", STR_ARG(value_of(r->log, e)));
@@ -399,7 +421,7 @@ static void print_text(struct buf *b, const struct audit_report *r, const struct
         r->php_version);
     if (log->preloaded)
         put(b,
-            "%u preloaded functions and classes were compiled before: what their code reads is "
+            "%u preloaded functions were compiled before: what their code reads is "
             "not seen\n",
             log->preloaded);
     print_reads(b, r, true, "Read of the request: an image is only for requests that agree");

@@ -134,6 +134,25 @@ def test_each_way_to_read_one_key(audit, code):
     pytest.param("$x = $_COOKIE[5] ?? 1;", {"_COOKIE.5": None}, id="number"),
     pytest.param("$x = file_get_contents('php://input');", {"php://input.*": None}, id="input"),
     pytest.param("$x = $_SERVER['argv'] ?? null;", {"_SERVER.argv": None}, id="argv"),
+    pytest.param("$o = new stdClass; $o->g = ['x' => 1]; $o->g += $_GET;", {"_GET.*": "[]"}, id="added-to-property"),
+    pytest.param("$o = new stdClass; $o->g = $_GET; $o->g += ['x' => 1];", {"_GET.*": "[]"}, id="property-grows"),
+    pytest.param("$a = ['g' => []]; $a['g'] += $_GET;", {"_GET.*": "[]"}, id="added-to-element"),
+    pytest.param("class A { static $g = []; } A::$g += $_GET;", {"_GET.*": "[]"}, id="added-to-static"),
+    pytest.param("class A { static $g; static function f() { self::$g = $_GET; self::$g += [1]; } } A::f();", {"_GET.*": "[]"}, id="static-grows"),
+    pytest.param("$g = $_GET; $x = empty($g); unset($g);", {"_GET.*": "[]"}, id="empty-variable"),
+    pytest.param("$o = new stdClass; $o->g = $_GET; $x = empty($o->g); unset($o);", {"_GET.*": "[]"}, id="empty-property"),
+    pytest.param("class A { private $g; function __construct() { $this->g = $_GET; } function e() { return empty($this->g); } }"
+                 " $a = new A; $a->e(); unset($a);", {"_GET.*": "[]"}, id="empty-own-property"),
+    pytest.param("$a = ['g' => $_GET]; $x = empty($a['g']); unset($a);", {"_GET.*": "[]"}, id="empty-element"),
+    pytest.param("class A { static $g; } class B extends A { static function f() { parent::$g = $_GET; return empty(static::$g)"
+                 " || empty(parent::$g); } } B::f(); A::$g = null;", {"_GET.*": "[]"}, id="empty-static"),
+    pytest.param("class A { static $g; } $n = 'A'; A::$g = $_GET; $x = empty($n::$g); A::$g = null;", {"_GET.*": "[]"}, id="empty-named-static"),
+    pytest.param("$x = true xor $_GET;", {"_GET.*": "[]"}, id="xor"),
+    pytest.param("$x = ['g' => $_GET] == ['g' => []];", {"_GET.*": "[]"}, id="compared-deep"),
+    pytest.param("$o = (object)['g' => $_GET]; $p = (object)['g' => []]; $x = $o == $p; unset($o, $p);", {"_GET.*": "[]"}, id="compared-objects"),
+    pytest.param("$c = $_GET; array_push($c, 'x'); unset($c);", {"_GET.*": "[]"}, id="array_push"),
+    pytest.param("proc_open(['true'], [], $p, null, $_GET);", {"_GET.*": "[]"}, id="environment-of-a-child"),
+    pytest.param("$x = http_build_query((object)['a' => $_GET]);", {"_GET.*": "[]"}, id="query-of-an-object"),
 ])
 def test_reads_of_other_superglobals(audit, code, wanted):
     assert one(audit, code) == wanted
@@ -143,6 +162,8 @@ def test_reads_of_other_superglobals(audit, code, wanted):
     pytest.param("$_SERVER['MINE'] = 'mine'; $x = $_SERVER['MINE'];", id="written-first"),
     pytest.param("$_ENV = ['a' => 1]; $x = $_ENV['a'] + count($_ENV);", id="replaced"),
     pytest.param("$x = is_array($_SERVER); $s = $_SERVER; unset($s);", id="passed-on"),
+    pytest.param("$a = []; array_push($a, $_GET); $o = new stdClass; $o->g = $a[0]; $x = empty($o->other) || empty($a) || empty($o);"
+                 " $o->n = 1; $o->n += 2; $x = $o === $a; unset($a, $o);", id="stored"),
     pytest.param("$a = ['HTTP_HOST' => 1]; $x = $a['HTTP_HOST']; foreach ([] as $y);", id="other-arrays"),
     pytest.param("$x = getenv('HTTP_HOST', true);", id="local-only"),
     pytest.param("$x = getenv('PATH') . ($_SERVER['APP_ENV'] ?? '');", id="environment"),
@@ -285,10 +306,14 @@ def test_a_session_cannot_be_frozen(audit, workdir):
     assert "a session is active, which was started at index.php:3" in report.problems()
 
 
-def test_a_session_that_was_closed_is_only_a_cookie_read(audit, workdir):
-    report = audit(f"<?php\nsession_save_path('{workdir}');\nsession_start();\nsession_write_close();" + FREEZE)
-    assert report.status == 0, report.problems()
+def test_a_session_that_was_closed_would_be_everybody_s(audit, workdir):
+    start = f"<?php\nsession_save_path('{workdir}');\nsession_start();\nsession_write_close();" + FREEZE
+    report = audit(start)
+    assert report.status == 3
+    assert "a session was begun, or its id set, which all visitors would share, at index.php:3" in report.problems()
     assert report.reads() == {"_COOKIE.PHPSESSID": None}
+    (workdir / "sapid.toml").write_text(f'[php]\ndocument_root = "{workdir}"\nsnapshot_guards = {{ "_COOKIE.PHPSESSID" = "any" }}\n')
+    assert audit(start, "--config", str(workdir / "sapid.toml")).status == 0
 
 
 def test_secrets_are_not_shown(audit, monkeypatch):
@@ -356,12 +381,22 @@ def test_a_boot_that_does_not_end(audit):
 
 
 @pytest.mark.as_root
-def test_preloaded_code_is_noted(audit, workdir):
-    (workdir / "preload.php").write_text("<?php\nclass P { static function go() { return $_GET['hidden'] ?? 1; } }\n")
-    report = audit("<?php\nP::go();" + FREEZE, "-d", "opcache.enable=1", "-d", f"opcache.preload={workdir}/preload.php",
-                   "-d", "opcache.preload_user=root")
-    assert report.reads() == {}
-    assert report.data["preloaded"] == 1
+@pytest.mark.parametrize("jit", ["disable", "function", "tracing"])
+def test_preloaded_code_is_seen(audit, workdir, jit):
+    """Which opcache has compiled, optimised, and perhaps given to its JIT, before the audit began."""
+    (workdir / "preload.php").write_text("""<?php
+class P { static function go() { return isset($_GET['a']) || array_key_exists('b', $_GET) || (fn() => $_COOKIE['c'] ?? 0)(); } }
+trait T { function go() { return getenv('HTTP_X_D') . filter_input(INPUT_GET, 'e'); } }
+class Q { use T; function all() { for ($i = 0, $n = 0; $i < 2000; $i++) $n += count($_POST); return $n . $_SERVER['HTTP_HOST']; } }
+function f(array $a) { return in_array(1, $a, true); }
+""")
+    report = audit("<?php\nP::go(); $q = new Q; $q->go(); $q->all(); f($_FILES);" + FREEZE, "-d", "opcache.enable=1",
+                   "-d", f"opcache.preload={workdir}/preload.php", "-d", "opcache.preload_user=root", "-d", f"opcache.jit={jit}",
+                   "-d", "opcache.jit_buffer_size=16M")
+    assert report.reads() == {"_GET.a": None, "_GET.b": None, "_COOKIE.c": None, "_SERVER.HTTP_X_D": None, "_GET.e": None, "_POST.*": "[]",
+                              "_FILES.*": "[]", **HOST}
+    assert report.data["preloaded"] == 0
+    assert report.place("_GET.a") == "preload.php:2"
 
 
 def test_code_that_opcache_has_already_is_seen(audit, workdir):

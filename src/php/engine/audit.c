@@ -4,8 +4,8 @@
  * boot that is frozen runs without any of this.
  *
  * Code is compiled anew here, opcache being off, with an opcode handler of ours where code can read
- * a request (audit_reads.c) and a hook around internal functions (audit_calls.c). What is preloaded
- * was compiled before and is not seen; the log says how much that is.
+ * a request (audit_reads.c) and a hook around internal functions (audit_calls.c); code that is
+ * preloaded is given them afterwards (audit_preload.c).
  */
 #include "php/engine/audit_int.h"
 
@@ -254,6 +254,7 @@ static void note_output(void)
     log->output_levels = levels > 0 ? (uint32_t)levels : 0;
     log->headers_sent = SG(headers_sent);
     log->session_active = session_is_active();
+    log->session_left = session_is_left() ? put_text(str_from(session_cookie_name())) : 0;
     while (php_output_get_level() > 0) { /* this process ends now: nobody will miss the buffers */
         ZVAL_UNDEF(&text);
         if (php_output_get_contents(&text) == SUCCESS && Z_TYPE(text) == IS_STRING)
@@ -429,26 +430,6 @@ static void switch_opcache_off(void)
         e->on_modify(e, no, e->mh_arg1, e->mh_arg2, e->mh_arg3, ZEND_INI_STAGE_RUNTIME);
 }
 
-/* Code that is preloaded has its handlers already. */
-static uint32_t count_preloaded(void)
-{
-    uint32_t n = 0;
-    zend_function *f;
-    zend_class_entry *ce;
-
-    ZEND_HASH_FOREACH_PTR(CG(function_table), f)
-    {
-        n += f->type == ZEND_USER_FUNCTION;
-    }
-    ZEND_HASH_FOREACH_END();
-    ZEND_HASH_FOREACH_PTR(CG(class_table), ce)
-    {
-        n += ce->type == ZEND_USER_CLASS;
-    }
-    ZEND_HASH_FOREACH_END();
-    return n;
-}
-
 static void begin(struct audit_log *log, const struct audit_run *run)
 {
     zend_auto_global *g;
@@ -460,7 +441,6 @@ static void begin(struct audit_log *log, const struct audit_run *run)
     zend_hash_init(&audit.seen, 1024, NULL, NULL, true);
     refusal_record();
     switch_opcache_off();
-    log->preloaded = count_preloaded();
     /* $_SERVER is made when code that names it is compiled; preloaded code is not */
     ZEND_HASH_MAP_FOREACH_PTR(CG(auto_globals), g)
     {
@@ -475,6 +455,7 @@ static void begin(struct audit_log *log, const struct audit_run *run)
     CG(compiler_options) |= ZEND_COMPILE_NO_BUILTINS;
     audit_reads_install();
     audit_calls_install();
+    log->preloaded = audit_preload_install();
     audit_streams_install();
     audit.began_ns = clock_monotonic_ns();
 }

@@ -291,6 +291,18 @@ static void on_passed(const struct call *c, enum audit_kind kind)
     (void)kind;
 }
 
+/* The first argument grows; what is added is passed on. */
+static void on_pushed(const struct call *c, enum audit_kind kind)
+{
+    const zval *into = argument(c, 0);
+    enum audit_global g = into && Z_TYPE_P(into) == IS_ARRAY ? audit_global_of(Z_ARR_P(into))
+                                                             : AUDIT_GLOBALS;
+
+    (void)kind;
+    if (g != AUDIT_GLOBALS)
+        audit_read_all(g);
+}
+
 static const struct known {
     const char *name; /* in lower case */
     enum audit_kind kind;
@@ -345,8 +357,8 @@ static const struct known {
     { "reflectionfunction::invokeargs", 0, on_passed },
     { "reflectionmethod::invoke", 0, on_passed },
     { "reflectionmethod::invokeargs", 0, on_passed },
-    { "array_push", 0, on_passed },
-    { "array_unshift", 0, on_passed },
+    { "array_push", 0, on_pushed },
+    { "array_unshift", 0, on_pushed },
 
     { "mysqli_connect", AUDIT_CONNECTED, on_named },
     { "mysqli_real_connect", AUDIT_CONNECTED, on_bare },
@@ -447,6 +459,7 @@ static const struct known {
     { "setrawcookie", AUDIT_HEADER, on_named },
     { "http_response_code", AUDIT_HEADER, on_change },
     { "session_start", AUDIT_SESSION, on_session },
+    { "session_id", AUDIT_SESSION, on_change },
 
     { "time", AUDIT_TIME, on_now },
     { "microtime", AUDIT_TIME, on_bare },
@@ -492,10 +505,11 @@ static const struct known {
 };
 
 /* Write out what objects hold, too. */
-static const char *const into_objects[] = { "serialize",    "json_encode",
-                                            "var_dump",     "var_export",
-                                            "print_r",      "igbinary_serialize",
-                                            "msgpack_pack", "debug_zval_refcount" };
+static const char *const into_objects[] = {
+    "serialize",  "json_encode",        "var_dump",     "var_export",
+    "print_r",    "igbinary_serialize", "msgpack_pack", "debug_zval_refcount",
+    "apcu_store", "apcu_add",           "shm_put_var",  "http_build_query"
+};
 
 /* --- the hook --------------------------------------------------------------------------------- */
 
@@ -549,9 +563,9 @@ static void note_call(zend_execute_data *frame)
     if (k) {
         c.shown = k->name;
         k->note(&c, k->kind);
-    } else {
-        note_arguments(&c);
     }
+    if (!k || k->kind != AUDIT_READ)
+        note_arguments(&c);
 }
 
 static void execute_noted(zend_execute_data *frame, zval *return_value)

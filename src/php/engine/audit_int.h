@@ -35,6 +35,9 @@ void audit_read_value(const zval *value, bool into_objects);
 /* audit_calls.c */
 void audit_calls_install(void);
 
+/* audit_preload.c: behind the two above. How many functions there are whose code is not seen. */
+uint32_t audit_preload_install(void);
+
 /* audit_streams.c */
 void audit_streams_install(void);
 

@@ -302,7 +302,7 @@ static int on_read_all(zend_execute_data *execute_data)
     return go_on(execute_data);
 }
 
-static int on_two(zend_execute_data *execute_data)
+static int on_both(zend_execute_data *execute_data)
 {
     enum audit_global g = global_of(OP2());
 
@@ -311,14 +311,48 @@ static int on_two(zend_execute_data *execute_data)
     return on_read_all(execute_data);
 }
 
-/* Is it empty? $_SERVER never is. */
-static int on_truth(zend_execute_data *execute_data)
+static bool is_identity(zend_uchar opcode)
 {
-    enum audit_global g = global_of(OP1());
+    return opcode == ZEND_IS_IDENTICAL || opcode == ZEND_IS_NOT_IDENTICAL ||
+           opcode == ZEND_CASE_STRICT;
+}
+
+/* Two arrays, and what is in them; what two objects hold, unless they need be the same; an array
+ * and something else: whether it is empty. */
+static int on_compare(zend_execute_data *execute_data)
+{
+    const zval *a = OP1(), *b = OP2();
+    bool strict = is_identity(EX(opline)->opcode);
+
+    if (!a || !b || (strict && Z_TYPE_P(a) != Z_TYPE_P(b)))
+        return go_on(execute_data);
+    if (Z_TYPE_P(a) == Z_TYPE_P(b) && (Z_TYPE_P(a) == IS_ARRAY || !strict)) {
+        audit_read_value(a, !strict);
+        audit_read_value(b, !strict);
+        return go_on(execute_data);
+    }
+    return on_both(execute_data);
+}
+
+/* Is it empty? $_SERVER never is. */
+static void read_truth(const zval *v)
+{
+    enum audit_global g = global_of(v);
 
     if (g != AUDIT_GLOBALS && g != AUDIT_SERVER)
         audit_read_all(g);
+}
+
+static int on_truth(zend_execute_data *execute_data)
+{
+    read_truth(OP1());
     return go_on(execute_data);
+}
+
+static int on_xor(zend_execute_data *execute_data)
+{
+    read_truth(OP2());
+    return on_truth(execute_data);
 }
 
 static int on_cast(zend_execute_data *execute_data)
@@ -329,6 +363,132 @@ static int on_cast(zend_execute_data *execute_data)
         return go_on(execute_data);
     return type == _IS_BOOL ? on_truth(execute_data) : on_read_all(execute_data);
 }
+
+/* --- what stands in a key or a property: a copy of a superglobal, perhaps --------------------- */
+
+static zval *plain(zval *v)
+{
+    if (v && Z_TYPE_P(v) == IS_INDIRECT)
+        v = Z_INDIRECT_P(v);
+    if (v)
+        ZVAL_DEREF(v);
+    return v;
+}
+
+/* $array[$key] */
+static zval *element(zend_execute_data *execute_data)
+{
+    const zval *array = OP1(), *key = OP2();
+    zend_string *name = array && key && Z_TYPE_P(array) == IS_ARRAY ? key_of(key) : NULL;
+    zval *v = name ? zend_symtable_find(Z_ARR_P(array), name) : NULL;
+
+    if (name)
+        zend_string_release(name);
+    return plain(v);
+}
+
+/* $object->name, without the object's own methods for that. */
+static zval *property(zend_execute_data *execute_data)
+{
+    const zend_op *opline = EX(opline);
+    const zval *of = opline->op1_type == IS_UNUSED ? &EX(This) : OP1(), *name = OP2();
+
+    if (!of || Z_TYPE_P(of) != IS_OBJECT || !name || Z_TYPE_P(name) != IS_STRING)
+        return NULL;
+    zend_object *o = Z_OBJ_P(of);
+    const zend_property_info *p = zend_hash_find_ptr(&o->ce->properties_info, Z_STR_P(name));
+    if (p && !(p->flags & ZEND_ACC_STATIC) && (int)p->offset > 0)
+        return plain(OBJ_PROP(o, p->offset));
+    return o->properties ? plain(zend_hash_find(o->properties, Z_STR_P(name))) : NULL;
+}
+
+static zval *static_members(const zend_class_entry *ce)
+{
+    return ZEND_MAP_PTR(ce->static_members_table) ? CE_STATIC_MEMBERS(ce) : NULL;
+}
+
+/* A::$name */
+static zval *static_property(zend_execute_data *execute_data)
+{
+    const zend_op *opline = EX(opline);
+    const zval *name = OP1();
+    zend_class_entry *ce = EX(func)->common.scope;
+
+    if (opline->op2_type == IS_CONST) /* behind it, in lower case */
+        ce = zend_hash_find_ptr(EG(class_table), Z_STR_P(RT_CONSTANT(opline, opline->op2) + 1));
+    else if (opline->op2_type != IS_UNUSED)
+        ce = Z_CE_P(EX_VAR(opline->op2.var));
+    else if ((opline->op2.num & ZEND_FETCH_CLASS_MASK) == ZEND_FETCH_CLASS_STATIC)
+        ce = zend_get_called_scope(execute_data);
+    else if ((opline->op2.num & ZEND_FETCH_CLASS_MASK) == ZEND_FETCH_CLASS_PARENT)
+        ce = ce ? ce->parent : NULL;
+    while (ce && !static_members(ce)) /* nobody has asked this class yet: the parent's are its */
+        ce = ce->parent;
+    if (!ce || !name || Z_TYPE_P(name) != IS_STRING)
+        return NULL;
+    const zend_property_info *p = zend_hash_find_ptr(&ce->properties_info, Z_STR_P(name));
+    zval *values = static_members(ce);
+    return p && (p->flags & ZEND_ACC_STATIC) && values ? plain(values + p->offset) : NULL;
+}
+
+static int on_isset_key(zend_execute_data *execute_data)
+{
+    if (EX(opline)->extended_value & ZEND_ISEMPTY)
+        read_truth(element(execute_data));
+    return on_read_key(execute_data);
+}
+
+static int on_isset_property(zend_execute_data *execute_data)
+{
+    if (EX(opline)->extended_value & ZEND_ISEMPTY)
+        read_truth(property(execute_data));
+    return go_on(execute_data);
+}
+
+static int on_isset_static(zend_execute_data *execute_data)
+{
+    if (EX(opline)->extended_value & ZEND_ISEMPTY)
+        read_truth(static_property(execute_data));
+    return go_on(execute_data);
+}
+
+static int on_isset_local(zend_execute_data *execute_data)
+{
+    return EX(opline)->extended_value & ZEND_ISEMPTY ? on_truth(execute_data) : go_on(execute_data);
+}
+
+/* `$this->data += $_GET`, and `+=` where a copy of one stands already: both are read. */
+static void read_operands(zend_execute_data *execute_data, const zval *into)
+{
+    const zend_op *data = EX(opline) + 1;
+    enum audit_global g = global_of(into);
+
+    if (g != AUDIT_GLOBALS)
+        audit_read_all(g);
+    g = global_of(operand(execute_data, data, data->op1_type, data->op1));
+    if (g != AUDIT_GLOBALS)
+        audit_read_all(g);
+}
+
+static int on_assign_op_key(zend_execute_data *execute_data)
+{
+    read_operands(execute_data, element(execute_data));
+    return on_change_key(execute_data);
+}
+
+static int on_assign_op_property(zend_execute_data *execute_data)
+{
+    read_operands(execute_data, property(execute_data));
+    return go_on(execute_data);
+}
+
+static int on_assign_op_static(zend_execute_data *execute_data)
+{
+    read_operands(execute_data, static_property(execute_data));
+    return go_on(execute_data);
+}
+
+/* --- variables -------------------------------------------------------------------------------- */
 
 /* empty($_POST), and isset($GLOBALS['_POST']), which is no read. */
 static int on_isset_variable(zend_execute_data *execute_data)
@@ -448,6 +608,34 @@ static int on_return(zend_execute_data *execute_data)
     return go_on(execute_data);
 }
 
+/* Of array_key_exists($key, $array) the second operand is the array. */
+static int on_key_exists(zend_execute_data *execute_data)
+{
+    const zval *array = OP2(), *key = OP1();
+    enum audit_global g = global_of(array);
+
+    if (g != AUDIT_GLOBALS && key)
+        read_key(g, array, key);
+    return go_on(execute_data);
+}
+
+#ifdef ZEND_FRAMELESS_ICALL_1
+/* What the function does with them is not asked. */
+static int on_frameless(zend_execute_data *execute_data)
+{
+    const zend_op *third = EX(opline) + 1;
+    const zval *v[] = { OP1(), EX(opline)->opcode == ZEND_FRAMELESS_ICALL_1 ? NULL : OP2(),
+                        EX(opline)->opcode != ZEND_FRAMELESS_ICALL_3
+                            ? NULL
+                            : operand(execute_data, third, third->op1_type, third->op1) };
+
+    for (size_t i = 0; i < ARRAY_LENGTH(v); i++)
+        if (v[i])
+            audit_read_value(v[i], false);
+    return go_on(execute_data);
+}
+#endif
+
 static int on_echo(zend_execute_data *execute_data)
 {
     const zval *text = OP1();
@@ -466,12 +654,14 @@ static const struct {
     { ZEND_FETCH_DIM_IS, on_read_key },
     { ZEND_FETCH_DIM_FUNC_ARG, on_read_key },
     { ZEND_FETCH_LIST_R, on_read_key },
-    { ZEND_ISSET_ISEMPTY_DIM_OBJ, on_read_key },
+    { ZEND_ISSET_ISEMPTY_DIM_OBJ, on_isset_key },
     { ZEND_FETCH_DIM_W, on_change_key },
     { ZEND_FETCH_DIM_RW, on_change_key },
     { ZEND_FETCH_DIM_UNSET, on_change_key },
     { ZEND_FETCH_LIST_W, on_change_key },
-    { ZEND_ASSIGN_DIM_OP, on_change_key },
+    { ZEND_ASSIGN_DIM_OP, on_assign_op_key },
+    { ZEND_ASSIGN_OBJ_OP, on_assign_op_property },
+    { ZEND_ASSIGN_STATIC_PROP_OP, on_assign_op_static },
     { ZEND_ASSIGN_DIM, on_write_key },
     { ZEND_UNSET_DIM, on_write_key },
     { ZEND_FE_RESET_R, on_read_all },
@@ -481,25 +671,28 @@ static const struct {
     { ZEND_ADD_ARRAY_UNPACK, on_read_all },
     { ZEND_YIELD_FROM, on_read_all },
     { ZEND_CAST, on_cast },
-    { ZEND_ADD, on_two },
-    { ZEND_IS_EQUAL, on_two },
-    { ZEND_IS_NOT_EQUAL, on_two },
-    { ZEND_IS_IDENTICAL, on_two },
-    { ZEND_IS_NOT_IDENTICAL, on_two },
-    { ZEND_IS_SMALLER, on_two },
-    { ZEND_IS_SMALLER_OR_EQUAL, on_two },
-    { ZEND_SPACESHIP, on_two },
-    { ZEND_CASE, on_two },
-    { ZEND_CASE_STRICT, on_two },
+    { ZEND_ADD, on_both },
+    { ZEND_IS_EQUAL, on_compare },
+    { ZEND_IS_NOT_EQUAL, on_compare },
+    { ZEND_IS_IDENTICAL, on_compare },
+    { ZEND_IS_NOT_IDENTICAL, on_compare },
+    { ZEND_IS_SMALLER, on_compare },
+    { ZEND_IS_SMALLER_OR_EQUAL, on_compare },
+    { ZEND_SPACESHIP, on_compare },
+    { ZEND_CASE, on_compare },
+    { ZEND_CASE_STRICT, on_compare },
     { ZEND_BOOL, on_truth },
     { ZEND_BOOL_NOT, on_truth },
-    { ZEND_BOOL_XOR, on_truth },
+    { ZEND_BOOL_XOR, on_xor },
     { ZEND_JMPZ, on_truth },
     { ZEND_JMPNZ, on_truth },
     { ZEND_JMPZ_EX, on_truth },
     { ZEND_JMPNZ_EX, on_truth },
     { ZEND_JMP_SET, on_truth },
     { ZEND_ISSET_ISEMPTY_VAR, on_isset_variable },
+    { ZEND_ISSET_ISEMPTY_CV, on_isset_local },
+    { ZEND_ISSET_ISEMPTY_PROP_OBJ, on_isset_property },
+    { ZEND_ISSET_ISEMPTY_STATIC_PROP, on_isset_static },
     { ZEND_UNSET_VAR, on_unset_variable },
     { ZEND_ASSIGN_OP, on_assign_op },
     { ZEND_ASSIGN, on_assign },
@@ -511,6 +704,14 @@ static const struct {
     { ZEND_RETURN, on_return },
     { ZEND_RETURN_BY_REF, on_return },
     { ZEND_ECHO, on_echo },
+    /* functions that preloaded code has as opcodes of their own */
+    { ZEND_COUNT, on_read_all },
+    { ZEND_ARRAY_KEY_EXISTS, on_key_exists },
+#ifdef ZEND_FRAMELESS_ICALL_1
+    { ZEND_FRAMELESS_ICALL_1, on_frameless },
+    { ZEND_FRAMELESS_ICALL_2, on_frameless },
+    { ZEND_FRAMELESS_ICALL_3, on_frameless },
+#endif
 };
 
 void audit_reads_install(void)

@@ -299,6 +299,11 @@ void refusal_explain(const struct snapshot_refusal *r, char *text, size_t size);
 /* Opened since refusal_record(). */
 bool refusal_is_new(int fd);
 
+/* locks.c: on files that the boot has opened. False: it holds one, says the sentence. */
+MUST_USE bool locks_freeze(char *text, size_t size);
+/* At the end of a request: those that it has left behind. */
+void locks_release(void);
+
 /* rollback_sockets.c: connections that are open at the freeze */
 /* Severs or learns them, or leaves them to be refused. false: `text` says why the image cannot be.
  */
@@ -327,6 +332,11 @@ void session_end(void);
 void session_install(void);
 /* One is open, or its handlers run. */
 bool session_is_active(void);
+/* There is a session id, or a cookie to be sent that says one: all requests of an image would have
+ * that session. session_leave() forgets both. */
+bool session_is_left(void);
+void session_leave(void);
+const char *session_cookie_name(void);
 
 /* state.c: the state of PHP that outlives a request, as a list */
 struct state;
@@ -399,6 +409,8 @@ bool guards_hold(void);
 /* Every request of the image brings that key of `global` ("_GET"; NULL: all of it) as its boot's
  * request did: what the boot made of it is right for all of them. */
 bool guards_cover(const char *global, const zend_string *key);
+/* The configuration says "any" to it: nothing of what the boot has read there stays. */
+bool guards_promise(const struct engine_image *image, const char *global, const char *key);
 
 /* sapid audit */
 int audit_command(const struct engine_audit *a, struct audit_log *log, char *text, size_t size);

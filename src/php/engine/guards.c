@@ -299,6 +299,18 @@ static const struct engine_setting *configured(const struct engine_image *image,
     return NULL;
 }
 
+bool guards_promise(const struct engine_image *image, const char *global, const char *key)
+{
+    for (size_t i = 0; i < image->n_guards; i++) {
+        struct str its;
+        const char *name = audit_global_name(parse_key(image->guards[i].name, &its));
+        if (strcmp(name, global) == 0 && (!its.p || str_eq(its, str_from(key))) &&
+            strcmp(image->guards[i].value, "any") == 0)
+            return true;
+    }
+    return false;
+}
+
 static int set_predicate(struct guard *g, const char *word, char *text, size_t size)
 {
     static const char *const words[] = {
@@ -430,6 +442,13 @@ static int learn_reads(const struct engine_image *image, const struct audit_log 
                  log->n_dropped);
         rc = -EOVERFLOW;
     }
+    if (rc == 0 && log->preloaded) {
+        snprintf(text, size,
+                 "what %u preloaded functions read of the request is not known; images need "
+                 "opcache.preload switched off here",
+                 log->preloaded);
+        rc = -ENOTSUP;
+    }
     return rc;
 }
 
@@ -459,7 +478,8 @@ static void tell(void)
 static bool leaves_something(const struct audit_log *log)
 {
     for (uint32_t i = 0; i < MIN(log->n_events, (uint32_t)AUDIT_EVENTS_MAX); i++)
-        if (log->events[i].kind == AUDIT_WRITTEN || log->events[i].kind == AUDIT_CONNECTED)
+        if (log->events[i].kind == AUDIT_WRITTEN || log->events[i].kind == AUDIT_CONNECTED ||
+            log->events[i].kind == AUDIT_PROCESS)
             return true;
     return false;
 }

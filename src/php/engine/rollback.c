@@ -319,7 +319,8 @@ static void freeze(void)
     char text[1024];
 
     learned_load();
-    if (!refusal_check(text, sizeof(text)) || !sockets_freeze(rolled.image, text, sizeof(text)))
+    if (!refusal_check(text, sizeof(text)) || !locks_freeze(text, sizeof(text)) ||
+        !sockets_freeze(rolled.image, text, sizeof(text)))
         fail(text);
     timeout_worker_stop();
     opened_end();

@@ -280,6 +280,7 @@ void ending_run(void (*answer)(void))
     guarded(close_resources);
     guarded(free_objects);
     guarded(close_persistent);
+    locks_release();
     if (answer)
         guarded(answer);
     CHECK(!request.active);

@@ -8,6 +8,8 @@
  */
 #include "php/engine/engine_int.h"
 
+#include "main/php_open_temporary_file.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -113,6 +115,56 @@ static const char *point(void)
                                   : "snapshot_state()";
 }
 
+/* "/tmp/phpAb3dEf" */
+static bool is_temporary_name(struct str path)
+{
+    struct str folder = str_from(php_get_temporary_directory());
+
+    if (folder.n > 1 && folder.p[folder.n - 1] == '/')
+        folder.n--;
+    return str_has_prefix(path, folder) && path.n == folder.n + strlen("/phpXXXXXX") &&
+           str_has_prefix(str_skip(path, folder.n), STR("/php"));
+}
+
+/* tmpfile(), or a php://temp that has outgrown its memory: what one request writes there would be
+ * the next one's to read, in all workers. */
+static bool is_temporary(const zend_resource *r)
+{
+    php_stream *stream = r->type == php_file_le_stream() ? r->ptr : NULL;
+    struct stat st;
+    int fd;
+
+    return stream && stream->ops == &php_stream_stdio_ops && stream->orig_path &&
+           is_temporary_name(str_from(stream->orig_path)) &&
+           stream->ops->cast(stream, PHP_STREAM_AS_FD, (void **)&fd) == SUCCESS &&
+           fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && refusal_is_new(fd);
+}
+
+static bool has_temporary_file(void)
+{
+    zend_resource *r;
+
+    ZEND_HASH_FOREACH_PTR(&EG(regular_list), r)
+    {
+        if (is_temporary(r))
+            return true;
+    }
+    ZEND_HASH_FOREACH_END();
+    return false;
+}
+
+/* One that a request does not release would stay with its worker. PHP does it with the object,
+ * whose count is in no public header. */
+static bool has_semaphore(void)
+{
+    for (uint32_t i = 1; i < EG(objects_store).top; i++) {
+        const zend_object *o = EG(objects_store).object_buckets[i];
+        if (IS_OBJ_VALID(o) && zend_string_equals_literal(o->ce->name, "SysvSemaphore"))
+            return true;
+    }
+    return false;
+}
+
 bool refusal_check(char *text, size_t size)
 {
     char place[1024];
@@ -127,6 +179,22 @@ bool refusal_check(char *text, size_t size)
         snprintf(text, size,
                  "%s cannot be frozen at %s inside an output callback: call %s outside of it",
                  subject(), place, point());
+        return false;
+    }
+    if (has_semaphore()) {
+        snprintf(text, size,
+                 "%s cannot be frozen at %s, %s: it has a semaphore (sem_get()), which a request "
+                 "could keep acquired for ever. What to do: get it after that",
+                 subject(), place, point());
+        return false;
+    }
+    if (has_temporary_file()) {
+        snprintf(
+            text, size,
+            "%s cannot be frozen at %s, %s: a temporary file is open (tmpfile(), or php://temp "
+            "above its limit), which all requests would write to and read. What to do: close "
+            "it before that",
+            subject(), place, point());
         return false;
     }
     return true;

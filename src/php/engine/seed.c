@@ -365,6 +365,43 @@ static bool check_output(char *text, size_t size)
     return true;
 }
 
+/* False: the boot has begun a session and closed it. Its id would be every visitor's, who would
+ * share one session: unless somebody promises that nothing of it stays. */
+static bool check_session(const struct engine_image *image, char *text, size_t size)
+{
+    const char *cookie = session_cookie_name();
+
+    if (!session_is_left())
+        return true;
+    if (!image->entry || guards_promise(image, "_COOKIE", cookie)) {
+        session_leave();
+        return true;
+    }
+    snprintf(text, size,
+             "the boot has begun a session, or set its id, and all visitors would share it; call "
+             "session_start() behind the freeze, or, if nothing of that session is needed there, "
+             "snapshot_guards = { \"_COOKIE.%s\" = \"any\" }",
+             cookie);
+    return false;
+}
+
+/* What is for one visitor is no mistake that a server could know of. */
+static void tell_cookies(void)
+{
+    zend_llist_position at;
+
+    for (const sapi_header_struct *h = zend_llist_get_first_ex(&SG(sapi_headers).headers, &at); h;
+         h = zend_llist_get_next_ex(&SG(sapi_headers).headers, &at)) {
+        struct str field = { h->header, h->header_len };
+        if (!str_eq_nocase(str_cut(&field, ':'), STR("Set-Cookie")))
+            continue;
+        struct str name = str_trim(str_cut(&field, '='));
+        log_notice("the boot sets the cookie %.*s, whose value is now the same in all answers; set "
+                   "it behind the freeze if it is meant for one visitor",
+                   STR_ARG(name));
+    }
+}
+
 static bool check_rerun(const struct engine_image *image, char *text, size_t size)
 {
     for (size_t i = 0; i < image->n_rerun; i++) {
@@ -452,6 +489,8 @@ static void list_files(struct engine_files *files)
     files->bytes = files->dropped = 0;
     files->every_s = look_every_s();
     list_user_ini(files);
+    /* as it is called: perhaps by a link that will lead elsewhere */
+    list_file(files, request.view.script_filename.p, request.view.script_filename.n);
     ZEND_HASH_FOREACH_STR_KEY(&EG(included_files), path)
     {
         if (path && ZSTR_VAL(path)[0] == '/') /* else phar://, and what is no file */
@@ -475,8 +514,9 @@ void seed_freeze(const char *what)
     }
     gc_collect_cycles(); /* destructors of garbage may print */
     if (!check_output(text, sizeof(text)) || !check_restore(text, sizeof(text)) ||
-        !check_rerun(image, text, sizeof(text)))
+        !check_session(image, text, sizeof(text)) || !check_rerun(image, text, sizeof(text)))
         refuse(text);
+    tell_cookies();
     if (image->files)
         list_files(image->files);
     freeze_point_end();

@@ -121,3 +121,51 @@ bool session_is_active(void)
 {
     return &ps_globals && (PS(session_status) == php_session_active || PS(in_save_handler));
 }
+
+/* "Set-Cookie: PHPSESSID=..." */
+static bool is_session_cookie(const sapi_header_struct *h)
+{
+    const struct str field = STR("Set-Cookie:"), name = str_from(PS(session_name));
+    struct str s = { h->header, h->header_len };
+
+    if (!str_eq_nocase(str_take(s, field.n), field))
+        return false;
+    s = str_trim(str_skip(s, field.n));
+    return name.n && str_has_prefix(s, name) && str_has_prefix(str_skip(s, name.n), STR("="));
+}
+
+static int is_to_go(void *header)
+{
+    return is_session_cookie(header);
+}
+
+bool session_is_left(void)
+{
+    zend_llist *headers = &SG(sapi_headers).headers;
+    zend_llist_position at;
+
+    if (!&ps_globals)
+        return false;
+    if (PS(id) || PS(session_status) == php_session_active)
+        return true;
+    for (const sapi_header_struct *h = zend_llist_get_first_ex(headers, &at); h;
+         h = zend_llist_get_next_ex(headers, &at))
+        if (is_session_cookie(h))
+            return true;
+    return false;
+}
+
+void session_leave(void)
+{
+    CHECK(!session_is_active());
+    if (!&ps_globals)
+        return;
+    release(&PS(id));
+    PS(define_sid) = 1;
+    zend_llist_apply_with_del(&SG(sapi_headers).headers, is_to_go);
+}
+
+const char *session_cookie_name(void)
+{
+    return &ps_globals && PS(session_name) ? PS(session_name) : "PHPSESSID";
+}
