@@ -390,11 +390,11 @@ trait T { function go() { return getenv('HTTP_X_D') . filter_input(INPUT_GET, 'e
 class Q { use T; function all() { for ($i = 0, $n = 0; $i < 2000; $i++) $n += count($_POST); return $n . $_SERVER['HTTP_HOST']; } }
 function f(array $a) { return in_array(1, $a, true); }
 """)
-    report = audit("<?php\nP::go(); $q = new Q; $q->go(); $q->all(); f($_FILES);" + FREEZE, "-d", "opcache.enable=1",
-                   "-d", f"opcache.preload={workdir}/preload.php", "-d", "opcache.preload_user=root", "-d", f"opcache.jit={jit}",
-                   "-d", "opcache.jit_buffer_size=16M")
-    assert report.reads() == {"_GET.a": None, "_GET.b": None, "_COOKIE.c": None, "_SERVER.HTTP_X_D": None, "_GET.e": None, "_POST.*": "[]",
-                              "_FILES.*": "[]", **HOST}
+    settings = ["opcache.enable=1", f"opcache.preload={workdir}/preload.php", "opcache.preload_user=root", f"opcache.jit={jit}",
+                "opcache.jit_buffer_size=16M"]
+    report = audit("<?php\nP::go(); $q = new Q; $q->go(); $q->all(); f($_FILES);" + FREEZE, *[x for s in settings for x in ("-d", s)])
+    assert report.reads() == {"_GET.a": None, "_GET.b": None, "_COOKIE.c": None, "_SERVER.HTTP_X_D": None, "_GET.e": None,
+                              "_POST.*": "[]", "_FILES.*": "[]", **HOST}
     assert report.data["preloaded"] == 0
     assert report.place("_GET.a") == "preload.php:2"
 

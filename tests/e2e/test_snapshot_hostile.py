@@ -60,7 +60,8 @@ def test_a_session_of_the_boot_is_not_everybody_s(site, boot):
 
 
 def test_a_session_of_which_nothing_stays_is_forgotten(site):
-    s = site("session_start(); $_SESSION['boot'] = 1; session_write_close(); snapshot_state(); session_start(); echo session_id(), count($_SESSION);",
+    s = site("session_start(); $_SESSION['boot'] = 1; session_write_close(); snapshot_state(); session_start();"
+             " echo session_id(), count($_SESSION);",
              snapshot_guards={"_COOKIE.PHPSESSID": "any"})
     until_image(s)
     assert len(session_ids(s)) == 4
@@ -146,15 +147,17 @@ def test_a_transaction_that_a_request_leaves_ends_with_it(site, end):
 
 def test_code_that_was_preloaded_is_guarded(site, workdir):
     preload = workdir / "preload.php"
-    preload.write_text("<?php class P { static function who() { return $_COOKIE['u'] ?? 'nobody'; } static function n() { return count($_GET)"
-                       " . (array_key_exists('k', $_GET) ? 'k' : '') . (filter_input(INPUT_GET, 'f') ?? '') . (fn() => getenv('HTTP_X_G') ?: '')(); } }\n")
+    preload.write_text("<?php class P { static function who() { return $_COOKIE['u'] ?? 'nobody'; }"
+                       " static function n() { return count($_GET) . (array_key_exists('k', $_GET) ? 'k' : '')"
+                       " . (filter_input(INPUT_GET, 'f') ?? '') . (fn() => getenv('HTTP_X_G') ?: '')(); } }\n")
     os.chmod(workdir, 0o755)
     code = "$who = P::who(); $n = P::n(); snapshot_state(); echo $who, $n;"
     s = site(code, ini={"opcache.preload": str(preload), **({"opcache.preload_user": account.web().name} if account.is_root() else {})},
              files={"plain.php": "<?php " + code.replace("snapshot_state();", "")})
     until_image(s)
     assert "_COOKIE.u" in s.log_text()
-    for target, headers in (("", {}), ("", {"Cookie": "u=alice"}), ("", {"Cookie": "u=bob"}), ("?k=1", {}), ("?f=2", {}), ("?z", {}), ("", {"X-G": "3"})):
+    for target, headers in (("", {}), ("", {"Cookie": "u=alice"}), ("", {"Cookie": "u=bob"}), ("?k=1", {}), ("?f=2", {}), ("?z", {}),
+                            ("", {"X-G": "3"})):
         assert {s.get("/index.php" + target, headers).text for _ in range(3)} == {s.get("/plain.php" + target, headers).text}
 
 

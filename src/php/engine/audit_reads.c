@@ -379,12 +379,13 @@ static zval *plain(zval *v)
 static zval *element(zend_execute_data *execute_data)
 {
     const zval *array = OP1(), *key = OP2();
-    zend_string *name = array && key && Z_TYPE_P(array) == IS_ARRAY ? key_of(key) : NULL;
-    zval *v = name ? zend_symtable_find(Z_ARR_P(array), name) : NULL;
 
-    if (name)
-        zend_string_release(name);
-    return plain(v);
+    if (!array || !key || Z_TYPE_P(array) != IS_ARRAY)
+        return NULL;
+    if (Z_TYPE_P(key) == IS_LONG)
+        return plain(zend_hash_index_find(Z_ARR_P(array), (zend_ulong)Z_LVAL_P(key)));
+    return Z_TYPE_P(key) == IS_STRING ? plain(zend_symtable_find(Z_ARR_P(array), Z_STR_P(key)))
+                                      : NULL;
 }
 
 /* $object->name, without the object's own methods for that. */
