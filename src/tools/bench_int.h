@@ -140,10 +140,11 @@ struct bench_result {
     uint64_t outcomes[BENCH_OUTCOMES]; /* requests */
     uint64_t statuses[1000];           /* of complete answers, right or wrong */
     uint64_t bytes;                    /* received */
-    uint64_t ok_in_time;               /* correct answers before the window's end */
+    uint64_t ok_in_time;               /* correct answers that came within the window */
     uint64_t waited;                   /* open loop: no connection was free when it was due */
     struct hist lag;                   /* ns a thread was late although a connection was free */
     uint64_t elapsed_ns;               /* the window */
+    uint64_t last_ns;                  /* of it, or behind it: when the last request ended */
     double busiest, kept_waiting;      /* of the thread that wanted most CPU, 0..1: had, lacked */
     bool gave_up;                      /* nothing answered for too long */
     bool interrupted;

@@ -109,6 +109,8 @@ void bench_result_merge(struct bench_result *into, struct bench_result *from)
     into->bytes += from->bytes;
     into->ok_in_time += from->ok_in_time;
     into->waited += from->waited;
+    if (from->last_ns > into->last_ns)
+        into->last_ns = from->last_ns;
     if (from->elapsed_ns > into->elapsed_ns)
         into->elapsed_ns = from->elapsed_ns;
     if (from->busiest + from->kept_waiting > into->busiest + into->kept_waiting) {
@@ -476,8 +478,10 @@ static void print_json(const struct bench_options *o, const struct bench_result 
         fprintf(out, ", \"%s\": %llu", error_names[i], (unsigned long long)r->outcomes[i]);
     fprintf(out, "},\n  \"success_rate\": %.6f,\n", bench_result_success(r));
     print_json_latency(r, out);
-    fprintf(out, "  \"throughput_mb_per_sec\": %.6f,\n  \"duration_s\": %.6f,\n  \"status\": {",
-            megabytes_per_second(r), seconds_of(r));
+    fprintf(out,
+            "  \"throughput_mb_per_sec\": %.6f,\n  \"duration_s\": %.6f,\n"
+            "  \"last_answer_s\": %.6f,\n  \"status\": {",
+            megabytes_per_second(r), seconds_of(r), (double)r->last_ns / (double)NS_PER_S);
     for (size_t i = 0; i < ARRAY_LENGTH(r->statuses); i++) {
         if (!r->statuses[i])
             continue;

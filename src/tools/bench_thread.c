@@ -70,7 +70,6 @@ static void note_outcome(struct bench_thread *t, enum bench_error outcome, uint6
     r->outcomes[outcome]++;
     if (outcome == BENCH_OK) {
         hist_record(&r->latency, latency);
-        r->ok_in_time += t->now_ns <= t->end_ns;
         atomic_store_explicit(&t->seen_ok, r->latency.count, memory_order_relaxed);
     } else {
         atomic_store_explicit(&t->seen_errors, ++t->errors, memory_order_relaxed);
@@ -156,6 +155,9 @@ void bench_thread_done(struct bench_thread *t, struct bench_conn *c, enum bench_
         t->answered_ns = t->now_ns;
     if (c->intended_ns >= t->window_ns)
         note_outcome(t, outcome, c->intended_ns);
+    /* Also one that began before the window: it stands for those that end after it. */
+    if (outcome == BENCH_OK && t->now_ns >= t->window_ns && t->now_ns <= t->end_ns)
+        t->result->ok_in_time++;
     if (outcome == BENCH_CONNECT && !is_open_loop(t))
         bench_conn_rest(c, t->now_ns + REST_NS);
     else
@@ -274,6 +276,7 @@ void bench_thread_run(struct bench_thread *t)
     if (until > t->end_ns)
         until = t->end_ns;
     t->result->elapsed_ns = until > t->window_ns ? until - t->window_ns : 0;
+    t->result->last_ns = t->done_ns > t->window_ns ? t->done_ns - t->window_ns : 0;
     uint64_t worked = t->cpu_until_ns - t->begin_ns;
     if (worked < NOTABLE_RUN_NS)
         return;

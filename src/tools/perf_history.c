@@ -77,7 +77,9 @@ int perf_history_read(const char *folder, struct perf_history *ret, char **ret_m
             ret->n++;
         } else {
             if (rc == 0)
-                *ret_message = mem_printf("%s: %s", e->path, strerror(-one));
+                *ret_message = mem_printf("%s: %s; this is no run that was kept here, move it out "
+                                          "of the history",
+                                          e->path, strerror(-one));
             rc = one;
             mem_free(e->path);
         }
@@ -219,16 +221,18 @@ static void chart_metric(const struct perf_history *h, size_t load, size_t metri
 
 static void put_entries(const struct perf_history *h, FILE *out)
 {
-    static const char *const columns[] = {
-        "time",   "commit", "medium.requests_per_sec", "medium.p99", "medium.cpu_us_per_request",
-        "verdict"
-    };
+    static const char *const columns[] = { "time",       "commit",
+                                           "path",       "medium.requests_per_sec",
+                                           "medium.p99", "medium.cpu_us_per_request",
+                                           "verdict" };
 
     fputs("<table>\n<tr>", out);
     for (size_t k = 0; k < ARRAY_LENGTH(columns); k++)
         fprintf(out, "<th>%s</th>", columns[k]);
     fputs("</tr>\n", out);
     for (size_t i = h->n; i-- > 0;) {
+        if (!perf_entry_value(&h->entries[i], "time").n)
+            continue; /* damaged */
         fputs("<tr>", out);
         for (size_t k = 0; k < ARRAY_LENGTH(columns); k++) {
             char *value = mem_strndup(perf_entry_value(&h->entries[i], columns[k]));
@@ -279,7 +283,8 @@ void perf_history_print_change(const struct perf_figures *f, const struct perf_e
     char name[64];
     double then;
 
-    fprintf(out, "\nagainst %s (%.*s, %.*s):\n", label, STR_ARG(time), STR_ARG(commit));
+    fprintf(out, "\nagainst %s (%.*s%s%.*s):\n", label, STR_ARG(time), commit.n ? ", " : "",
+            STR_ARG(commit));
     for (size_t p = 0; p < PERF_LOADS; p++)
         for (size_t m = 0; m < PERF_METRICS && f->rows[p]; m++) {
             double now = f->median[p].value[m];
@@ -290,6 +295,28 @@ void perf_history_print_change(const struct perf_figures *f, const struct perf_e
             fprintf(out, "%s=%.2f%s (%+.1f%%)\n", name, now, perf_metrics[m].unit,
                     100 * (now / then - 1));
         }
+}
+
+static bool is_same(struct str found, const char *text)
+{
+    return str_eq(found, str_from(text));
+}
+
+/* The last run of the same page on the same machine: any other would be compared in vain. */
+static const struct perf_entry *last_alike(const struct perf_options *o,
+                                           const struct perf_history *h)
+{
+    char machine[TEXT_MAX];
+
+    machine_name(machine);
+    for (size_t i = h->n; i-- > 0;) {
+        const struct perf_entry *e = &h->entries[i];
+        if (is_same(perf_entry_value(e, "machine"), machine) &&
+            is_same(perf_entry_value(e, "root"), o->root ? o->root : "") &&
+            is_same(perf_entry_value(e, "path"), o->path))
+            return e;
+    }
+    return NULL;
 }
 
 /* --- track ------------------------------------------------------------------------------------ */
@@ -363,12 +390,17 @@ static int track(struct perf_options *o, struct perf_figures *f, struct perf_com
         rc = judge(o, c, ret_judged, ret_message);
     if (rc == 0)
         rc = perf_history_add(o, f, *ret_judged ? c : NULL, &path, ret_message);
-    if (rc == 0 && (o->set_baseline || (!*ret_judged && !o->baseline)))
+    if (rc == 0 && f->errors > 0)
+        fputs("answers were wrong: this program does not become the baseline\n", stderr);
+    else if (rc == 0 && (o->set_baseline || (!*ret_judged && !o->baseline)))
         rc = keep_baseline(o, ret_message);
     if (rc == 0) {
         perf_figures_print(o, f, stdout);
-        if (before.n && o->format != BENCH_JSON)
-            perf_history_print_change(f, &before.entries[before.n - 1], "the last run", stdout);
+        const struct perf_entry *last = last_alike(o, &before);
+        if (last && o->format != BENCH_JSON)
+            perf_history_print_change(f, last, "the last run", stdout);
+        else if (!last && before.n)
+            fputs("the history has no run of this page on this machine to compare with\n", stderr);
         if (*ret_judged)
             perf_comparison_print(o, c, stdout);
         fprintf(stderr, "kept in %s; chart: %s/history.html\n", path, o->history);

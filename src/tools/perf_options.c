@@ -92,13 +92,13 @@ enum option {
 static const struct bench_option known[] = {
     [ROOT] = { "--root", "a folder" },
     [CONFIG] = { "--config", "a file" },
-    [PATH] = { "--path", "a path such as /index.php?a=1" },
+    [PATH] = { "--path", "a path such as /index.php?a=1, without spaces (write %20)" },
     [PROGRAM] = { "--program", "an executable file" },
     [SERVE_ARG] = { "--serve-arg", "an argument of sapid serve" },
     [BUILD] = { "--build", "a shell command" },
     [LISTEN] = { "--listen", "an address such as 127.0.0.1:8080" },
     [OPTION_URL] = { "--url", "a URL such as http://127.0.0.1:8080/" },
-    [PID] = { "--pid", "a process id" },
+    [PID] = { "--pid", "the id of a process that runs" },
     [LOADS] = { "--loads", "some of light,medium,heavy,extreme" },
     [ROUNDS] = { "--rounds", "a whole number from 1 to 1000" },
     [DURATION] = { "--duration", "a time above 0 such as 3s" },
@@ -190,6 +190,24 @@ static void add_serve_arg(struct perf_options *o, const char *value)
     o->serve_args[o->n_serve_args++] = mem_strdup(value);
 }
 
+/* As it stands in a request line. */
+static bool is_path(const char *text)
+{
+    if (text[0] != '/')
+        return false;
+    while (*text > ' ' && *text <= '~')
+        text++;
+    return *text == '\0';
+}
+
+static bool is_process(pid_t pid)
+{
+    char path[32];
+
+    snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+    return access(path, F_OK) == 0;
+}
+
 /* Of the server. False when the value is not what `known` says. */
 static bool set_server_option(struct perf_options *o, enum option option, const char *value)
 {
@@ -199,7 +217,7 @@ static bool set_server_option(struct perf_options *o, enum option option, const 
     switch (option) {
     case ROOT: return replace(&o->root, value);
     case CONFIG: return replace(&o->config, value);
-    case PATH: return value[0] == '/' && replace(&o->path, value);
+    case PATH: return is_path(value) && replace(&o->path, value);
     case PROGRAM: return set_program(o, value);
     case SERVE_ARG: add_serve_arg(o, value); return true;
     case BUILD: return replace(&o->build, value);
@@ -208,7 +226,7 @@ static bool set_server_option(struct perf_options *o, enum option option, const 
     case PID:
         ok = set_number(value, 1, INT32_MAX, &n);
         o->pid = (pid_t)n;
-        return ok;
+        return ok && is_process(o->pid);
     default: CHECKF(false, "option %d", (int)option);
     }
 }
@@ -265,6 +283,20 @@ static int take_argument(int argc, char **argv, int *at, struct perf_options *o,
     return -EINVAL;
 }
 
+/* As the load generator will, only sooner. */
+static int check_url(const struct perf_options *o, char **ret_message)
+{
+    char *argv[] = { "bench", o->url, NULL }, *message = NULL;
+    struct bench_options b;
+    int rc = bench_options_parse(2, argv, &b, &message);
+
+    if (rc < 0)
+        *ret_message = mem_printf("--url: %s", message);
+    mem_free(message);
+    bench_options_fini(&b);
+    return rc;
+}
+
 static int check_together(const struct perf_options *o, char **ret_message)
 {
     const char *wrong = NULL;
@@ -279,9 +311,10 @@ static int check_together(const struct perf_options *o, char **ret_message)
         wrong = "--url: expected http://; sapid bench speaks TLS, sapid perf does not";
     else if (o->pid && !o->url)
         wrong = "--pid goes with --url";
-    if (wrong)
-        *ret_message = mem_strdup(wrong);
-    return wrong ? -EINVAL : 0;
+    if (!wrong)
+        return o->url ? check_url(o, ret_message) : 0;
+    *ret_message = mem_strdup(wrong);
+    return -EINVAL;
 }
 
 static int set_command(const char *name, struct perf_options *o, char **ret_message)

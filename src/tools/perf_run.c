@@ -95,7 +95,7 @@ static void fill_usage(const struct perf_sample *a, const struct perf_sample *b,
     row->cpus = b->cpus;
     for (unsigned i = 0; i < b->cpus; i++) {
         double one = grown(a->busy_ns[i], b->busy_ns[i]);
-        row->core_percent[i] = 100 * one / wall;
+        row->core_percent[i] = fmin(100, 100 * one / wall); /* the kernel counts in ticks */
         busy += one;
     }
     v[PERF_CPU] = counted ? server / 1000 / requests : NAN;
@@ -250,6 +250,9 @@ static void print_key_values(const struct perf_figures *f, size_t p, FILE *out)
         if (isfinite(f->median[p].value[m]))
             fprintf(out, "%s.%s=%.4f%s\n", perf_loads[p].name, perf_metrics[m].name,
                     f->median[p].value[m], perf_metrics[m].unit);
+    for (unsigned i = 0; i < f->median[p].cpus; i++)
+        fprintf(out, "%s.core%u_busy=%.1f%%\n", perf_loads[p].name, i,
+                f->median[p].core_percent[i]);
     fprintf(out, "%s.errors=%llu\n", perf_loads[p].name, (unsigned long long)f->median[p].errors);
 }
 
@@ -273,7 +276,10 @@ static void print_json(const struct perf_figures *f, FILE *out)
                     fprintf(out, "%snull", i ? ", " : "");
             fputs("]", out);
         }
-        fputs("}", out);
+        fputs(",\n    \"cores_busy\": [", out);
+        for (unsigned i = 0; i < f->median[p].cpus; i++)
+            fprintf(out, "%s%.1f", i ? ", " : "", f->median[p].core_percent[i]);
+        fputs("]}", out);
         comma = ",";
     }
     fputs("\n}}\n", out);

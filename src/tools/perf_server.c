@@ -72,13 +72,15 @@ int perf_candidate(const struct perf_options *o, const char *name, const char *f
 {
     char path[PATH_MAX];
 
-    if (access(name, X_OK) == 0 && realpath(name, path)) {
+    struct stat st;
+    if (access(name, X_OK) == 0 && stat(name, &st) == 0 && S_ISREG(st.st_mode) &&
+        realpath(name, path)) {
         *ret_program = mem_strdup(path);
         return 0;
     }
     if (!could_be_commit(name) || strchr(name, '/') == name) {
-        *ret_message =
-            mem_printf("expected a program or a commit, found %s: %s", name, strerror(errno));
+        *ret_message = mem_printf("expected a program or a commit, found %s: %s", name,
+                                  access(name, X_OK) == 0 ? "no regular file" : strerror(errno));
         return -ENOENT;
     }
     char *tree = mem_printf("%s/builds/%s", folder, name);

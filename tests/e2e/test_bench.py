@@ -130,6 +130,14 @@ def test_warm_up_is_not_counted():
     assert 1.5 < result["duration_s"] < 3.5
 
 
+def test_the_rate_counts_answers_that_come_in_the_window():
+    with Target(lambda request: request.answer(after=5 if request.number == 1 else 0)) as target:
+        result = bench(target.url, "--concurrency", 1, "--warmup", "3s", "--requests", 1)
+    assert result["total_requests"] == 1    # the other one began before the window
+    assert round(result["requests_per_sec"] * result["duration_s"]) == 2
+    assert result["last_answer_s"] >= 1.9
+
+
 def test_connections_are_kept_or_not():
     with Target(hello) as target:
         bench(target.url, "--requests", 60, "--concurrency", 3)

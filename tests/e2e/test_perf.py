@@ -51,6 +51,7 @@ def test_run_reports_rates_latency_cpu_and_memory(root):
     for name in ["requests_per_sec", "p50", "p99", "cpu_us_per_request", "server_pss",
                  "context_switches_per_request"]:
         assert len(light[name]) == 2 and all(value > 0 for value in light[name]), name
+    assert light["cores_busy"] and all(0 <= value <= 100 for value in light["cores_busy"])
     assert "200, 7 bytes" in done.stderr
     text = perf("run", *SHORT, root=root).stdout
     assert re.search(r"light: 1 threads, 10 connections; median of 2 rounds", text)
@@ -92,16 +93,33 @@ def test_track_keeps_history_and_baseline_and_compares(root, tmp_path):
     assert "no baseline yet" in first.stderr
     assert "verdict=" not in first.stdout
     assert (history / "baseline" / "sapid").exists()
+    # Neither damaged runs nor those of other pages are what the next one is compared with.
+    (history / "29990101T000000Z-damaged.perf").write_bytes(os.urandom(3000) + b"\0\n=\n\nlight.requests_per_sec")
+    (history / "29990101T000000Z-empty.perf").touch()
+    (history / "29990101T000000Z-other.perf").write_text("time=29990101T000000Z\nmachine=-\nlight.requests_per_sec=0.001\n")
     second = perf("track", *options, "--baseline", binary(), root=root, status=ANY_VERDICT)
     assert re.search(r"^verdict=(noise|accept|regress)$", second.stdout, re.M)
     assert re.search(r"^light\.requests_per_sec=[0-9.]+ \([+-][0-9.]+%\)$", second.stdout, re.M)
-    entries = sorted(history.glob("*.perf"))
+    assert "against the last run (29" not in second.stdout
+    entries = sorted(set(history.glob("*.perf")) - set(history.glob("2999*")))
     assert len(entries) == 2
     kept = dict(line.split("=", 1) for line in entries[-1].read_text().splitlines())
     for name in ["time", "commit", "machine", "cpus", "kernel", "light.requests_per_sec",
                  "light.cpu_us_per_request", "verdict", "verdict.cpu_us_per_request"]:
         assert name in kept, name
     assert "<svg" in (history / "history.html").read_text()
+
+
+def test_what_is_no_run_in_the_history_is_named_before_anything_is_measured(root, tmp_path):
+    (tmp_path / "folder.perf").mkdir()
+    done = perf("track", *SHORT, "--history", str(tmp_path), root=root, status=1)
+    assert f"{tmp_path}/folder.perf: Is a directory; " in done.stderr and "round 1" not in done.stderr
+
+
+def test_wrong_answers_make_no_baseline(root, tmp_path):
+    (root / "changing.php").write_text("<?php if (apcu_inc('n') > 20) http_response_code(503);")
+    done = perf("track", *SHORT, "--history", str(tmp_path), "--path", "/changing.php", root=root, status=1)
+    assert "does not become the baseline" in done.stderr and not (tmp_path / "baseline").exists()
 
 
 def test_the_kept_baseline_runs(root, tmp_path):
@@ -131,6 +149,13 @@ def test_wrong_answers_are_no_ground_for_a_verdict(root, tmp_path):
     (root / "changing.php").write_text("<?php if (apcu_inc('n') > 20) http_response_code(503);")
     done = perf("compare", binary(), str(wrong), *BLOCKS, root=root, status=1)
     assert "a verdict on speed would mean nothing" in done.stderr
+
+
+def test_wrong_usage_is_refused_before_a_server_is_started(root):
+    for args, message in ((["run", "--path", "/a b"], "--path: expected a path"), (["run", "--url", "foo"], "--url: expected a URL"),
+                          (["run", "--url", "http://127.0.0.1/", "--pid", "999999999"], "the id of a process that runs")):
+        assert message in perf(*args, root=root, status=2).stderr
+    assert "found /tmp: no regular file" in perf("compare", "/tmp", binary(), root=root, status=1).stderr
 
 
 def test_neither_program_nor_commit(root):
