@@ -514,7 +514,7 @@ static uint32_t await_answer(struct bench *b, struct channel_ticket t)
         EXPECT_INT((int64_t)most, -1);
         struct pollfd pfd = { b->eventfds[0], POLLIN, 0 };
         uint64_t n;
-        EXPECT_INT(poll(&pfd, 1, 10000), 1);
+        EXPECT_INT(poll(&pfd, 1, 60000), 1);
         EXPECT_INT(read(pfd.fd, &n, sizeof(n)), sizeof(n));
         channel_gateway_awake(b->ch, 0);
     }
@@ -680,14 +680,14 @@ static void *gateway_thread_main(void *arg)
             channel_gateway_sleep(ch, t->index, &most))
             continue;
         struct pollfd pfd = { t->b->eventfds[t->index], POLLIN, 0 };
-        EXPECT_INT(poll(&pfd, 1, 10000), 1);
+        EXPECT_INT(poll(&pfd, 1, 60000), 1);
         EXPECT_INT(read(pfd.fd, &drain, sizeof(drain)), sizeof(drain));
         channel_gateway_awake(ch, t->index);
     }
     return NULL;
 }
 
-TEST_WITHIN(several_gateway_threads_share_the_workers, 60)
+TEST_WITHIN(several_gateway_threads_share_the_workers, 300)
 {
     struct bench b = bench_new(2, THREADS, THREADS * INFLIGHT, 128);
     struct gateway_thread threads[THREADS];
@@ -811,7 +811,7 @@ static void sweep(uint32_t ring_bytes, size_t step, size_t chunk)
                 continue;
             struct pollfd pfd = { b.eventfds[0], POLLIN, 0 };
             uint64_t n;
-            EXPECT_INT(poll(&pfd, 1, 10000), 1);
+            EXPECT_INT(poll(&pfd, 1, 60000), 1);
             EXPECT_INT(read(pfd.fd, &n, sizeof(n)), sizeof(n));
             channel_gateway_awake(b.ch, 0);
         }
@@ -1351,7 +1351,7 @@ static void abuse(uint64_t seed, uint32_t ring_bytes)
         close(a.b.eventfds[t]);
 }
 
-TEST_WITHIN(hostile_words_do_no_harm, 60)
+TEST_WITHIN(hostile_words_do_no_harm, 300)
 {
     for (uint64_t seed = 1; seed <= 300; seed++)
         abuse(seed * UINT64_C(0x9e3779b97f4a7c15), seed % 2 ? 4096 : 65536);

@@ -275,13 +275,13 @@ static int run_invalid(const char *path, const struct stat *st UNUSED, int type,
     return 0;
 }
 
-TEST_WITHIN(toml_suite_valid_files_give_their_values, 60)
+TEST_WITHIN(toml_suite_valid_files_give_their_values, 300)
 {
     EXPECT_INT(nftw(TOML_TESTS "/valid", run_valid, 16, FTW_PHYS), 0);
     EXPECT(n_files > 150);
 }
 
-TEST_WITHIN(toml_suite_invalid_files_are_refused, 60)
+TEST_WITHIN(toml_suite_invalid_files_are_refused, 300)
 {
     EXPECT_INT(nftw(TOML_TESTS "/invalid", run_invalid, 16, FTW_PHYS), 0);
     EXPECT(n_files > 300);

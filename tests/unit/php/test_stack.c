@@ -337,7 +337,7 @@ TEST(what_each_worker_does_now)
     r.route = STR("prefix /w");
     struct channel_ticket t = driver_push(&d, &r, NULL);
     char *text = NULL;
-    for (int tries = 0; tries < 2000 && !(text && has(text, "W::on")); tries++) {
+    for (int tries = 0; tries < 60000 && !(text && has(text, "W::on")); tries++) {
         mem_free(text);
         driver_poll(&d, 1);
         text = look(&d, true);
@@ -382,7 +382,7 @@ TEST(memory_is_read_without_privilege)
     }
     close(end);
     l.current = (uint64_t)(uintptr_t)&place;
-    EXPECT_INT(poll(&(struct pollfd){ m.socket, POLLIN, 0 }, 1, 5000), 1);
+    EXPECT_INT(poll(&(struct pollfd){ m.socket, POLLIN, 0 }, 1, 60000), 1);
     EXPECT(!worker_memory_stack(&m, &l, 8, &stack));
     EXPECT(stack.is_broken);
     EXPECT(worker_memory_pss(&m) > 0);

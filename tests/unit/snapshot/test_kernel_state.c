@@ -322,7 +322,7 @@ static void roll_back_under_fire(void)
         scene_roll_back();
 }
 
-TEST_WITHIN(signals_during_rollbacks, 60)
+TEST_WITHIN(signals_during_rollbacks, 300)
 {
     scene_apart(roll_back_under_fire);
 }

@@ -385,7 +385,7 @@ static void expect_cheap(const struct snapshot_stats *s)
     EXPECT_INT(s->fds_restored, 0);
 }
 
-TEST_WITHIN(ten_thousand_rollbacks_grow_nothing, 100)
+TEST_WITHIN(ten_thousand_rollbacks_grow_nothing, 300)
 {
     struct scene s = { .before = make_work,
                        .check = check_growth,
@@ -439,7 +439,7 @@ static void die_among_siblings(void)
     EXPECT_INT(status, 0);
 }
 
-TEST_WITHIN(death_in_the_middle_of_rollbacks_is_harmless_to_siblings, 100)
+TEST_WITHIN(death_in_the_middle_of_rollbacks_is_harmless_to_siblings, 300)
 {
     scene_apart(die_among_siblings);
 }
@@ -579,7 +579,7 @@ static void run_with_little_memory(void)
     scene_run(&s);
 }
 
-TEST_WITHIN(memory_limit_with_swap, 150)
+TEST_WITHIN(memory_limit_with_swap, 300)
 {
     bool had = has_swap();
     const char *swap = had ? NULL : make_swap();

@@ -140,7 +140,7 @@ TEST(pool_that_dies_again_and_again_is_retried_slower)
     kill(server_pid(&v, "pool 1 start "), SIGKILL);
     server_await(&v, "pool 3 start", 1); /* 2 at once, 3 after 100 ms */
     turn_until(pool_is_waiting_to_retry);
-    uint64_t third_ns = v.s.pools[0]->retry.deadline_ns - clock_monotonic_ns();
+    uint64_t third_ns = v.s.pools[0]->retry.deadline_ns - loop_now_ns(v.s.loop);
     EXPECT(third_ns > 100 * NS_PER_MS && third_ns <= 200 * NS_PER_MS);
     server_put(&v, "behave", "ok");
     server_await(&v, "gateway activate 4", 1);
@@ -183,7 +183,7 @@ TEST(pool_that_is_never_ready_is_given_up)
 {
     server_start(&v, NULL);
     server_put(&v, "behave", "slow");
-    v.s.start_limit_ns = 50 * NS_PER_MS;
+    v.s.start_limit_ns = NS_PER_S; /* a busy machine starts it in that */
     server_signal(&v, SIGHUP);
     server_await(&v, "pool 2 start", 1);
     pid_t hung = server_pid(&v, "pool 2 start ");
@@ -198,7 +198,7 @@ TEST(pool_that_is_never_ready_at_first_start_ends_with_1)
 {
     server_prepare(&v, NULL);
     server_put(&v, "behave", "slow");
-    v.s.start_limit_ns = 50 * NS_PER_MS;
+    v.s.start_limit_ns = NS_PER_S; /* a busy machine starts it in that */
     EXPECT_INT(supervisor_start(&v.s), 0);
     EXPECT_INT(server_finish(&v), 1);
 }
