@@ -4,6 +4,7 @@ import subprocess
 import pytest
 
 from lib import account, roles
+from lib.process import wait_until
 from lib.sapid import binary
 
 pytestmark = pytest.mark.sapid_only
@@ -61,8 +62,9 @@ def test_a_chrooted_script_has_no_capability_left_to_get_out_with(launch, jail):
     page(jail / "www", "who.php", "[posix_getuid(), posix_geteuid()]")
     server = launch(jail / "www", php={"chroot": str(jail), "user": account.web().name})
     assert server.get("/who.php").json() == [account.web().uid] * 2
+    wait_until(lambda: server.admin("/status?json").json()["idle processes"] == server.site.workers, "all workers to be ready")
     workers = roles.workers(server)
-    assert workers
+    assert len(workers) == server.site.workers
     for pid in workers:
         with open(f"/proc/{pid}/status") as f:
             sets = dict(line.split(":\t") for line in f.read().splitlines() if line.startswith("Cap"))

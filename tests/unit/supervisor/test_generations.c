@@ -141,7 +141,7 @@ TEST(pool_that_dies_again_and_again_is_retried_slower)
     server_await(&v, "pool 3 start", 1); /* 2 at once, 3 after 100 ms */
     turn_until(pool_is_waiting_to_retry);
     uint64_t third_ns = v.s.pools[0]->retry.deadline_ns - loop_now_ns(v.s.loop);
-    EXPECT(third_ns > 100 * NS_PER_MS && third_ns <= 200 * NS_PER_MS);
+    EXPECT(third_ns >= 200 * NS_PER_MS);
     server_put(&v, "behave", "ok");
     server_await(&v, "gateway activate 4", 1);
     server_signal(&v, SIGTERM);
