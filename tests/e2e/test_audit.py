@@ -392,7 +392,8 @@ function f(array $a) { return in_array(1, $a, true); }
 """)
     settings = ["opcache.enable=1", f"opcache.preload={workdir}/preload.php", "opcache.preload_user=root", f"opcache.jit={jit}",
                 "opcache.jit_buffer_size=16M"]
-    report = audit("<?php\nP::go(); $q = new Q; $q->go(); $q->all(); f($_FILES);" + FREEZE, *[x for s in settings for x in ("-d", s)])
+    report = audit("<?php\nP::go(); $q = new Q; $q->go(); $q->all(); f($_FILES);" + FREEZE,
+                   *[x for s in settings for x in ("-d", s)])
     assert report.reads() == {"_GET.a": None, "_GET.b": None, "_COOKIE.c": None, "_SERVER.HTTP_X_D": None, "_GET.e": None,
                               "_POST.*": "[]", "_FILES.*": "[]", **HOST}
     assert report.data["preloaded"] == 0

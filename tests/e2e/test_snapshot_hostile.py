@@ -152,11 +152,13 @@ def test_code_that_was_preloaded_is_guarded(site, workdir):
                        " . (filter_input(INPUT_GET, 'f') ?? '') . (fn() => getenv('HTTP_X_G') ?: '')(); } }\n")
     os.chmod(workdir, 0o755)
     code = "$who = P::who(); $n = P::n(); snapshot_state(); echo $who, $n;"
-    s = site(code, ini={"opcache.preload": str(preload), **({"opcache.preload_user": account.web().name} if account.is_root() else {})},
+    user = {"opcache.preload_user": account.web().name} if account.is_root() else {}
+    s = site(code, ini={"opcache.preload": str(preload), **user},
              files={"plain.php": "<?php " + code.replace("snapshot_state();", "")})
     until_image(s)
     assert "_COOKIE.u" in s.log_text()
-    for target, headers in (("", {}), ("", {"Cookie": "u=alice"}), ("", {"Cookie": "u=bob"}), ("?k=1", {}), ("?f=2", {}), ("?z", {}),
+    for target, headers in (("", {}), ("", {"Cookie": "u=alice"}), ("", {"Cookie": "u=bob"}), ("?k=1", {}), ("?f=2", {}),
+                            ("?z", {}),
                             ("", {"X-G": "3"})):
         assert {s.get("/index.php" + target, headers).text for _ in range(3)} == {s.get("/plain.php" + target, headers).text}
 
