@@ -28,6 +28,8 @@ void proctitle_set(const char *fmt, ...) PRINTF_LIKE(1, 2);
 /* --- surroundings.c --------------------------------------------------------------------------- */
 /* In a worker, before it runs anything: umask, chroot, chdir. 0, or -errno (logged). */
 MUST_USE int surroundings_enter(const struct config_pool *pool);
+/* In the pool process: what scripts will miss in the chroot, and how to put it there. */
+void surroundings_warn(const struct config_pool *pool);
 
 /* --- settings.c ------------------------------------------------------------------------------- */
 /* What the engine is told from one pool's configuration. The strings live as long as the config. */

@@ -797,6 +797,7 @@ static int start_engine(struct pool *p, char *message, size_t size)
     snprintf(role, sizeof(role), "%.*s g%u", STR_ARG(p->conf->name), p->boot.generation);
     (void)log_level_parse(p->config->log.level, &least);
     log_init(role, STDERR_FILENO, least);
+    surroundings_warn(p->conf);
     if (config_pool_has_image(p->conf)) {
         rc = images_prepare(p);
         if (rc < 0) {

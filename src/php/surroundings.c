@@ -56,3 +56,18 @@ int surroundings_enter(const struct config_pool *pool)
         rc = enter("chdir", pool->chdir.n ? pool->chdir : STR("/"), chdir);
     return rc;
 }
+
+void surroundings_warn(const struct config_pool *pool)
+{
+    static const char zones[] = "/usr/share/zoneinfo";
+
+    if (!pool->chroot.n || access(zones, F_OK) < 0)
+        return;
+    char *inside = mem_printf("%.*s%s", STR_ARG(pool->chroot), zones);
+    if (access(inside, F_OK) < 0 && errno == ENOENT)
+        log_warn("chroot %.*s has no %s: PHP of Debian and Ubuntu reads its time zones there, and "
+                 "crashes in date() without them; what to do: mkdir -p %.*s/usr/share && cp -a %s "
+                 "%.*s/usr/share/",
+                 STR_ARG(pool->chroot), zones, STR_ARG(pool->chroot), zones, STR_ARG(pool->chroot));
+    mem_free(inside);
+}

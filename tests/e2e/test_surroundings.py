@@ -1,4 +1,5 @@
 """What stands around a script: root folder, working directory, umask, what is a script at all."""
+import shutil
 import subprocess
 
 import pytest
@@ -79,6 +80,16 @@ def test_static_files_and_uploads_work_in_a_chroot(launch, jail):
     body = (b"--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\nhello\r\n--b--\r\n")
     got = server.get("/up.php", {"Content-Type": "multipart/form-data; boundary=b"}, "POST", body)
     assert got.json() == ["hello"]
+
+
+def test_a_chroot_without_time_zones_is_warned_of(launch, jail):
+    """Debian's PHP crashes in date() there, as under PHP-FPM."""
+    page(jail / "www", "date.php", "[date('T H', 0), date_create('@0')->setTimezone(new DateTimeZone('Europe/Berlin'))->format('T')]")
+    options = {"php": {"chroot": str(jail), "user": account.web().name}}
+    assert f"chroot {jail} has no /usr/share/zoneinfo" in launch(jail / "www", **options).log_text()
+    shutil.copytree("/usr/share/zoneinfo", jail / "usr/share/zoneinfo", symlinks=True)
+    server = launch(jail / "www", **options)
+    assert "zoneinfo" not in server.log_text() and server.get("/date.php").json() == ["UTC 00", "CET"]
 
 
 def test_a_chroot_beside_the_document_root_is_refused(launch, check):

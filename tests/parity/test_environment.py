@@ -95,15 +95,18 @@ LOADED_BY = {"xdebug": {"zend_extension": "xdebug", "xdebug.mode": "develop"}, "
              "excimer": {"extension": "excimer"}}
 
 
+@pytest.mark.parametrize("mode", ["classic", "rollback"])
 @pytest.mark.parametrize("name", EXTENSIONS)
-def test_extensions_of_debian(launch, name):
+def test_extensions_of_debian(launch, name, mode):
     """Those that slow everything down (xdebug, pcov) are off on the machine, and loaded here."""
     root = launch.new_root()
     (root / "x.php").write_text(f"<?php {EXTENSIONS[name]} echo ' ', extension_loaded('{name}');")
+    (root / "loop.php").write_text("<?php while (frankenphp_handle_request(static function () { require __DIR__ . '/x.php'; }));")
     account.give(root)
-    server = launch(root, workers=1, ini={"apc.enabled": "1", **LOADED_BY.get(name, {})})
+    worker = {"script": str(root / "loop.php"), "num": 1, "isolation": "rollback", "warmup": []} if mode == "rollback" else {}
+    server = launch(root, workers=1, worker=worker, ini={"apc.enabled": "1", **LOADED_BY.get(name, {})})
     for _ in range(3):
-        answer = server.get("/x.php")
+        answer = server.get("/x.php" if mode == "classic" else "/")
         assert (answer.status, answer.text) == (200, WANTED.get(name, "[1,2]") + " 1"), answer
 
 
