@@ -203,8 +203,10 @@ static void chart_metric(const struct perf_history *h, size_t load, size_t metri
 
     snprintf(name, sizeof(name), "%s.%s", perf_loads[load].name, perf_metrics[metric].name);
     for (size_t i = 0; i < h->n; i++)
-        if (entry_number(&h->entries[i], name, &y[n]))
-            x[n++] = (double)i;
+        if (entry_number(&h->entries[i], name, &y[n])) {
+            x[n] = (double)n;
+            n++;
+        }
     if (n > 1) {
         snprintf(title, sizeof(title), "%s%s%s", name, *perf_metrics[metric].unit ? ", " : "",
                  perf_metrics[metric].unit);
@@ -219,28 +221,63 @@ static void chart_metric(const struct perf_history *h, size_t load, size_t metri
     mem_free(y);
 }
 
+static bool has_load(const struct perf_history *h, const char *load)
+{
+    char name[64];
+    double value;
+
+    snprintf(name, sizeof(name), "%s.%s", load, perf_metrics[PERF_RPS].name);
+    for (size_t i = 0; i < h->n; i++)
+        if (entry_number(&h->entries[i], name, &value))
+            return true;
+    return false;
+}
+
+/* Of the load profiles that were measured the one that a verdict would be of: medium, else the
+ * lightest. */
+static const char *tabled_load(const struct perf_history *h)
+{
+    if (has_load(h, "medium"))
+        return "medium";
+    for (size_t p = 0; p < PERF_LOADS; p++)
+        if (has_load(h, perf_loads[p].name))
+            return perf_loads[p].name;
+    return "medium";
+}
+
+static void put_cell(const struct perf_entry *e, const char *load, const char *column, FILE *out)
+{
+    char name[64];
+
+    snprintf(name, sizeof(name), "%s%s%s", load, *load ? "." : "", column);
+    char *value = mem_strndup(perf_entry_value(e, name));
+    fputs("<td>", out);
+    html_text(out, value);
+    fputs("</td>", out);
+    mem_free(value);
+}
+
 static void put_entries(const struct perf_history *h, FILE *out)
 {
-    static const char *const columns[] = { "time",       "commit",
-                                           "path",       "medium.requests_per_sec",
-                                           "medium.p99", "medium.cpu_us_per_request",
-                                           "verdict" };
+    const char *load = tabled_load(h);
 
-    fputs("<table>\n<tr>", out);
-    for (size_t k = 0; k < ARRAY_LENGTH(columns); k++)
-        fprintf(out, "<th>%s</th>", columns[k]);
-    fputs("</tr>\n", out);
+    fprintf(out,
+            "<h2>All runs; figures of %s</h2>\n<table>\n<tr><th>time</th><th>commit</th>"
+            "<th>page</th><th>requests/s</th><th>p99, ms</th><th>CPU, us</th><th>verdict</th>"
+            "</tr>\n",
+            load);
     for (size_t i = h->n; i-- > 0;) {
-        if (!perf_entry_value(&h->entries[i], "time").n)
+        const struct perf_entry *e = &h->entries[i];
+        if (!perf_entry_value(e, "time").n)
             continue; /* damaged */
         fputs("<tr>", out);
-        for (size_t k = 0; k < ARRAY_LENGTH(columns); k++) {
-            char *value = mem_strndup(perf_entry_value(&h->entries[i], columns[k]));
-            fputs("<td>", out);
-            html_text(out, value);
-            fputs("</td>", out);
-            mem_free(value);
-        }
+        put_cell(e, "", "time", out);
+        put_cell(e, "", "commit", out);
+        put_cell(e, "", "path", out);
+        put_cell(e, load, perf_metrics[PERF_RPS].name, out);
+        put_cell(e, load, perf_metrics[PERF_P99].name, out);
+        put_cell(e, load, perf_metrics[PERF_CPU].name, out);
+        put_cell(e, "", "verdict", out);
         fputs("</tr>\n", out);
     }
     fputs("</table>\n", out);

@@ -175,6 +175,16 @@ def test_urls_of_a_file_come_by_their_weight(tmp_path):
     assert 1080 < seen["GET /often HTTP/1.1"] < 1320 and 120 < seen["GET /rarely HTTP/1.1"] < 280
 
 
+def test_ipv6():
+    try:
+        target = Target(lambda r: r.answer(), host="::1")
+    except OSError:
+        return  # this machine has none
+    with target:
+        bench(target.url, "--requests", 20)
+    assert f"Host: {target.url[7:-1]}".encode() in target.heads[0]
+
+
 def test_unix_sockets(tmp_path):
     with Target(hello, unix=tmp_path / "s") as target:
         assert bench(target.url, "--unix", tmp_path / "s", "--requests", 20)["success_rate"] == 100
@@ -235,6 +245,21 @@ def test_one_wrong_answer_is_enough_for_a_bad_exit_status():
         result = bench(target.url, "--requests", 100, status=1)
     assert result["errors"]["status"] == 1 and result["success_rate"] == 99
     assert result["status"] == {"200": 99, "500": 1}
+
+
+def test_redirects_are_answers_and_are_not_followed():
+    with Target(lambda r: r.answer(b"", status="302 Found", fields="Location: /other\r\n")) as target:
+        assert bench(target.url, "--requests", 5)["status"] == {"302": 5}
+    assert {line.split()[1] for line in target.lines} == {"/"}
+
+
+def test_interim_answers_without_end_time_out():
+    def forever(request):
+        while True:
+            request.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    with Target(forever) as target:
+        result = bench(target.url, "--requests", 2, "--concurrency", 2, "--timeout", "500ms", status=1)
+    assert result["errors"]["timeout"] == 2 and result["causes"][0]["text"] == "the answer did not end"
 
 
 def test_statuses():
@@ -308,6 +333,20 @@ def test_an_interrupt_ends_the_run_with_its_report():
     result = json.loads(out)
     assert process.returncode == 1 and result["total_requests"] > 50
     assert any("interrupted" in w for w in result["warnings"])
+
+
+def test_progress_is_shown_on_a_terminal_and_nowhere_else():
+    master, slave = os.openpty()
+    with Target(hello) as target:
+        args = [target.url, "--rps", 20, "--duration", "1200ms"]
+        assert run(*args).stderr == ""
+        bench = subprocess.Popen([binary(), "bench", *map(str, args)], stdout=subprocess.PIPE, stderr=slave, text=True)
+        assert "total_requests:        24" in bench.communicate(timeout=60)[0]
+    os.close(slave)
+    shown = os.read(master, 65536).decode()
+    os.close(master)
+    assert re.search(r"\d s of 1\.2 s: \d+ requests, \d+ a second, 0 errors", shown)
+    assert shown.endswith("\r\x1b[K")     # the report begins on an empty line
 
 
 # --- the report --------------------------------------------------------------------------------------

@@ -36,9 +36,9 @@ class Request:
 
 
 class Target:
-    """Listens on 127.0.0.1, or on a unix socket; a thread for each connection. `tls` is an SSLContext."""
+    """Listens on `host`, or on a unix socket; a thread for each connection. `tls` is an SSLContext."""
 
-    def __init__(self, behave, unix=None, backlog=512, tls=None):
+    def __init__(self, behave, unix=None, backlog=512, tls=None, host="127.0.0.1"):
         self.behave = behave
         self.tls = tls
         self.took: list[float] = []
@@ -48,11 +48,12 @@ class Target:
         self.connections = 0
         self.open: list[socket.socket] = []
         self.lock = threading.Lock()
-        self.listener = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
-        self.listener.bind(str(unix) if unix else ("127.0.0.1", 0))
+        self.listener = socket.socket(socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.listener.bind(str(unix) if unix else (host, 0))
         self.listener.listen(backlog)
         scheme = "https" if tls else "http"
-        self.url = f"{scheme}://unix.test/" if unix else f"{scheme}://127.0.0.1:{self.listener.getsockname()[1]}/"
+        self.url = f"{scheme}://unix.test/" if unix else \
+            f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.listener.getsockname()[1]}/"
         self.accepting = threading.Thread(target=self._accept, daemon=True)
         self.accepting.start()
 
