@@ -73,6 +73,14 @@ def test_a_session_of_which_nothing_stays_is_forgotten(site):
     assert "/index.php" in s.log_text()
 
 
+def test_a_session_whose_id_was_taken_away_is_none(site):
+    """As Symfony's reset does it, with a page of a session that warms the boot."""
+    s = site("session_start(['use_cookies' => 0]); session_write_close(); session_id(''); snapshot_state();"
+             " session_id($_COOKIE['PHPSESSID'] ?? ''); session_start(); echo session_id();")
+    until_image(s)
+    assert len(session_ids(s)) == 4
+
+
 def test_a_cookie_of_the_boot_is_told(site):
     s = site("setcookie('visitor', 'x'); snapshot_state(); echo 1;")
     until_image(s)

@@ -339,6 +339,10 @@ static void freeze(void)
     if (rc == SNAPSHOT_RESUMED)
         return;
     rolled.serves = false;
+    if (!*refusal.text) /* what every such process needs is missing */
+        snprintf(refusal.text, sizeof(refusal.text),
+                 "%s; /proc has to be mounted, in a chroot too (proc /srv/jail/proc proc)",
+                 strerror(-rc));
     refusal_explain(&refusal, text, sizeof(text));
     fail(text);
 }

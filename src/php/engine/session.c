@@ -146,7 +146,7 @@ bool session_is_left(void)
 
     if (!&ps_globals)
         return false;
-    if (PS(id) || PS(session_status) == php_session_active)
+    if ((PS(id) && ZSTR_LEN(PS(id))) || PS(session_status) == php_session_active)
         return true;
     for (const sapi_header_struct *h = zend_llist_get_first_ex(headers, &at); h;
          h = zend_llist_get_next_ex(headers, &at))
