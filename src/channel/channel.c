@@ -293,6 +293,8 @@ void channel_count(const struct channel *ch, struct channel_counters *ret)
         c.signals += get32(&b->signals);
         c.ring_full += get32(&b->ring_full);
         c.slow += get(&b->slow);
+        if (get(&b->memory_peak) > c.memory_peak)
+            c.memory_peak = get(&b->memory_peak);
     }
     for (uint32_t i = 0; i < ch->geometry.threads; i++) {
         const struct thread_block *b = thread_at(ch, i);

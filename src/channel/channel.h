@@ -308,6 +308,7 @@ uint64_t channel_claimed_ns(const struct channel *ch, struct channel_ticket t);
 struct channel_counters {
     uint64_t pushed, claimed, done, canceled, queue_full, wakes, signals, ring_full, dropped_pieces,
         recovered, slow;
+    uint64_t memory_peak;           /* the most that one request took, by the workers' words */
     uint32_t queued, running, idle; /* now */
     /* Since the channel was made: the most at once, and how often a request found all busy. */
     uint32_t queued_max, running_max, limit_reached;

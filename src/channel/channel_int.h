@@ -105,6 +105,8 @@ struct worker_block {
     alignas(LINE) _Atomic uint32_t wake;
     uint32_t pad;
     _Atomic uint64_t grant; /* incarnation + 1; 0: nobody yet */
+    /* Written by the worker, seldom: the most that last_memory was, of all incarnations. */
+    _Atomic uint64_t memory_peak;
     /* Written by the worker. */
     alignas(LINE) _Atomic uint32_t incarnation;
     _Atomic uint32_t pid;

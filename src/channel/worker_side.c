@@ -392,6 +392,8 @@ void channel_worker_note(struct channel_worker *w, uint64_t cpu_ns, uint64_t mem
     CHECK_MAGIC(w, WORKER_MAGIC);
     atomic_store_explicit(&w->block->last_cpu_ns, cpu_ns, memory_order_relaxed);
     atomic_store_explicit(&w->block->last_memory, memory_bytes, memory_order_relaxed);
+    if (memory_bytes > atomic_load_explicit(&w->block->memory_peak, memory_order_relaxed))
+        atomic_store_explicit(&w->block->memory_peak, memory_bytes, memory_order_relaxed);
 }
 
 void channel_worker_note_rollbacks(struct channel_worker *w, const struct channel_rollbacks *r)

@@ -67,7 +67,7 @@ void status_fpm_page(struct gateway_thread *t, const struct stats *s, uint32_t p
 struct pool_view {
     struct str name;
     const char *manager; /* "static", "dynamic", "ondemand" */
-    uint64_t start_s, accepted, limit_reached, slow, crashes;
+    uint64_t start_s, accepted, limit_reached, slow, crashes, memory_peak;
     uint32_t queue, queue_max, queue_size, idle, active, active_max;
 };
 void status_view_pool(struct gateway_thread *t, const struct stats *s, uint32_t pool,

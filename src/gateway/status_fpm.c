@@ -1,5 +1,5 @@
 /*
- * A pool's status page in the words of PHP-FPM's (sapi/fpm/fpm/fpm_status.c of PHP 8.2): the same
+ * A pool's status page in the words of PHP-FPM's (sapi/fpm/fpm/fpm_status.c of PHP 8.4): the same
  * fields in the same order under the same names in every format, so that what reads the one reads
  * the other. What the words mean here:
  *
@@ -8,6 +8,7 @@
  *   listen queue len      queue_size
  *   max children reached  how often a request found all workers busy
  *   start time            of the gateway, which counts
+ *   memory peak           of the generations that are there; PHP-FPM has it since PHP 8.4
  *
  * A process is Idle or Running; what it says of its last request is its own word.
  */
@@ -52,6 +53,8 @@ void status_view_pool(struct gateway_thread *t, const struct stats *s, uint32_t 
         channel_count(b->pool->channel, &count);
         ret->queue += count.queued;
         ret->slow += count.slow;
+        if (count.memory_peak > ret->memory_peak)
+            ret->memory_peak = count.memory_peak;
         for (uint32_t w = 0; w < channel_geometry(b->pool->channel)->workers; w++) {
             channel_worker_look(b->pool->channel, w, &info);
             ret->active += info.state == CHANNEL_WORKER_BUSY;
@@ -289,6 +292,7 @@ static void put_pool(struct writer *w, const struct pool_view *v)
     put_number(w, "max active processes", v->active_max);
     put_number(w, "max children reached", v->limit_reached);
     put_number(w, "slow requests", v->slow);
+    put_number(w, "memory peak", v->memory_peak);
 }
 
 static void put_process(void *ctx, const struct process_view *p)
@@ -375,6 +379,7 @@ static void put_openmetrics(struct buf *out, const struct pool_view *v)
         { "max_children_reached", "counter", "How often a request found all workers busy",
           v->limit_reached },
         { "slow_requests", "counter", "Requests that ran longer than slow_log_after", v->slow },
+        { "memory_peak", "gauge", "The most memory that a request took", v->memory_peak },
     };
 
     for (size_t i = 0; i < ARRAY_LENGTH(rows); i++)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lib import account, fastcgi, roles
+from lib import account, fastcgi, phpini, roles
 from lib.fpm import Fpm
 from lib.process import wait_until
 from lib.sapid import binary
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
 POOL_FIELDS = ["pool", "process manager", "start time", "start since", "accepted conn", "listen queue",
                "max listen queue", "listen queue len", "idle processes", "active processes", "total processes",
-               "max active processes", "max children reached", "slow requests"]
+               "max active processes", "max children reached", "slow requests", "memory peak"]
 PROCESS_FIELDS = ["pid", "state", "start time", "start since", "requests", "request duration", "request method",
                   "request uri", "content length", "user", "script", "last request cpu", "last request memory"]
 PAGES = {"status_path": "/st", "ping_path": "/pg"}
@@ -144,7 +144,7 @@ def test_every_format_survives_a_hostile_url(launch, root, form, kind):
             json.loads(page.text)
         elif form == "xml":
             tree = ElementTree.fromstring(page.text)
-            assert [e.tag.replace("-", " ") for e in tree][:14] == POOL_FIELDS
+            assert [e.tag.replace("-", " ") for e in tree][:len(POOL_FIELDS)] == POOL_FIELDS
         elif form == "html":
             assert "<script>" not in page.text and page.text.rstrip().endswith("</html>")
         elif form == "openmetrics":
@@ -174,10 +174,16 @@ def test_pages_agree_with_php_fpm_itself(launch, root, workdir):
             return re.findall(r"<th>([^<]*)</th>", text)
         if form == "openmetrics":
             return re.findall(r"^# TYPE (\S+ \S+)", text, re.M)
-        return [name for name, _ in text_page(text)][:14 + 13]
+        return [name for name, _ in text_page(text)][:len(POOL_FIELDS) + 13]
+
+    def as_old(found):
+        """Without the field that PHP-FPM has since 8.4, and all that one process has of the text of two."""
+        if isinstance(found, tuple):
+            return tuple(map(as_old, found))
+        return [n for n in found if n not in ("memory peak", "memory-peak", "phpfpm_memory_peak gauge")][:14 + 13]
     for form, text in theirs.items():
-        ours = server.get(f"/st?{form}").text
-        assert names(form, ours) == names(form, text), form
+        a, b = names(form, server.get(f"/st?{form}").text), names(form, text)
+        assert (a == b) if tuple(map(int, phpini.version().split("."))) >= (8, 4) else (as_old(a) == as_old(b)), form
 
 
 def test_pages_are_off_unless_named_and_only_for_those_allowed(launch, root):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import account, ports
+from lib import account, phpini, ports
 from lib.httpclient import Connection
 from lib.process import Process, accepts, descendants, wait_until
 from lib.roles import (Load, alive, descriptors, gateway, gateways, pools, status_field, title, workers)
@@ -155,7 +155,7 @@ def test_crash_loop_of_the_gateway_is_slowed_down(launch, root):
 
 
 def test_pool_that_cannot_start_again_is_retried_until_it_can(launch, root, workdir):
-    library = Path("/usr/lib/libphp8.2.so")
+    library = Path(f"/usr/lib/libphp{phpini.version()}.so")
     copy = workdir / "libphp.so"
     shutil.copy(library, copy)
     server = launch(root, workers=1, expect_errors=True, php={"libphp_path": str(copy)})

@@ -20,6 +20,8 @@ def test_fpm_get_status(launch):
     shutil.copy(Path(__file__).parents[1] / "e2e" / "php" / "fpm-status.php", root)
     account.give(root)
     ours, theirs = (launch(root, kind=kind, workers=2) for kind in ("sapid", "fpm"))
+    # PHP-FPM crashes (8.2.36: a 502) when it is asked while one of its processes has not begun.
+    wait_until(lambda: theirs.get("/fpm-status.php?types=1").status == 200, "FPM to know all of its processes")
     types = [server.get("/fpm-status.php?types=1").json() for server in (ours, theirs)]
     assert types[0] == types[1]
     assert [list(part) for part in types[0]] == [list(part) for part in types[1]]
@@ -68,4 +70,5 @@ def test_in_worker_mode(launch, isolation):
     for n in (1, 2):
         told = server.get("/x").json()
         assert told["pool"] == "www-worker" and told["accepted-conn"] == n
-        assert [p["request-uri"] for p in told["procs"] if p["state"] == "Running"] == ["/x"]
+        # the one before may be about to end
+        assert {p["request-uri"] for p in told["procs"] if p["state"] == "Running"} == {"/x"}

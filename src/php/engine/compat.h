@@ -103,6 +103,13 @@ extern PHPAPI char *php_ini_scanned_files;
 #define COMPAT_SESSION_FORGET_START() ((void)0)
 #endif
 
+/* PHP-FPM's fpm_get_status() has a field more. */
+#if PHP_VERSION_ID >= 80400
+#define COMPAT_STATUS_MEMORY_PEAK(array, bytes) add_assoc_long(array, "memory-peak", bytes)
+#else
+#define COMPAT_STATUS_MEMORY_PEAK(array, bytes) ((void)(bytes))
+#endif
+
 #ifdef ZEND_SIGNALS
 #define compat_signal_startup() zend_signal_startup()
 /* Leave SIGPROF, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 alone at every request start:

@@ -491,18 +491,25 @@ bool learned_broke(void)
 /* The class that the request could not declare, when that was its last error; else none. */
 static struct str undeclared(void)
 {
-    static const char begin[] = "Cannot declare ";
-    struct str end = STR(", because the name is already in use");
-    zend_string *said = PG(last_error_message);
+    static const struct {
+        struct str begin, end;
+    } texts[] = {
+        { STR("Cannot declare "), STR(", because the name is already in use") }, /* to 8.3 */
+        { STR("Cannot redeclare "), STR(" (previously declared in ") },          /* since 8.4 */
+    };
+    zend_string *message = PG(last_error_message);
 
-    if (!said || !zend_string_starts_with_cstr(said, begin, sizeof(begin) - 1))
-        return STR_NONE;
-    struct str name = str_skip((struct str){ ZSTR_VAL(said), ZSTR_LEN(said) }, sizeof(begin) - 1);
-    if (!str_has_suffix(name, end))
-        return STR_NONE;
-    name.n -= end.n;
-    (void)str_cut(&name, ' '); /* "class", "interface" */
-    return name;
+    for (size_t i = 0; message && i < ARRAY_LENGTH(texts); i++) {
+        struct str said = { ZSTR_VAL(message), ZSTR_LEN(message) };
+        if (!str_has_prefix(said, texts[i].begin))
+            continue;
+        said = str_skip(said, texts[i].begin.n);
+        (void)str_cut(&said, ' '); /* "class", "interface" */
+        const char *end = memmem(said.p, said.n, texts[i].end.p, texts[i].end.n);
+        if (end)
+            return str_take(said, (size_t)(end - said.p));
+    }
+    return STR_NONE;
 }
 
 static bool ban(struct report *r, enum report_kind kind, struct str name)

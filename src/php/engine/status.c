@@ -133,5 +133,6 @@ PHP_FUNCTION(fpm_get_status)
     add_assoc_long(return_value, "max-active-processes", MAX((zend_long)count.running_max, active));
     add_assoc_long(return_value, "max-children-reached", count.limit_reached);
     add_assoc_long(return_value, "slow-requests", (zend_long)count.slow);
+    COMPAT_STATUS_MEMORY_PEAK(return_value, (zend_long)count.memory_peak);
     add_assoc_zval(return_value, "procs", &list);
 }
