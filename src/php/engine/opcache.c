@@ -67,7 +67,7 @@ void opcache_find_lock(void)
         snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
         ssize_t n = readlink(path, name, sizeof(name) - 1);
         name[n > 0 ? n : 0] = '\0';
-        if (strstr(name, "/.ZendSem.")) {
+        if (strstr(name, "/.ZendSem.") || strstr(name, "/memfd:opcache_lock")) {
             lock_fd = fd;
             return;
         }
