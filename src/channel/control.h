@@ -24,7 +24,8 @@
  *                           fd: what to answer instead, when there is more to say),
  *                           PING (comes back),
  *                           PROBE (text = path; the newest generation of each pool answers),
- *                           IMAGE_REFUSED (pool; text = what and why: for status pages)
+ *                           IMAGE_REFUSED (pool; text = what and why, status = seconds before it
+ *                           may be tried again: for status pages)
  *   gateway -> supervisor   READY, FAILED, POOL_READY (first worker granted), POOL_DRAINED,
  *                           PING, PROBED (generation as in PROBE; HTTP status, or 0 and why),
  *                           FELL_BACK, DRAINED,

@@ -240,6 +240,21 @@ bool report_read(const struct report_entry *e, struct report_view *ret)
     return true;
 }
 
+bool report_find_most(const struct report *r, enum report_kind kind, struct report_view *ret)
+{
+    bool any = false;
+    struct report_view v;
+
+    for (uint32_t i = 0; i < REPORT_REASONS; i++) {
+        if (!report_read(&r->reasons[i], &v) || v.kind != kind || (any && v.count <= ret->count))
+            continue;
+        *ret = v;
+        ret->text.p = ret->copy;
+        any = true;
+    }
+    return any;
+}
+
 uint64_t report_rollback_percentile_ns(const struct report *r, double percent)
 {
     uint64_t all = 0, seen = 0, most = report_get(&r->count.rollback_max_ns);

@@ -41,6 +41,7 @@ enum report_kind {
     REPORT_FINDING,
     REPORT_REFUSAL, /* why an image could not be made */
     REPORT_RESPAWN, /* why a worker was forked anew */
+    REPORT_GUARD,   /* that did not hold for requests, which were passed on: "_GET.page" */
     REPORT_KINDS,
 };
 
@@ -146,6 +147,8 @@ struct report_view {
 };
 /* False: there is none. */
 bool report_read(const struct report_entry *e, struct report_view *ret);
+/* The reason of that kind that was given most often. False: there is none. */
+bool report_find_most(const struct report *r, enum report_kind kind, struct report_view *ret);
 /* Of all rollbacks so far; 0 when there were none. As exact as a bucket, some 20 %. */
 uint64_t report_rollback_percentile_ns(const struct report *r, double percent);
 

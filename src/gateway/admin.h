@@ -5,6 +5,7 @@
 #ifndef SAPID_GATEWAY_ADMIN_H
 #define SAPID_GATEWAY_ADMIN_H
 
+#include "channel/report.h"
 #include "gateway/gateway_int.h"
 #include "gateway/stats.h"
 
@@ -105,6 +106,8 @@ void page_put(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* The text as the inside of a JSON string, of HTML or XML, of an OpenMetrics label. */
 void page_put_json(struct buf *b, struct str s);
 void page_put_html(struct buf *b, struct str s);
+/* Only printable ASCII: it goes to a terminal. */
+void page_put_plain(struct buf *b, struct str s);
 
 /* JSON with its commas. */
 struct json {
@@ -124,5 +127,13 @@ void report_take(struct pool_link *link, int fd); /* stays the caller's */
 void report_put_json(struct json *j, const struct pool_link *link, bool isolation);
 void report_put_text(struct buf *out, const struct pool_link *link, bool isolation);
 void report_put_metrics(struct buf *b, struct gateway_thread *t);
+/* A line: "HEAD2x this; 1x that". Nothing where there is none. */
+void report_put_reasons(struct buf *out, const struct report *r, const char *head,
+                        enum report_kind kind);
+
+/* --- status_images.c: of one classic pool */
+void images_put_json(struct json *j, const struct gateway_thread *t, uint32_t pool, bool isolation);
+void images_put_text(struct buf *out, const struct gateway_thread *t, uint32_t pool,
+                     bool isolation);
 
 #endif

@@ -504,6 +504,7 @@ static void activate_link(struct gateway *g, struct pool_link *link)
         }
     }
     link->active = true;
+    images_forgive(g, link);
     for (uint32_t i = 0; i < g->n_threads; i++)
         thread_tell(&g->threads[i], activate, link, 0, drains);
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "base/mem.h"
+#include "channel/report.h"
 
 enum { ASK_MS = 1000, ASKED_SCRIPTS = 16, JUDGED_REQUESTS = 32 };
 
@@ -211,6 +212,24 @@ static bool has_image(const struct gateway *g, const struct pool_link *link, str
     return false;
 }
 
+/* Why most requests of an image are passed on, once. */
+static void say_unfit(const struct pool_link *of, struct str script)
+{
+    LIST_FOR_EACH(it, &of->gateway->links) {
+        const struct pool_link *l = LIST_ENTRY(it, struct pool_link, link);
+        struct report_view v;
+        if (!l->image || !l->active || l->image->told_unfit || !l->report ||
+            l->image->of_pool != of->pool || !str_eq(str_from(l->image->script), script) ||
+            !report_find_most(l->report, REPORT_GUARD, &v))
+            continue;
+        l->image->told_unfit = true;
+        log_notice("%.*s g%u: most requests of %s run in classic mode, because they are not like "
+                   "the image's boot in %.*s; sapid status says what may help",
+                   STR_ARG(pool_of(l)->name), l->generation, l->image->script_name,
+                   STR_ARG(v.text));
+    }
+}
+
 static bool asked_lately(struct pool_link *link, struct str script)
 {
     struct asked *a = &link->asked_by_workers[str_hash(script) % ASKED_SCRIPTS];
@@ -246,6 +265,8 @@ static void pass_wish(struct pool_link *link, struct control_message *m,
 
     if (link->image || !link->active || link->dead || has != (m->status == CONTROL_IMAGE_UNFIT))
         return;
+    if (m->status == CONTROL_IMAGE_UNFIT)
+        say_unfit(link, image->script);
     images_look(&link->gateway->threads[0], link->pool, tell_use, &now);
     m->pool = link->pool;
     m->generation = link->generation;
@@ -274,13 +295,46 @@ void images_on_asked(struct gateway_thread *t, struct command *c)
     mem_free(c);
 }
 
+/* The one of that script, a free one, or the oldest. */
+static struct image_refused *refused_entry(struct image_figures *f, struct str script)
+{
+    struct image_refused *found = NULL;
+
+    if (!f->refusals)
+        f->refusals = mem_zalloc(IMAGES_REFUSED_SHOWN * sizeof(*f->refusals));
+    for (uint32_t i = 0; i < IMAGES_REFUSED_SHOWN; i++) {
+        struct image_refused *r = &f->refusals[i];
+        if (str_eq(str_from(r->script), script))
+            return r;
+        if (!found || r->at_ns < found->at_ns)
+            found = r;
+    }
+    memset(found, 0, sizeof(*found));
+    snprintf(found->script, sizeof(found->script), "%.*s", STR_ARG(script));
+    return found;
+}
+
 void images_refused(struct gateway *g, const struct control_message *m)
 {
     struct image_figures *f = m->pool < POOLS_MAX ? &g->images[m->pool] : NULL;
+    struct str why = control_message_text(m), script = str_cut(&why, ':');
 
     if (!f)
         return;
+    struct image_refused *r = refused_entry(f, str_take(script, sizeof(r->script) - 1));
+    r->times++;
+    r->at_ns = clock_realtime_ns();
+    r->until_ns = r->at_ns + (m->status > 0 ? (uint64_t)m->status * NS_PER_S : 0);
+    snprintf(r->why, sizeof(r->why), "%.*s", STR_ARG(str_trim(why)));
+    f->last_refusal = (uint32_t)(r - f->refusals);
     atomic_fetch_add_explicit(&f->refused, 1, memory_order_relaxed);
-    f->refused_ns = clock_realtime_ns();
-    snprintf(f->refusal, sizeof(f->refusal), "%.*s", STR_ARG(control_message_text(m)));
+}
+
+void images_forgive(struct gateway *g, const struct pool_link *link)
+{
+    struct image_figures *f = &g->images[images_pool(link)];
+
+    for (uint32_t i = 0; f->refusals && i < IMAGES_REFUSED_SHOWN; i++)
+        if (!link->image || strcmp(f->refusals[i].script, link->image->script_name) == 0)
+            memset(&f->refusals[i], 0, sizeof(f->refusals[i]));
 }

@@ -20,15 +20,25 @@ struct link_image {
     _Atomic uint64_t served, passed_on;
     _Atomic uint64_t judged_served, judged_passed_on; /* what they were when it was judged last */
     _Atomic uint64_t unfit_ns;                        /* when the supervisor was told so */
+    bool told_unfit;                                  /* in the log; main thread */
 };
+
+/* A script that could not be frozen. */
+struct image_refused {
+    char script[256], why[1024]; /* script: "": free */
+    uint64_t at_ns, until_ns;    /* CLOCK_REALTIME: the last time; not tried again before */
+    uint32_t times;
+};
+enum { IMAGES_REFUSED_SHOWN = 8 };
 
 /* Of a classic pool, over all generations; any thread. */
 struct image_figures {
     _Atomic uint64_t served;    /* requests answered by images */
     _Atomic uint64_t passed_on; /* that an image did not take */
-    _Atomic uint64_t refused;   /* images that could not be made; main thread */
-    uint64_t refused_ns;        /* CLOCK_REALTIME of the last one; main thread */
-    char refusal[512];          /* and "/index.php: why" */
+    _Atomic uint64_t refused;   /* images that could not be made */
+    /* Main thread: those of the present generation that still have none; NULL: none so far. */
+    struct image_refused *refusals;
+    uint32_t last_refusal; /* its index */
 };
 
 /* Main thread: what the boot text of the generation says of an image. */
@@ -49,6 +59,8 @@ void images_on_asked(struct gateway_thread *t, struct command *c);
 /* Main thread: IMAGE_WANTED of a worker of that generation; IMAGE_REFUSED of the supervisor. */
 void images_wanted(struct pool_link *link, const struct control_message *m);
 void images_refused(struct gateway *g, const struct control_message *m);
+/* Main thread: it serves from now on; what was refused before is over. */
+void images_forgive(struct gateway *g, const struct pool_link *link);
 /* The pool whose requests it takes: of an image, that of its script. */
 static inline uint32_t images_pool(const struct pool_link *link)
 {

@@ -49,6 +49,12 @@ void page_put_html(struct buf *b, struct str s)
     }
 }
 
+void page_put_plain(struct buf *b, struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        page_put(b, "%c", s.p[i] >= 0x20 && s.p[i] < 0x7f ? s.p[i] : '?');
+}
+
 /* --- JSON ------------------------------------------------------------------------------------- */
 
 static void begin_value(struct json *j, const char *key)

@@ -243,6 +243,8 @@ void report_put_json(struct json *j, const struct pool_link *link, bool isolatio
     put_json_counters(j, r);
     put_json_reasons(j, r, "respawns", REPORT_RESPAWN);
     put_json_reasons(j, r, "refusals", REPORT_REFUSAL);
+    if (link->image)
+        put_json_reasons(j, r, "passed_on_by", REPORT_GUARD);
     put_json_routes(j, r, isolation);
     if (isolation)
         put_json_names(j, r);
@@ -251,15 +253,8 @@ void report_put_json(struct json *j, const struct pool_link *link, bool isolatio
 
 /* --- text ------------------------------------------------------------------------------------- */
 
-/* Only printable ASCII: it goes to a terminal. */
-static void put_plain(struct buf *out, struct str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        page_put(out, "%c", s.p[i] >= 0x20 && s.p[i] < 0x7f ? s.p[i] : '?');
-}
-
-static void put_text_reasons(struct buf *out, const struct report *r, const char *head,
-                             enum report_kind kind)
+void report_put_reasons(struct buf *out, const struct report *r, const char *head,
+                        enum report_kind kind)
 {
     struct report_view v;
     bool any = false;
@@ -268,14 +263,14 @@ static void put_text_reasons(struct buf *out, const struct report *r, const char
         if (!report_read(&r->reasons[i], &v) || v.kind != kind)
             continue;
         page_put(out, "%s%" PRIu32 "x ", any ? "; " : head, v.count);
-        put_plain(out, v.text);
+        page_put_plain(out, v.text);
         any = true;
     }
     if (any)
         page_put(out, "\n");
 }
 
-static void put_text_image(struct buf *out, const struct pool_link *link)
+static void put_text_image(struct buf *out, const struct pool_link *link, const char *indent)
 {
     const struct report *r = link->report;
     const struct report_image *i = &r->image;
@@ -285,25 +280,37 @@ static void put_text_image(struct buf *out, const struct pool_link *link)
     struct report_view v;
     struct str pool = link->config->pools[link->pool].name;
 
+    page_put(out, "%s", indent);
+    if (!link->image)
+        page_put(out, "image (%.*s g%u): ", STR_ARG(pool), link->generation);
     if (made == 0) {
-        page_put(out, "    image (%.*s g%u): NONE YET\n", STR_ARG(pool), link->generation);
-        put_text_reasons(out, r, "    could not be made: ", REPORT_REFUSAL);
+        page_put(out, "NONE YET\n%s", indent);
+        report_put_reasons(out, r, "could not be made: ", REPORT_REFUSAL);
         return;
     }
     page_put(out,
-             "    image (%.*s g%u): %.1f MiB in %" PRIu64 " regions, made %" PRIu64 "h%02" PRIu64
-             "m%02" PRIu64 "s ago in %.1f s with %" PRIu32 " warm-up requests and %" PRIu32
+             "%.1f MiB in %" PRIu64 " regions, made %" PRIu64 "h%02" PRIu64 "m%02" PRIu64
+             "s ago in %.1f s with %" PRIu32 " warm-up requests and %" PRIu32
              " learned names; because ",
-             STR_ARG(pool), link->generation, MIB(report_get(&i->bytes)), report_get(&i->regions),
-             age_s / 3600, age_s / 60 % 60, age_s % 60, (double)report_get(&i->boot_ns) / NS_PER_S,
-             load32(&i->warmed), load32(&i->loaded));
-    put_plain(out, report_read(&r->why, &v) ? v.text : STR("?"));
+             MIB(report_get(&i->bytes)), report_get(&i->regions), age_s / 3600, age_s / 60 % 60,
+             age_s % 60, (double)report_get(&i->boot_ns) / NS_PER_S, load32(&i->warmed),
+             load32(&i->loaded));
+    page_put_plain(out, report_read(&r->why, &v) ? v.text : STR("?"));
     if (made > 1)
         page_put(out, "; made %" PRIu32 " times", made);
     page_put(out, "\n");
 }
 
-static void put_text_numbers(struct buf *out, const struct report *r)
+static void put_text_reasons(struct buf *out, const struct report *r, const char *indent,
+                             const char *what, enum report_kind kind)
+{
+    char head[64];
+
+    snprintf(head, sizeof(head), "%s%s", indent, what);
+    report_put_reasons(out, r, head, kind);
+}
+
+static void put_text_numbers(struct buf *out, const struct report *r, const char *indent)
 {
     const struct report_counters *c = &r->count;
     struct name_counts names = count_names(r);
@@ -311,7 +318,7 @@ static void put_text_numbers(struct buf *out, const struct report *r)
 
     if (all == 0)
         return;
-    page_put(out, "    rollbacks: %" PRIu64, all);
+    page_put(out, "%srollbacks: %" PRIu64, indent, all);
     if (n)
         page_put(out,
                  ", %.1f us on average, p99 %.0f, most %.0f; %.0f pages on average, %" PRIu64
@@ -322,12 +329,12 @@ static void put_text_numbers(struct buf *out, const struct report *r)
     page_put(out, "\n");
     if (names.n)
         page_put(out,
-                 "    loaded late: something by %.1f %% of the requests, %" PRIu32
+                 "%sloaded late: something by %.1f %% of the requests, %" PRIu32
                  " names in all; %" PRIu32 " were never tried before an image%s\n",
-                 100 * mean(report_get(&c->requests_late), all), names.n, names.untried,
+                 indent, 100 * mean(report_get(&c->requests_late), all), names.n, names.untried,
                  names.untried ? ": the next generation does (sapid reload)" : "");
-    put_text_reasons(out, r, "    workers forked anew: ", REPORT_RESPAWN);
-    put_text_reasons(out, r, "    images refused: ", REPORT_REFUSAL);
+    put_text_reasons(out, r, indent, "workers forked anew: ", REPORT_RESPAWN);
+    put_text_reasons(out, r, indent, "images refused: ", REPORT_REFUSAL);
 }
 
 static void put_text_routes(struct buf *out, const struct report *r)
@@ -342,7 +349,7 @@ static void put_text_routes(struct buf *out, const struct report *r)
         if (!report_read(&r->route_names[i], &v))
             continue;
         page_put(out, "    ");
-        put_plain(out, v.text);
+        page_put_plain(out, v.text);
         page_put(out, "%*s %10" PRIu64 " %7.0f %7" PRIu64 " %7.1f %9.1f %9" PRIu64 "\n",
                  v.text.n < 40 ? (int)(40 - v.text.n) : 0, "", n,
                  mean(report_get(&route->pages), left(n, report_get(&route->sampled))),
@@ -368,12 +375,12 @@ static void put_text_findings(struct buf *out, const struct report *r)
                 continue;
             if (!any && report_read(&r->route_names[route], &name)) {
                 page_put(out, "      ");
-                put_plain(out, name.text);
+                page_put_plain(out, name.text);
                 page_put(out, "\n");
             }
             any = true;
             page_put(out, "        ");
-            put_plain(out, found[i].text);
+            page_put_plain(out, found[i].text);
             page_put(out, "%s\n", size_text(&found[i], size));
         }
     }
@@ -388,7 +395,7 @@ static void put_text_names(struct buf *out, const struct report *r)
     page_put(out, "\n    loaded late, by name:%s\n", n ? "" : " nothing");
     for (uint32_t i = 0; i < n && i < NAMES_SHOWN; i++) {
         page_put(out, "      %8" PRIu32 " requests  %s ", all[i].count, kind_name(all[i].kind));
-        put_plain(out, all[i].text);
+        page_put_plain(out, all[i].text);
         page_put(out, "%s\n",
                  all[i].flags & REPORT_BANNED  ? "  (cannot be loaded before the image)"
                  : all[i].flags & REPORT_TRIED ? "  (tried)"
@@ -401,8 +408,10 @@ static void put_text_names(struct buf *out, const struct report *r)
 
 void report_put_text(struct buf *out, const struct pool_link *link, bool isolation)
 {
-    put_text_image(out, link);
-    put_text_numbers(out, link->report);
+    const char *indent = link->image ? "        " : "    ";
+
+    put_text_image(out, link, indent);
+    put_text_numbers(out, link->report, indent);
     if (!isolation)
         return;
     put_text_routes(out, link->report);

@@ -154,49 +154,6 @@ static void put_json_gate(void *ctx, const char *name, const struct gate *g)
     json_close(j, '}');
 }
 
-struct images_page {
-    struct json *json;
-    bool isolation, shows_report;
-};
-
-static void put_json_image(void *ctx, const struct pool_link *link)
-{
-    const struct images_page *page = ctx;
-    struct json *j = page->json;
-
-    json_open(j, NULL, '{');
-    json_text(j, "script", str_from(link->image->script_name));
-    json_text(j, "pool", link->config->pools[link->pool].name);
-    json_number(j, "generation", link->generation);
-    json_number(j, "served", atomic_load_explicit(&link->image->served, memory_order_relaxed));
-    json_number(j, "passed_on",
-                atomic_load_explicit(&link->image->passed_on, memory_order_relaxed));
-    if (page->shows_report && link->report)
-        report_put_json(j, link, page->isolation);
-    json_close(j, '}');
-}
-
-static void put_json_images(struct json *j, const struct gateway_thread *t, uint32_t pool,
-                            bool isolation)
-{
-    struct images_page page = { j, isolation, t->index == 0 };
-    const struct image_figures *f = &t->gateway->images[pool];
-    uint64_t refused = atomic_load_explicit(&f->refused, memory_order_relaxed);
-
-    json_open(j, "images", '{');
-    json_open(j, "active", '[');
-    images_look(t, pool, put_json_image, &page);
-    json_close(j, ']');
-    json_number(j, "served", atomic_load_explicit(&f->served, memory_order_relaxed));
-    json_number(j, "passed_on", atomic_load_explicit(&f->passed_on, memory_order_relaxed));
-    json_number(j, "refused", refused);
-    if (refused && t->index == 0) { /* whose text it is */
-        json_number(j, "refused_at", f->refused_ns / NS_PER_S);
-        json_text(j, "last_refusal", str_from(f->refusal));
-    }
-    json_close(j, '}');
-}
-
 static void put_json_pool(struct json *j, struct gateway_thread *t, const struct stats *s,
                           uint32_t pool, struct detail detail)
 {
@@ -226,7 +183,7 @@ static void put_json_pool(struct json *j, struct gateway_thread *t, const struct
             put_json_channel(j, b, detail.isolation);
     }
     json_close(j, ']');
-    put_json_images(j, t, pool, detail.isolation);
+    images_put_json(j, t, pool, detail.isolation);
     if (detail.full) {
         json_open(j, "processes", '[');
         status_view_processes(t, pool, put_json_process,
@@ -344,14 +301,6 @@ static void put_json(struct gateway_thread *t, const struct stats *s, struct det
 /* --- text ------------------------------------------------------------------------------------- */
 
 /* What clients sent goes to a terminal: only printable ASCII. */
-static void put_plain(struct buf *out, struct str s)
-{
-    for (size_t i = 0; i < s.n; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-        page_put(out, "%c", c >= 0x20 && c < 0x7f ? c : '?');
-    }
-}
-
 static void put_text_stack(struct buf *out, const char *stacks, uint32_t pid)
 {
     struct str rest = stacks_of(stacks, pid);
@@ -359,9 +308,9 @@ static void put_text_stack(struct buf *out, const char *stacks, uint32_t pid)
 
     for (unsigned i = 0; stack_next(&rest, &f); i++) {
         page_put(out, "          #%-2u ", i);
-        put_plain(out, f.function);
+        page_put_plain(out, f.function);
         page_put(out, "  ");
-        put_plain(out, f.file.n ? f.file : STR("(PHP itself)"));
+        page_put_plain(out, f.file.n ? f.file : STR("(PHP itself)"));
         if (f.line > 0)
             page_put(out, ":%" PRIu64, f.line);
         page_put(out, "\n");
@@ -376,9 +325,9 @@ static void put_text_process(void *ctx, const struct process_view *p)
     page_put(out, "  %7u g%-3u %-7s %8" PRIu64 " requests %10.1f ms %7.1f MiB  ", p->pid,
              p->generation, p->running ? "running" : "idle", p->requests,
              (double)p->duration_us / 1000, (double)p->memory / (1 << 20));
-    put_plain(out, p->method);
+    page_put_plain(out, p->method);
     page_put(out, " ");
-    put_plain(out, p->target);
+    page_put_plain(out, p->target);
     page_put(out, "\n");
     put_text_stack(out, page->stacks, p->pid);
 }
@@ -388,7 +337,7 @@ static void put_text_slow(void *ctx, const struct lane_class *c, double mean_ms)
     struct buf *out = ctx;
 
     page_put(out, "    slow: ");
-    put_plain(out, str_from(c->name));
+    page_put_plain(out, str_from(c->name));
     page_put(out, " (%.0f ms on average)\n", mean_ms);
 }
 
@@ -404,41 +353,6 @@ static void put_text_gate(void *ctx, const char *name, const struct gate *g)
              atomic_load_explicit(&g->waiting, memory_order_relaxed),
              atomic_load_explicit(&g->waited, memory_order_relaxed),
              atomic_load_explicit(&g->refused, memory_order_relaxed));
-}
-
-static void put_text_image(void *ctx, const struct pool_link *link)
-{
-    struct buf *out = ctx;
-
-    page_put(out, "    image of ");
-    put_plain(out, str_from(link->image->script_name));
-    page_put(out, " (%.*s g%u): %" PRIu64 " requests, %" PRIu64 " passed on to classic mode\n",
-             STR_ARG(link->config->pools[link->pool].name), link->generation,
-             atomic_load_explicit(&link->image->served, memory_order_relaxed),
-             atomic_load_explicit(&link->image->passed_on, memory_order_relaxed));
-}
-
-static void put_text_scripts(const struct gateway_thread *t, uint32_t pool, struct buf *out)
-{
-    const struct image_figures *f = &t->gateway->images[pool];
-    uint64_t refused = atomic_load_explicit(&f->refused, memory_order_relaxed);
-
-    images_look(t, pool, put_text_image, out);
-    if (refused == 0 || t->index != 0)
-        return;
-    page_put(out, "    %" PRIu64 " times a script could not be frozen; last: ", refused);
-    put_plain(out, str_from(f->refusal));
-    page_put(out, "\n");
-}
-
-static void put_text_images(struct gateway_thread *t, uint32_t pool, bool isolation,
-                            struct buf *out)
-{
-    LIST_FOR_EACH(it, &t->backends) {
-        const struct backend *b = LIST_ENTRY(it, struct backend, link);
-        if (t->index == 0 && images_pool(b->pool) == pool && b->pool->report)
-            report_put_text(out, b->pool, isolation);
-    }
 }
 
 static void put_text_pools(struct gateway_thread *t, const struct stats *s, struct detail detail,
@@ -461,8 +375,7 @@ static void put_text_pools(struct gateway_thread *t, const struct stats *s, stru
                  v.active, v.idle, v.queue, v.queue_size, v.active_max, v.queue_max, v.accepted,
                  v.limit_reached, v.slow, v.crashes);
         bulkhead_look(t, i, put_text_slow, out);
-        put_text_scripts(t, i, out);
-        put_text_images(t, i, detail.isolation, out);
+        images_put_text(out, t, i, detail.isolation);
         if (detail.full)
             status_view_processes(t, i, put_text_process,
                                   &(struct process_page){ .text = out, .stacks = detail.stacks });

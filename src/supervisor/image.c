@@ -421,7 +421,8 @@ void image_serves(struct generation *g)
 }
 
 /* For its status pages. */
-static void tell_gateway(const struct pool *of, const char *script_name, const char *why)
+static void tell_gateway(const struct pool *of, const char *script_name, const char *why,
+                         uint64_t pause_ms)
 {
     struct gateway_process *gw = of->active ? of->active->gateway : NULL;
     struct control_message m;
@@ -432,6 +433,7 @@ static void tell_gateway(const struct pool *of, const char *script_name, const c
     control_message_init(&m, CONTROL_IMAGE_REFUSED);
     m.pool = of->active->index;
     m.generation = of->active->number;
+    m.status = (int32_t)(pause_ms / 1000);
     control_message_set_text(&m, str_from(text));
     role_send(&gw->role, &m, NULL, 0);
     mem_free(text);
@@ -443,7 +445,7 @@ bool image_refuse_order(struct pool *of, const struct image_order *o, const char
 
     uint64_t pause_ms = image_refuse(images_of(of)->refusals, o->script, file_changed_ns(o->script),
                                      why, clock_monotonic_ns(), &is_new);
-    tell_gateway(of, o->script_name, why);
+    tell_gateway(of, o->script_name, why, pause_ms);
     log_info("%s is not frozen again before %llu s have passed, its file changes, or pool %s is "
              "reloaded",
              o->script_name, (unsigned long long)(pause_ms / 1000), of->name);

@@ -272,9 +272,11 @@ if (!restore_state()) {
 }
 echo json_encode(['image' => $boot !== getmypid(), 'host' => $_SERVER['HTTP_HOST'], 'https' => $_SERVER['HTTPS'] ?? null,
                   'url' => $_SERVER['HTTP_X_ORIGINAL_URL'] ?? null, 'get' => $_GET, 'cookie' => $_COOKIE ?? 'gone',
-                  'post' => $_POST, 'request' => $_REQUEST]);
+                  'post' => $_POST, 'request' => $_REQUEST,
+                  'numbers' => array_filter($_SERVER, 'is_int', ARRAY_FILTER_USE_KEY)]);
 """
-SAYING = [("/index.php", {}, None), ("/index.php", {"Host": "evil.example"}, None), ("/index.php", {"X-Original-URL": "/admin"}, None),
+SAYING = [("/index.php?0=client", {}, None), ("/index.php?8=client&-3=client&9=client", {}, None), ("/index.php", {"Cookie": "7=client"}, None),
+          ("/index.php", {}, None), ("/index.php", {"Host": "evil.example"}, None), ("/index.php", {"X-Original-URL": "/admin"}, None),
           ("/index.php?a=1&b=2", {"Cookie": "a=c; b=d"}, None), ("/index.php", {"X-Forwarded-Proto": "https"}, None),
           ("/index.php", FORM, b"a=p")]
 
@@ -284,6 +286,8 @@ SAYING = [("/index.php", {}, None), ("/index.php", {"Host": "evil.example"}, Non
     pytest.param("unset($_SERVER['HTTP_X_ORIGINAL_URL'], $_COOKIE['a'], $_POST['a'], $_REQUEST['a']);", id="unsets"),
     pytest.param("$_GET['a'] = $_REQUEST['route'] = 'boot'; $_COOKIE['b'] = 'boot';", id="adds"),
     pytest.param("$_GET = []; $_COOKIE = ['a' => 'boot']; $_REQUEST = [];", id="replaces"),
+    pytest.param("$_GET[0] = 'boot'; $_COOKIE[7] = 'boot'; $_SERVER[5] = 'boot'; unset($_GET[-3], $_REQUEST['9']);", id="numbers"),
+    pytest.param("$_GET[] = 'boot'; $_SERVER[] = 'boot'; $_COOKIE[][] = 'boot';", id="appends"),
     pytest.param("unset($_COOKIE); function f(array &$s) { unset($s['HTTP_X_ORIGINAL_URL']); } f($_SERVER);", id="takes"),
 ])
 def test_what_the_boot_changes_of_a_request(launch, code):

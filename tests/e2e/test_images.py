@@ -227,7 +227,9 @@ def test_a_boot_that_fails_is_said_once_and_requests_go_on(site):
     said = [line for line in server.log_text().splitlines() if "there is no image of /index.php" in line]
     assert len(said) == 1
     assert images(server)["refused"] == 1 and images(server)["last_refusal"].startswith("/index.php: ")
-    assert "1 times a script could not be frozen" in server.admin("/server").text
+    text = server.admin("/server").text
+    assert "no image of /index.php, which runs in classic mode: " in text and "refused 1 times, last " in text
+    assert " s from now, if its file changes, or after `sapid reload`" in text
     wait_until(lambda: not image_pools(server), "the process that tried to end")
     assert 'sapid_script_image_refusals_total{pool="www"} 1' in server.admin("/metrics").text
 
@@ -459,6 +461,46 @@ def test_an_image_for_the_wrong_host_is_made_again(site):
     server.get("/", headers=[("Host", "evil.example")])
     server.expect_log("are not for \"evil.example\"")
     assert server.log_text().count("are not for \"evil.example\"") == 1 and generation(server) == 2
+
+
+def test_who_is_passed_on_is_told_with_what_helps(site):
+    server = site(boot="$lang = $_COOKIE['lang'] ?? 'en'; $to = $_SERVER['HTTP_HOST'];")
+    wait_for_image(server)
+    for n in range(40):
+        assert not from_image(server.get("/", headers=[("Cookie", f"lang={n}")]).json())
+    assert not from_image(server.get("/", headers=[("Host", "other.example")]).json())
+    found = active(server)["/index.php"]
+    assert sorted((g["why"], g["times"]) for g in found["image"]["passed_on_by"]) == [("_COOKIE.lang", 40), ("_SERVER.HTTP_HOST", 1)]
+    text = server.admin("/server").text
+    assert "passed on, because not as in the boot's request: " in text and "40x _COOKIE.lang" in text
+    assert 'snapshot_guards = { "_COOKIE.lang" = "any" }' in text
+    server.expect_log("most requests of /index.php run in classic mode, because they are not like the image's boot in _COOKIE.lang")
+
+
+def test_the_status_says_everything_of_each_script(site):
+    """Two with an image, two that are refused for different reasons; a repaired one leaves the list."""
+    server = site({"a.php": APP % "", "b.php": APP % "", "fails.php": APP % "if (snapshot_boots()) throw new Exception('no');",
+                   "prints.php": APP % "if (snapshot_boots()) echo 'out';"}, expect_errors=True)
+    wait_for_image(server, "/a.php")
+    wait_for_image(server, "/b.php")
+    for path in ("/fails.php", "/prints.php"):
+        assert server.get(path).status == 200
+    wait_until(lambda: images(server)["refused"] == 2, "both refusals", 60)
+    found = images(server)
+    assert set(active(server)) == {"/a.php", "/b.php"}
+    refused = {r["script"]: r for r in found["refusals"]}
+    assert set(refused) == {"/fails.php", "/prints.php"} and "output" in refused["/prints.php"]["why"]
+    assert all(r["times"] == 1 and r["not_before"] >= r["at"] + 10 for r in refused.values())
+    text = server.admin("/server").text
+    for script, seat in (("a", 1), ("b", 2)):
+        assert f"    image of /{script}.php (www-image{seat} g1): " in text
+    assert text.count("    no image of ") == 2 and text.count(" regions, made ") == 2
+    (server.root / "fails.php").write_text(APP % "")
+    wait_until(lambda: [server.get("/fails.php"), "/fails.php" in active(server)][1], "its image", 60, interval=0.1)
+    assert [r["script"] for r in images(server)["refusals"]] == ["/prints.php"]
+    server.process.send_signal(signal.SIGHUP)
+    server.expect_log(" reload done in")
+    wait_until(lambda: images(server)["refusals"] == [], "the new generation to begin afresh", 60)
 
 
 def test_a_streamed_body_is_passed_on_whole(site):

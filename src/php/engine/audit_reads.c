@@ -186,6 +186,8 @@ static void write_key(enum audit_global g, zval *container, const zval *key)
     remember(g, Z_ARR_P(container));
     if (!is_variable(g, container)) {
         audit_read_all(g); /* a copy with a change holds all the rest */
+    } else if (!key && g != AUDIT_SERVER) {
+        hide_all(g); /* $_GET[] = 1: which key that is, is up to all the others */
     } else if (name) {
         zval yes;
         hide_key(g, name);

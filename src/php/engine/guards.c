@@ -217,13 +217,28 @@ static bool holds(const struct guard *g)
     return is_same(g, &f);
 }
 
+/* For status pages. */
+static void note_miss(const struct guard *g)
+{
+    char text[REPORT_TEXT_BYTES] = "what the boot reads is not known";
+
+    if (g)
+        snprintf(text, sizeof(text), "%s.%.*s", audit_global_name(g->global),
+                 g->key.p ? (int)MIN(g->key.n, 200u) : 1, g->key.p ? g->key.p : "*");
+    if (late_report())
+        report_reason(late_report(), REPORT_GUARD, str_from(text));
+}
+
 bool guards_hold(void)
 {
     CHECK(request.active);
-    if (guards.never)
+    if (guards.never) {
+        note_miss(NULL);
         return false;
+    }
     for (uint32_t i = 0; i < guards.n; i++)
         if (!holds(&guards.v[i])) {
+            note_miss(&guards.v[i]);
             log_debug("request %.*s: not one of this image: %s%s%.*s is another",
                       STR_ARG(request.view.request_id), audit_global_name(guards.v[i].global),
                       guards.v[i].key.p ? "." : "", STR_ARG(guards.v[i].key));

@@ -59,42 +59,66 @@ static bool is_environment(const zend_string *key)
     return strncmp(ZSTR_VAL(key), "HTTP_", 5) != 0 && getenv(ZSTR_VAL(key));
 }
 
-static bool belongs_to_boot(size_t i, zval *its, zend_string *key, zval *value)
+/* Keys of arrays that look like numbers are numbers: then `key` is NULL. */
+static zval *find_key(const HashTable *in, zend_string *key, zend_ulong number)
+{
+    return key ? zend_hash_find(in, key) : zend_hash_index_find(in, number);
+}
+
+static void put_key(zval *into, zend_string *key, zend_ulong number, zval *value)
+{
+    if (Z_ISUNDEF_P(into))
+        array_init(into);
+    Z_TRY_ADDREF_P(value);
+    if (key)
+        zend_hash_update(Z_ARRVAL_P(into), key, value);
+    else
+        zend_hash_index_update(Z_ARRVAL_P(into), number, value);
+}
+
+static bool is_covered(size_t i, zend_string *key, zend_ulong number)
+{
+    zend_string *text = key ? zend_string_copy(key) : zend_long_to_str((zend_long)number);
+    bool covered = guards_cover(names[i], text);
+
+    zend_string_release(text);
+    return covered;
+}
+
+static bool belongs_to_boot(size_t i, zval *its, zend_string *key, zend_ulong number, zval *value)
 {
     if (its && zend_is_identical(value, its))
         return false;
-    return guards_cover(names[i], key) || (i < TAKING_ADDITIONS && (!its || is_environment(key)));
+    return is_covered(i, key, number) ||
+           (i < TAKING_ADDITIONS && (!its || (key && is_environment(key))));
 }
 
 static void record_set(size_t i, HashTable *before, const HashTable *own)
 {
+    zend_ulong number;
     zend_string *key;
     zval *value;
 
-    ZEND_HASH_FOREACH_STR_KEY_VAL_IND(before, key, value)
+    ZEND_HASH_FOREACH_KEY_VAL_IND(before, number, key, value)
     {
         ZVAL_DEREF(value);
-        if (!key || !belongs_to_boot(i, zend_hash_find(own, key), key, value))
-            continue;
-        if (Z_ISUNDEF(made[i].set))
-            array_init(&made[i].set);
-        Z_TRY_ADDREF_P(value);
-        zend_hash_update(Z_ARRVAL(made[i].set), key, value);
+        if (belongs_to_boot(i, find_key(own, key, number), key, number, value))
+            put_key(&made[i].set, key, number, value);
     }
     ZEND_HASH_FOREACH_END();
 }
 
 static void record_unset(size_t i, const HashTable *before, HashTable *own)
 {
+    zend_ulong number;
     zend_string *key;
+    zval nothing;
 
-    ZEND_HASH_FOREACH_STR_KEY(own, key)
+    ZVAL_NULL(&nothing);
+    ZEND_HASH_FOREACH_KEY(own, number, key)
     {
-        if (!key || zend_hash_exists(before, key) || !guards_cover(names[i], key))
-            continue;
-        if (Z_ISUNDEF(made[i].unset))
-            array_init(&made[i].unset);
-        zend_hash_add_empty_element(Z_ARRVAL(made[i].unset), key);
+        if (!find_key(before, key, number) && is_covered(i, key, number))
+            put_key(&made[i].unset, key, number, &nothing);
     }
     ZEND_HASH_FOREACH_END();
 }
@@ -142,26 +166,35 @@ static void put_whole(size_t i)
 
 static void set_keys(size_t i, HashTable *into)
 {
+    zend_ulong number;
     zend_string *key;
     zval *value;
 
-    ZEND_HASH_FOREACH_STR_KEY_VAL(Z_ARRVAL(made[i].set), key, value)
+    ZEND_HASH_FOREACH_KEY_VAL(Z_ARRVAL(made[i].set), number, key, value)
     {
-        if (zend_hash_exists(into, key) && !is_environment(key) && !guards_cover(names[i], key))
+        if (find_key(into, key, number) && !(key && is_environment(key)) &&
+            !is_covered(i, key, number))
             continue;
         Z_TRY_ADDREF_P(value);
-        zend_hash_update(into, key, value);
+        if (key)
+            zend_hash_update(into, key, value);
+        else
+            zend_hash_index_update(into, number, value);
     }
     ZEND_HASH_FOREACH_END();
 }
 
 static void unset_keys(size_t i, HashTable *into)
 {
+    zend_ulong number;
     zend_string *key;
 
-    ZEND_HASH_FOREACH_STR_KEY(Z_ARRVAL(made[i].unset), key)
+    ZEND_HASH_FOREACH_KEY(Z_ARRVAL(made[i].unset), number, key)
     {
-        zend_hash_del(into, key);
+        if (key)
+            zend_hash_del(into, key);
+        else
+            zend_hash_index_del(into, number);
     }
     ZEND_HASH_FOREACH_END();
 }

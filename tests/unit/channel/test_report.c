@@ -71,6 +71,25 @@ TEST(texts_that_are_too_long_or_find_no_room_are_refused)
     report_unmap(r);
 }
 
+TEST(the_reason_that_was_given_most)
+{
+    struct report *r = fresh(NULL);
+    struct report_view v;
+
+    EXPECT(!report_find_most(r, REPORT_GUARD, &v));
+    report_reason(r, REPORT_RESPAWN, STR("signal 9"));
+    report_reason(r, REPORT_RESPAWN, STR("signal 9"));
+    report_reason(r, REPORT_RESPAWN, STR("signal 9"));
+    report_reason(r, REPORT_GUARD, STR("_GET.a"));
+    report_reason(r, REPORT_GUARD, STR("_GET.b"));
+    report_reason(r, REPORT_GUARD, STR("_GET.b"));
+    EXPECT(report_find_most(r, REPORT_GUARD, &v));
+    EXPECT_TEXT(v.text, "_GET.b");
+    EXPECT_INT(v.count, 2);
+    EXPECT(v.text.p == v.copy);
+    report_unmap(r);
+}
+
 TEST(routes_beyond_the_room_share_one)
 {
     struct report *r = fresh(NULL);
