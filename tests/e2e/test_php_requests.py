@@ -133,6 +133,7 @@ def test_several_cookie_fields_are_one(server):
     s = seen(server, "/server.php", many)
     assert s["cookie"] == {f"c{i}": str(i) for i in range(40)}
     assert s["server"]["HTTP_COOKIE"] == "; ".join(value for _, value in many)
+    assert s["headers"]["Cookie"] == s["server"]["HTTP_COOKIE"]
 
 
 @pytest.mark.sapid_only   # nginx before 1.23 passes the last one only
@@ -554,6 +555,20 @@ def test_fastcgi_finish_request(server, scripts):
     assert r.text == "answered"
     wait_until(lambda: (scripts / "finished").exists() and (scripts / "finished").read_text() == "after",
                "the script to go on after its answer")
+
+
+@pytest.mark.sapid_only
+@pytest.mark.engine_only
+@pytest.mark.parametrize("size", [100, 20_000, 500_000])
+def test_a_body_is_there_behind_fastcgi_finish_request(server, scripts, size):
+    """Also one that waits in the gateway, which forgets a request when it is answered."""
+    (scripts / "behind.php").write_text("<?php echo 'answered'; fastcgi_finish_request(); file_put_contents(__DIR__ . '/behind.new', "
+                                        "md5_file('php://input')); rename(__DIR__ . '/behind.new', __DIR__ . '/behind');")
+    (scripts / "behind").unlink(missing_ok=True)
+    body = bytes(range(256)) * (size // 256 + 1)
+    assert server.get("/behind.php", method="PUT", body=body).text == "answered"
+    wait_until((scripts / "behind").exists, "the script to read its body", 30)
+    assert (scripts / "behind").read_text() == hashlib.md5(body).hexdigest()
 
 
 def test_http_1_0_streams_until_close(server):

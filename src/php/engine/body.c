@@ -104,12 +104,26 @@ static int fetch_descriptor(struct body *b)
     }
 }
 
+void body_keep(struct body *b)
+{
+    if (b->kind == CHANNEL_BODY_FILE && b->fd < 0 && !b->ended && request.worker &&
+        fetch_descriptor(b) < 0)
+        log_debug("the gateway has no body any more"); /* its client has left */
+}
+
 static void refill(struct body *b)
 {
     size_t want = sizeof(ahead);
     ssize_t n;
 
     if (b->fd < 0 && !request.worker) { /* a script's pcntl_fork() has no way to the gateway */
+        b->ended = true;
+        return;
+    }
+    if (b->fd < 0 && request.ended) {
+        log_warn("request %.*s: its body is gone, because no part of it was read before "
+                 "fastcgi_finish_request() ended the answer",
+                 STR_ARG(request.view.request_id));
         b->ended = true;
         return;
     }

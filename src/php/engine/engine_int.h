@@ -107,6 +107,8 @@ bool response_inform(uint16_t status);
 void body_install(void); /* once, after module start */
 void body_init(struct body *b, const struct channel_request *r, int64_t length);
 void body_fini(struct body *b);
+/* Before the answer ends and the script goes on: a body that waits in the gateway would go, too. */
+void body_keep(struct body *b);
 /* Up to `n` bytes; less only at the end of the body or when the client or the gateway has gone. */
 size_t body_read(struct body *b, char *into, size_t n);
 /* To the gateway, on the socket on which bodies are asked for. 0 or -errno. */

@@ -10,6 +10,7 @@ static PHP_FUNCTION(fastcgi_finish_request)
         RETURN_FALSE;
     php_output_end_all();
     php_header();
+    body_keep(&request.body);
     request_end();
     RETURN_TRUE;
 }
