@@ -206,7 +206,9 @@ def test_slow_log_as_json_and_again(serve, root):
     for line in lines:
         assert line["uri"] == '/slow.php?ms=2000&"x' and line["script"] == f"{root}/slow.php" and line["pool"] == "www"
         assert line["route"] == "prefix /slow" and line["method"] == "GET"
-        assert line["stack"][0] == {"function": "usleep"}
+    sleeping = [line for line in lines if line["stack"] and line["stack"][0] == {"function": "usleep"}]
+    assert len(sleeping) > 1 and len(sleeping) >= len(lines) - 2, lines     # the last may see the script's end
+    for line in sleeping:
         assert line["stack"][1].pop("function") in ("Foo::{closure}", "Foo::{closure:Foo::each():7}")
         assert line["stack"][1] == {"file": f"{root}/slow.php", "line": 8}
     assert lines[0]["duration_ms"] >= 200 and lines[2]["duration_ms"] >= 600   # each 200 ms after the last

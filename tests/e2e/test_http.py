@@ -290,8 +290,8 @@ def test_no_100_for_http_1_0(server):
 @pytest.fixture(scope="module")
 def small(launch_module, scripts):
     """A server with small limits."""
-    return launch_module(scripts, workers=2, server={"max_body_size": "100K", "header_timeout": "1s", "body_timeout": "1s",
-                                                     "keepalive_timeout": "1s"})
+    return launch_module(scripts, workers=2, server={"max_body_size": "100K", "header_timeout": "3s", "body_timeout": "3s",
+                                                     "keepalive_timeout": "3s"})
 
 
 def test_too_large_a_body_is_refused_before_it_is_sent(small):
@@ -354,7 +354,7 @@ def test_dripping_head_is_ended(small):
     with small.connect() as c:
         start = time.monotonic()
         c.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: ")
-        while not select.select([c.socket], [], [], 0.05)[0]:
+        while not select.select([c.socket], [], [], 0.1)[0]:
             c.send(b"b")
             assert time.monotonic() - start < 25
         rest = c.read_rest()

@@ -266,7 +266,7 @@ def test_a_pool_process_that_hangs_does_not_keep_the_page_waiting(launch, root):
 # --- health ------------------------------------------------------------------------------------------
 
 def test_healthz_is_green_without_traffic_and_red_when_the_pool_is_wedged(launch, root):
-    server = launch(root, workers=2, admin={"health_window": "300ms"})
+    server = launch(root, workers=2, admin={"health_window": "3s"})
     green = server.admin("/healthz")
     assert green.status == 200 and json.loads(green.text)["status"] == "ok"
     held = Held(server, root, ["a", "b"]).all_run()
@@ -294,7 +294,7 @@ def test_healthz_of_a_worker_script(launch, root):
         "<?php while (frankenphp_handle_request(function () { if (isset($_GET['until'])) require 'wait.php'; "
         "echo 'loop'; }));")
     server = launch(root, workers=1, worker={"script": str(root / "worker.php"), "num": 1},
-                    admin={"health_window": "300ms"})
+                    admin={"health_window": "3s"})
     assert server.admin("/healthz").status == 200
     held = Held(server, root, [])
     held.names = ["a"]

@@ -21,7 +21,7 @@ def server(launch_module, scripts):
     return launch_module(scripts, workers=3, expect_errors=True, php={"request_buffering": False},
                          ini={"post_max_size": "600M", "upload_max_filesize": "600M", "session.upload_progress.enabled": "1", "session.upload_progress.min_freq": "0",
                               "session.upload_progress.freq": "1%", "output_buffering": "0"},
-                         server={"max_body_size": "500M", "body_timeout": "2s"})
+                         server={"max_body_size": "500M", "body_timeout": "10s"})
 
 
 def head(target: str, *fields: str) -> bytes:
@@ -160,7 +160,7 @@ def test_100_continue_when_the_script_reads(server):
                          ids=["broken", "stalled", "large"])
 def test_a_body_that_ends_badly(launch, scripts, after, status):
     server = launch(scripts, workers=1, routes=[{"match": {"prefix": "/"}, "request_buffering": False, "max_body_size": "200K"}],
-                    server={"body_timeout": "500ms"})
+                    server={"body_timeout": "2s"})
     with server.connect() as c:
         c.send(head("/input.php", "Transfer-Encoding: chunked") + chunk(b"x" * 10_000))
         if after:
@@ -178,7 +178,7 @@ def test_a_worker_that_dies_half_way(server):
 
 
 def test_request_timeout_ends_a_script_that_waits_for_its_body(launch, scripts):
-    server = launch(scripts, workers=1, php={"request_buffering": False, "request_timeout": "500ms"}, expect_errors=True)
+    server = launch(scripts, workers=1, php={"request_buffering": False, "request_timeout": "3s"}, expect_errors=True)
     with server.connect() as c:
         c.send(head("/input.php", "Content-Length: 100000") + b"x" * 10_000)
         answer = c.read_response("POST")

@@ -185,7 +185,7 @@ def test_killed_supervisor_takes_everything_with_it(launch, root):
 
 
 def test_request_beyond_its_limit_is_ended_also_when_nobody_waits(launch, root):
-    server = launch(root, workers=1, php={"request_timeout": "400ms"}, expect_errors=True)
+    server = launch(root, workers=1, php={"request_timeout": "3s"}, expect_errors=True)
     with server.connect() as c:
         c.send(c.format("GET", "/wait.php?until=never"))
         victim = started(root, "never")
