@@ -43,7 +43,7 @@ class Workload:
 
 class WordPress(Workload):
     def min_seconds(self, connections):
-        return max(5, connections // 16)    # a page takes tens of milliseconds
+        return max(3, connections // 16)    # a page takes tens of milliseconds
 
     expect = ("--expect-text", "</html>")
 

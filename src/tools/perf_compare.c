@@ -193,10 +193,11 @@ void perf_comparison_print(const struct perf_options *o, const struct perf_compa
     if (o->format == BENCH_TEXT)
         fprintf(
             out,
-            "\nB against A: %u blocks of up to %u times A B B A, %.3g s each, %s (%u threads, %u "
+            "\nB against A: %u blocks of up to %u times A B B A, %.3g s each, %s (%u thread%s, %u "
             "connections)\n  %-30s %12s %12s\n",
             c->blocks, o->turns, (double)o->slice_ns / (double)NS_PER_S, o->verdict_load->name,
-            o->verdict_load->threads, o->verdict_load->connections, "", "A", "B");
+            o->verdict_load->threads, o->verdict_load->threads == 1 ? "" : "s",
+            o->verdict_load->connections, "", "A", "B");
     for (size_t m = 0; m < PERF_METRICS; m++) {
         if (!isfinite(c->a.value[m]) || !isfinite(c->b.value[m]) || !isfinite(c->of[m].high))
             continue;

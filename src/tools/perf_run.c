@@ -186,9 +186,9 @@ int perf_run_rounds(const struct perf_options *o, const struct perf_server *s,
         for (size_t p = 0; p < PERF_LOADS && rc == 0; p++) {
             if (!o->loads[p])
                 continue;
-            fprintf(stderr, "round %u of %u: %s (%u threads, %u connections)\n", round + 1,
+            fprintf(stderr, "round %u of %u: %s (%u thread%s, %u connections)\n", round + 1,
                     o->rounds, perf_loads[p].name, perf_loads[p].threads,
-                    perf_loads[p].connections);
+                    perf_loads[p].threads == 1 ? "" : "s", perf_loads[p].connections);
             rc = perf_slice(s, &perf_loads[p], o->duration_ns, round ? 0 : o->warmup_ns,
                             &ret->rows[p][round]);
             ret->errors += ret->rows[p][round].errors;
@@ -226,10 +226,10 @@ static void print_text(const struct perf_options *o, const struct perf_figures *
     double low, high;
 
     fprintf(out,
-            "\n%s: %u threads, %u connections; median of %u rounds of %.3g s (lowest .. "
+            "\n%s: %u thread%s, %u connections; median of %u rounds of %.3g s (lowest .. "
             "highest)\n",
-            perf_loads[p].name, perf_loads[p].threads, perf_loads[p].connections, f->rounds,
-            (double)o->duration_ns / (double)NS_PER_S);
+            perf_loads[p].name, perf_loads[p].threads, perf_loads[p].threads == 1 ? "" : "s",
+            perf_loads[p].connections, f->rounds, (double)o->duration_ns / (double)NS_PER_S);
     for (size_t m = 0; m < PERF_METRICS; m++) {
         if (!isfinite(median->value[m]))
             continue;

@@ -54,7 +54,7 @@ def test_run_reports_rates_latency_cpu_and_memory(root):
     assert light["cores_busy"] and all(0 <= value <= 100 for value in light["cores_busy"])
     assert "200, 7 bytes" in done.stderr
     text = perf("run", *SHORT, root=root).stdout
-    assert re.search(r"light: 1 threads, 10 connections; median of 2 rounds", text)
+    assert re.search(r"light: 1 thread, 10 connections; median of 2 rounds", text)
     assert re.search(r"cores, busy +[0-9.]+%", text)
 
 
