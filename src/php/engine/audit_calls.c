@@ -260,7 +260,7 @@ static void on_buffer(const struct call *c, enum audit_kind kind)
 
 static void on_session(const struct call *c, enum audit_kind kind)
 {
-    const char *name = zend_ini_string("session.name", sizeof("session.name") - 1, 0);
+    const char *name = session_cookie_name();
     zend_string *key = zend_string_init(name, strlen(name), 0);
 
     audit_read_key(AUDIT_COOKIE, key);

@@ -122,10 +122,15 @@ bool session_is_active(void)
     return &ps_globals && (PS(session_status) == php_session_active || PS(in_save_handler));
 }
 
+const char *session_cookie_name(void)
+{
+    return zend_ini_string("session.name", sizeof("session.name") - 1, 0);
+}
+
 /* "Set-Cookie: PHPSESSID=..." */
 static bool is_session_cookie(const sapi_header_struct *h)
 {
-    const struct str field = STR("Set-Cookie:"), name = str_from(PS(session_name));
+    const struct str field = STR("Set-Cookie:"), name = str_from(session_cookie_name());
     struct str s = { h->header, h->header_len };
 
     if (!str_eq_nocase(str_take(s, field.n), field))
@@ -163,9 +168,4 @@ void session_leave(void)
     release(&PS(id));
     PS(define_sid) = 1;
     zend_llist_apply_with_del(&SG(sapi_headers).headers, is_to_go);
-}
-
-const char *session_cookie_name(void)
-{
-    return &ps_globals && PS(session_name) ? PS(session_name) : "PHPSESSID";
 }
