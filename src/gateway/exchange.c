@@ -503,6 +503,7 @@ static size_t script_path(const struct backend *b, const struct files_match *m, 
 struct described {
     struct channel_request request;
     char script[2 * FILES_PATH_MAX];
+    size_t script_bytes; /* 0: not found out yet */
     char request_id[REQUEST_ID_BYTES + 1];
 };
 
@@ -511,16 +512,16 @@ static bool make_request(struct exchange *x, struct backend *b, struct described
 {
     struct gateway_thread *t = x->conn->thread;
     /* A probe names no script: the engine starts and ends a request, and that is all. */
-    size_t script_bytes = x->conn->source == CONN_FROM_HEALTH
-                              ? 0
-                              : script_path(b, &t->match, d->script, sizeof(d->script));
+    bool names_script = x->conn->source != CONN_FROM_HEALTH;
 
-    if (script_bytes == 0 && x->conn->source != CONN_FROM_HEALTH) {
+    if (names_script && d->script_bytes == 0)
+        d->script_bytes = script_path(b, &t->match, d->script, sizeof(d->script));
+    if (names_script && d->script_bytes == 0) {
         respond_status(x, 414, STR_NONE);
         return false;
     }
     exchange_request_id(x, d->request_id);
-    describe(x, b, &d->request, d->script, script_bytes, d->request_id);
+    describe(x, b, &d->request, d->script, d->script_bytes, d->request_id);
     if (b->pool->channel)
         attach_body(x, b, &d->request);
     if (x->body_sink != BODY_DISCARD)
@@ -533,30 +534,31 @@ static void push_upstream(struct exchange *x, struct backend *b)
 {
     struct described d;
 
+    d.script_bytes = 0;
     if (make_request(x, b, &d))
         upstream_push(b->upstream, x, &b->pool->config->pools[b->pool->pool], &d.request,
                       x->conn->thread->pairs);
 }
 
-/* The image of the script, or the pool itself. */
-static struct backend *choose(struct exchange *x, struct backend *b)
+/* The image of the script, which has the same path there, or the pool itself. */
+static struct backend *choose(struct exchange *x, struct backend *b, struct described *d)
 {
     const struct gateway_thread *t = x->conn->thread;
-    char script[2 * FILES_PATH_MAX];
 
     if (likely(t->n_images[x->pool] == 0 &&
                b->pool->config->pools[b->pool->pool].snapshot_scripts.n == 0))
         return b;
-    size_t n = script_path(b, &t->match, script, sizeof(script));
-    return n ? images_choose(x, b, (struct str){ script, n }) : b;
+    d->script_bytes = script_path(b, &t->match, d->script, sizeof(d->script));
+    return d->script_bytes ? images_choose(x, b, (struct str){ d->script, d->script_bytes }) : b;
 }
 
 static void push(struct exchange *x, struct backend *b)
 {
     struct gateway_thread *t = x->conn->thread;
-    struct backend *to = choose(x, b);
     struct described d;
 
+    d.script_bytes = 0;
+    struct backend *to = choose(x, b, &d);
     if (!make_request(x, to, &d))
         return;
     int r = backend_push(to, x, &d.request);

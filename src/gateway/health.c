@@ -26,7 +26,7 @@ static uint64_t window_ns(const struct gateway *g)
     return g->config->admin.health_window_ms * NS_PER_MS;
 }
 
-/* FastCGI servers are judged by their own counters, not here. */
+/* FastCGI servers are other people's processes, which no restart of this server would mend. */
 static bool is_probed(const struct gateway *g, uint32_t pool)
 {
     return !g->config->pools[pool].use_fpm;
@@ -71,6 +71,8 @@ static void answer(struct gateway *g, struct admin_wait *w)
         json_open(&j, NULL, '{');
         json_text(&j, "name", g->config->pools[i].name);
         json_bool(&j, "ok", answered(g, i, now, &ago));
+        if (!is_probed(g, i))
+            json_bool(&j, "judged", false);
         if (is_probed(g, i) &&
             atomic_load_explicit(&g->figures[i].answered_ns, memory_order_relaxed))
             json_number(&j, "answered_ms_ago", ago);

@@ -363,13 +363,16 @@ static void print_kinds(struct buf *b, const struct audit_report *r, uint32_t ki
 
 static void print_files(struct buf *b, const struct audit_report *r, const struct verdict *v)
 {
-    if (!n_events(r->log))
-        return;
-    put(b, "\nFiles in the order in which they returned, with the time since the beginning\n");
+    bool any = false;
+
     for (uint32_t i = 0; i < n_events(r->log); i++) {
         const struct audit_event *e = event(r->log, i);
         if (e->kind != AUDIT_FILE_END)
             continue;
+        if (!any)
+            put(b,
+                "\nFiles in the order in which they returned, with the time since the beginning\n");
+        any = true;
         put(b, "  %9.3f ms  %s%s\n", (double)e->at_ns / NS_PER_MS,
             short_path(r, audit_text(r->log, e->name)),
             (int64_t)i == v->unread_at    ? "   <- nothing of the request was read until here"

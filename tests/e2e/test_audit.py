@@ -427,6 +427,14 @@ def test_the_text_report(workdir):
     assert "all of $_SERVER is read at index.php:3" in p.stdout
 
 
+@pytest.mark.parametrize("code, files", [("snapshot_state();", True), ("nothing();", False)], ids=["returns", "fails"])
+def test_the_text_report_has_no_empty_list_of_files(workdir, code, files):
+    (workdir / "part.php").write_text("<?php")
+    (workdir / "index.php").write_text(f"<?php {'include __DIR__ . %s;' % repr('/part.php') if files else ''} {code}")
+    p = subprocess.run([binary(), "audit", "index.php"], cwd=workdir, stdout=subprocess.PIPE, text=True, timeout=60)
+    assert ("Files in the order in which they returned" in p.stdout) == files == ("part.php" in p.stdout)
+
+
 @pytest.mark.parametrize("arguments, wanted", [
     pytest.param([], "expected a script", id="none"),
     pytest.param(["no.php"], "no.php: No such file", id="missing"),

@@ -280,6 +280,14 @@ def test_healthz_is_green_without_traffic_and_red_when_the_pool_is_wedged(launch
     wait_until(lambda: server.admin("/healthz").status == 200, "green again")
 
 
+def test_healthz_does_not_judge_php_fpm(launch, root):
+    """A restart of this server would not mend it."""
+    server = launch(root, php={"use_fpm": True, "fpm_socket": str(launch.folder / "nobody.sock")}, expect_errors=True)
+    assert server.get("/").status == 502
+    answer = server.admin("/healthz")
+    assert answer.status == 200 and json.loads(answer.text)["pools"] == [{"name": "www", "ok": True, "judged": False}]
+
+
 def test_healthz_probe_is_no_request_of_the_application(launch, root):
     log = launch.folder / "seen.log"
     (root / "index.php").write_text(f"<?php file_put_contents('{log}', 'x', FILE_APPEND); echo 'hi';")
