@@ -285,6 +285,7 @@ def test_a_warm_up_request_that_ends_the_script_is_left_out(launch, scripts):
 def test_what_an_image_cannot_hold_is_named(launch, scripts, what, said):
     s = start(launch, scripts, env={"BOOT": what}, expect_errors=True)
     assert s.get("/").status == 500
+    s.expect_log("cannot be frozen")
     line = next(line for line in s.log_text().splitlines() if "cannot be frozen" in line)
     assert said in line and "What to do:" in line
 
