@@ -6,7 +6,8 @@
  * Where the guards say that all requests of the image bring what the boot's request did, for a key
  * or for all of a superglobal, they get what the boot made of it. Besides, keys that the boot's
  * request did not have, or only because they are in the environment, are added to $_SERVER and
- * $_ENV. Any other change is not made: the value was another request's.
+ * $_ENV, and those of the environment taken away that it has taken away. Any other change is not
+ * made: the value was another request's.
  */
 #include "php/engine/engine_int.h"
 
@@ -108,6 +109,15 @@ static void record_set(size_t i, HashTable *before, const HashTable *own)
     ZEND_HASH_FOREACH_END();
 }
 
+/* Not only what the guards know of: of the process's own environment the boot may have hidden a
+ * secret, or added to it by putenv(), which superglobals made before do not show. */
+static bool may_unset(size_t i, zend_string *key, zend_ulong number)
+{
+    return is_covered(i, key, number) ||
+           (key && i < TAKING_ADDITIONS &&
+            !variables_may_differ((struct str){ ZSTR_VAL(key), ZSTR_LEN(key) }));
+}
+
 static void record_unset(size_t i, const HashTable *before, HashTable *own)
 {
     zend_ulong number;
@@ -117,7 +127,7 @@ static void record_unset(size_t i, const HashTable *before, HashTable *own)
     ZVAL_NULL(&nothing);
     ZEND_HASH_FOREACH_KEY(own, number, key)
     {
-        if (!find_key(before, key, number) && is_covered(i, key, number))
+        if (!find_key(before, key, number) && may_unset(i, key, number))
             put_key(&made[i].unset, key, number, &nothing);
     }
     ZEND_HASH_FOREACH_END();
