@@ -198,6 +198,7 @@ static void put_php_stack(struct buf *b, const struct death *d)
 static bool was_in_shared_memory(const struct death *d)
 {
     static const char *const owners[] = { "opcache.so", "apcu.so" };
+    const struct engine_module *engine = d->pool->engine;
     uint32_t n = d->crash.n_addresses < BOX_ADDRESSES ? d->crash.n_addresses : BOX_ADDRESSES;
     Dl_info info;
 
@@ -205,6 +206,8 @@ static bool was_in_shared_memory(const struct death *d)
         void *address = (void *)(uintptr_t)d->crash.addresses[i];
         if (!address || !dladdr(address, &info) || !info.dli_fname)
             continue;
+        if (engine->is_opcache((uintptr_t)address))
+            return true;
         const char *slash = strrchr(info.dli_fname, '/');
         for (size_t k = 0; k < ARRAY_LENGTH(owners); k++)
             if (strcmp(slash ? slash + 1 : info.dli_fname, owners[k]) == 0)

@@ -22,7 +22,7 @@
 #include "channel/channel.h"
 #include "php/box.h"
 
-enum { ENGINE_ABI = 6 };
+enum { ENGINE_ABI = 7 };
 struct audit_log;
 
 struct engine_setting {
@@ -165,6 +165,9 @@ struct engine_module {
     /* In a fork of the process that started: takes those locks and gives them back. Returns an exit
      * status, 0 if it could; does not return while somebody holds them. */
     int (*probe)(void);
+    /* Whether this return address lies in a function by which opcache is entered; since PHP 8.5 it
+     * is a part of libphp, and no library's name tells. After the start. */
+    bool (*is_opcache)(uintptr_t address);
     /* In a process forked to be frozen. `w` has no channel and no seat. Does not return but with an
      * engine_exit. */
     int (*image_run)(const struct engine_worker *w, const struct engine_image *image);

@@ -395,11 +395,23 @@ static bool is_loaded(const struct ini *ini, const char *module)
     return false;
 }
 
+/* Since PHP 8.5 there is no opcache.so. */
+static bool has_opcache_built_in(const struct php_probe *probe)
+{
+    return probe->api >= 20250925;
+}
+
 static void doctor_opcache(struct report *r, const struct sources *s, const struct ini *ini,
-                           const struct config_pool *pool)
+                           const struct config_pool *pool, bool is_built_in)
 {
     report_section(r, "opcache");
-    if (!is_loaded(ini, "opcache")) {
+    if (is_built_in && is_loaded(ini, "opcache")) {
+        report_say(r, WARNING,
+                   "zend_extension = opcache is set, but PHP %s has opcache built in: every start "
+                   "warns of it",
+                   s->branch);
+        report_remedy(r, "remove that line");
+    } else if (!is_built_in && !is_loaded(ini, "opcache")) {
         report_say(r, PROBLEM, "opcache is not loaded: every request compiles every script again");
         report_remedy(r, "apt install php%s-opcache && phpenmod opcache", s->branch);
         return;
@@ -449,7 +461,8 @@ static void doctor_extensions(struct report *r, const struct sources *s, const s
     for (size_t i = 0; i < ini->n; i++) {
         const struct ini_value *v = &ini->values[i];
         struct str name = module_name(v->value);
-        if (!is_repeatable(v->name))
+        if (!is_repeatable(v->name) ||
+            (has_opcache_built_in(probe) && str_eq(name, STR("opcache"))))
             continue;
         char *path = v->value[0] == '/' ? mem_strdup(v->value)
                                         : mem_printf("%s/%.*s.so", dir, STR_ARG(name));
@@ -491,7 +504,7 @@ void doctor_ini(struct report *r, const struct php_probe *probe, const struct co
     for (uint32_t i = 0; i < pool->ini.n; i++)
         report_say(r, NOTE, "%.*s = \"%.*s\" by the configuration", STR_ARG(pool->ini.v[i].key),
                    STR_ARG(pool->ini.v[i].value));
-    doctor_opcache(r, &s, &ini, pool);
+    doctor_opcache(r, &s, &ini, pool, has_opcache_built_in(probe));
     doctor_extensions(r, &s, &ini, pool, probe);
     doctor_trial(r, pool, s.file, s.dirs);
     ini_fini(&ini);

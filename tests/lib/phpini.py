@@ -14,6 +14,12 @@ def version() -> str:
     return max(found, key=lambda v: [int(n) for n in re.findall(r"\d+", v)])
 
 
+def branch() -> tuple[int, int]:
+    """The same as numbers: (8, 2)."""
+    major, minor = version().split(".")
+    return int(major), int(minor)
+
+
 def ini_file() -> Path:
     return Path(f"/etc/php/{version()}/fpm/php.ini")
 

@@ -101,6 +101,7 @@ const struct engine_module sapid_engine = {
     .layout = layout_get,
     .can_probe = probe_is_useful,
     .probe = probe_run,
+    .is_opcache = opcache_is_entry,
     .image_run = rollback_run,
     .audit = audit_command,
     .stop = stop,

@@ -421,6 +421,7 @@ int audit_command(const struct engine_audit *a, struct audit_log *log, char *tex
 bool opcache_wants_restart(uint64_t now_ns);
 /* Before the image is made; then, in each worker, once its descriptors are its own: from now on it
  * is one of those that a restart waits for. */
+bool opcache_is_entry(uintptr_t address);
 void opcache_find_lock(void);
 void opcache_hold(void);
 /* A bailout may have left the lock under which opcache writes: the image does not know of it. */

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <unwind.h>
 
 #include "base/clock.h"
 
@@ -51,6 +52,30 @@ bool opcache_wants_restart(uint64_t now_ns)
         return false;
     live->opcache_looked_ns = now_ns;
     return is_pending();
+}
+
+/* --- who crashed ------------------------------------------------------------------------------ */
+
+/* The compiler and the path resolver are opcache's once it has started. Where a function begins is
+ * known to the unwinder of libgcc, without symbols. */
+bool opcache_is_entry(uintptr_t address)
+{
+    zend_module_entry *module =
+        zend_hash_str_find_ptr(&module_registry, "zend opcache", sizeof("zend opcache") - 1);
+    zend_extension *extension = zend_get_extension("Zend OPcache");
+    void *function = _Unwind_FindEnclosingFunction((void *)address);
+
+    if (!function || !module || !extension || zend_compile_file == compile_file)
+        return false;
+    if (function == (void *)zend_compile_file || function == (void *)zend_resolve_path ||
+        function == (void *)extension->activate || function == (void *)extension->deactivate ||
+        function == (void *)module->request_startup_func ||
+        function == (void *)module->post_deactivate_func)
+        return true;
+    for (const zend_function_entry *f = module->functions; f && f->fname; f++)
+        if (function == (void *)f->handler)
+            return true;
+    return false;
 }
 
 /* --- workers of an image ---------------------------------------------------------------------- */
