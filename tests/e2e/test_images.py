@@ -224,6 +224,7 @@ def test_a_boot_that_fails_is_said_once_and_requests_go_on(site):
     wait_until(lambda: images(server)["refused"] == 1, "the refusal")
     for _ in range(20):
         assert server.get("/", headers=[("Cookie", "ok=1")]).status == 200
+    server.expect_log("there is no image of /index.php")
     said = [line for line in server.log_text().splitlines() if "there is no image of /index.php" in line]
     assert len(said) == 1
     assert images(server)["refused"] == 1 and images(server)["last_refusal"].startswith("/index.php: ")

@@ -46,6 +46,7 @@ class Pair:
     def reason(self):
         """Why the script could not be frozen."""
         assert self.server.get("/seed.php").status == 500
+        self.server.expect_log("cannot be frozen")
         return next(line for line in self.server.log_text().splitlines() if "cannot be frozen" in line)
 
 

@@ -29,7 +29,8 @@ class Frozen:
     def refusal(self):
         self.server.get("/seed.php?a=0")
         wait_until(lambda: self.images()["refused"], "the refusal")
-        return next(line for line in self.server.log_text().splitlines() if "cannot be frozen" in line or "ended before" in line)
+        return wait_until(lambda: [line for line in self.server.log_text().splitlines()
+                                   if "cannot be frozen" in line or "ended before" in line], "the log to say why")[0]
 
     def same(self, target, times=3):
         expected = self.plain.get(target)

@@ -409,6 +409,7 @@ def test_report_leaks_counts_and_stays_quiet(leaky):
     for _ in range(9):
         leaky.get("/static?again")
     leaky.get("/clean")
+    leaky.expect_log("(8 times now)")
     text = leaky.log_text()
     lines = [line for line in text.splitlines() if "GET /static left behind" in line and "$hits" in line]
     assert 2 <= len(lines) <= 4 and "(8 times now)" in lines[-1]
