@@ -61,13 +61,21 @@ static double percentile_ms(const struct bench_result *r, double percent)
     return (double)hist_percentile(&r->latency, percent) / (double)NS_PER_MS;
 }
 
+/* To the last answer: a slice may be shorter than one, and what comes after its end is work, too.
+ */
+static double rate_of(const struct bench_result *r)
+{
+    uint64_t ns = r->last_ns > r->elapsed_ns ? r->last_ns : r->elapsed_ns;
+    return ns ? (double)r->outcomes[BENCH_OK] * (double)NS_PER_S / (double)ns : 0;
+}
+
 static void fill_load(const struct bench_result *r, struct perf_row *row)
 {
     double *v = row->value;
 
     row->errors = bench_result_errors(r);
     row->requests = bench_result_total(r);
-    v[PERF_RPS] = bench_result_rps(r);
+    v[PERF_RPS] = rate_of(r);
     v[PERF_MEAN] = hist_mean(&r->latency) / (double)NS_PER_MS;
     v[PERF_P50] = percentile_ms(r, 50);
     v[PERF_P90] = percentile_ms(r, 90);

@@ -143,6 +143,13 @@ def test_much_more_work_is_a_regress_and_much_less_is_accepted(root, tmp_path):
     assert verdict["cpu_us_per_request"]["ratio"] < 0.8
 
 
+def test_answers_that_take_longer_than_a_slice_have_a_rate(root, tmp_path):
+    (root / "index.php").write_text("<?php usleep(150000); echo 'slow';")
+    done = perf("compare", binary(), binary(), *BLOCKS, "--format", "json", root=root, status=ANY_VERDICT)
+    found = json.loads(done.stdout)["requests_per_sec"]
+    assert found["a"] > 1 and found["b"] > 1 and 0.1 < found["ratio"] < 10
+
+
 def test_wrong_answers_are_no_ground_for_a_verdict(root, tmp_path):
     wrong = wrapper(tmp_path / "wrong", "-d", f"auto_append_file={root}/changing.php")
     # Not the first: what is asked before the load has to be right.
