@@ -79,7 +79,9 @@ static void put_key(zval *into, zend_string *key, zend_ulong number, zval *value
 
 static bool is_covered(size_t i, zend_string *key, zend_ulong number)
 {
-    zend_string *text = key ? zend_string_copy(key) : zend_long_to_str((zend_long)number);
+    if (key)
+        return guards_cover(names[i], key);
+    zend_string *text = zend_long_to_str((zend_long)number);
     bool covered = guards_cover(names[i], text);
 
     zend_string_release(text);
