@@ -27,6 +27,7 @@ struct watched {
     char *path;
     bool there;
     struct timespec changed;
+    dev_t device;
     ino_t inode;
     off_t bytes;
 };
@@ -156,9 +157,11 @@ static void look_at(struct watched *w)
     struct stat st;
 
     w->there = stat(w->path, &st) == 0;
-    w->changed = w->there ? st.st_mtim : (struct timespec){ 0 };
+    bool is_file = w->there && !S_ISDIR(st.st_mode); /* what is in a folder is its own matter */
+    w->changed = is_file ? st.st_mtim : (struct timespec){ 0 };
+    w->bytes = is_file ? st.st_size : 0;
+    w->device = w->there ? st.st_dev : 0;
     w->inode = w->there ? st.st_ino : 0;
-    w->bytes = w->there ? st.st_size : 0;
 }
 
 static void forget_files(struct pool_script *s)
@@ -215,8 +218,9 @@ void pool_script_look(struct pool *p)
         const struct watched *was = &s->watched[i];
         struct watched is = { .path = was->path };
         look_at(&is);
-        if (is.there == was->there && is.inode == was->inode && is.bytes == was->bytes &&
-            is.changed.tv_sec == was->changed.tv_sec && is.changed.tv_nsec == was->changed.tv_nsec)
+        if (is.there == was->there && is.device == was->device && is.inode == was->inode &&
+            is.bytes == was->bytes && is.changed.tv_sec == was->changed.tv_sec &&
+            is.changed.tv_nsec == was->changed.tv_nsec)
             continue;
         snprintf(why, sizeof(why), "%s %s", was->path,
                  !is.there    ? "has gone"

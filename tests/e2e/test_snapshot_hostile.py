@@ -197,6 +197,30 @@ def test_a_link_that_leads_elsewhere_makes_the_image_anew(site):
     wait_until(lambda: "current/index.php has changed" in s.log_text(), "the reason", 30)
 
 
+def test_a_link_on_the_way_to_a_file_of_the_boot_makes_the_image_anew(site):
+    s = site("require __DIR__ . '/current/lib.php'; snapshot_state(); echo RELEASE;",
+             files={f"r{n}/lib.php": f"<?php const RELEASE = 'release {n}';" for n in (1, 2)}, ini={"realpath_cache_ttl": "1"})
+    os.symlink("r1", s.root / "current")
+    until_image(s)
+    assert s.get("/index.php").text == "release 1"
+    (s.root / "r1/other").write_text("what changes in the folder is no reason")
+    os.symlink("r2", s.root / "next")
+    os.rename(s.root / "next", s.root / "current")
+    wait_until(lambda: s.get("/index.php").text == "release 2", "the other release", 60)
+    assert "/current has changed" in s.log_text() or "/current/lib.php has changed" in s.log_text()
+
+
+def test_a_file_that_requests_include_is_looked_at(site):
+    """Opcache counts from the beginning of the request, which in an image is for it the boot's."""
+    s = site("snapshot_state(); include __DIR__ . '/late.php';", files={"late.php": "<?php echo 'one';"}, ini={"opcache.enable": "1"})
+    os.utime(s.root / "late.php", (1e9, 1e9))
+    until_image(s)
+    assert {s.get("/index.php").text for _ in range(4)} == {"one"}
+    (s.root / "late.php").write_text("<?php echo 'two';")
+    wait_until(lambda: s.get("/index.php").text == "two", "the changed file", 60)
+    assert s.log_text().count("is the image of") == 1
+
+
 def test_opcache_s_write_lock_does_not_stay_with_a_worker(site):
     """A bailout while opcache writes to its memory would leave the lock locked, and nobody could compile any more. None is known that
     can be made to happen; so the request takes that lock itself."""

@@ -320,6 +320,7 @@ static const struct known {
     { "sapid_request_headers", 0, on_headers_read },
     { "frankenphp_request_headers", 0, on_headers_read },
     { "request_parse_body", 0, on_body_read },
+    { "soapserver::handle", 0, on_body_read },
     { "filter_input", 0, on_filter },
     { "filter_has_var", 0, on_filter },
     { "filter_input_array", 0, on_filter_array },

@@ -482,6 +482,31 @@ static void list_user_ini(struct engine_files *files)
     }
 }
 
+/* Symbolic links on the way to what the boot has looked at: a release may be changed by such a one.
+ * All paths of the boot are in this cache, which is as old as the image. */
+static void list_links(struct engine_files *files)
+{
+    realpath_cache_bucket **buckets = realpath_cache_get_buckets();
+
+    list_file(files, request.view.script_filename.p, request.view.script_filename.n);
+    for (zend_long i = 0; i < realpath_cache_max_buckets(); i++)
+        for (const realpath_cache_bucket *b = buckets[i]; b; b = b->next)
+            if (b->path_len != b->realpath_len || memcmp(b->path, b->realpath, b->path_len) != 0)
+                list_file(files, b->path, b->path_len);
+}
+
+/* A file that a request includes is looked at by opcache if that was not done for
+ * opcache.revalidate_freq seconds, counted from the beginning of the request. Which for opcache is
+ * the boot's, and so would never come: let it look each time. */
+static void validate_late_files(void)
+{
+    zend_ini_entry *e = zend_hash_str_find_ptr(EG(ini_directives), "opcache.revalidate_freq", 23);
+    zend_string *always = zend_string_init("0", 1, true);
+
+    if (e && e->on_modify) /* what scripts see of it stays */
+        e->on_modify(e, always, e->mh_arg1, e->mh_arg2, e->mh_arg3, ZEND_INI_STAGE_RUNTIME);
+}
+
 static void list_files(struct engine_files *files)
 {
     zend_string *path;
@@ -489,8 +514,7 @@ static void list_files(struct engine_files *files)
     files->bytes = files->dropped = 0;
     files->every_s = look_every_s();
     list_user_ini(files);
-    /* as it is called: perhaps by a link that will lead elsewhere */
-    list_file(files, request.view.script_filename.p, request.view.script_filename.n);
+    list_links(files);
     ZEND_HASH_FOREACH_STR_KEY(&EG(included_files), path)
     {
         if (path && ZSTR_VAL(path)[0] == '/') /* else phar://, and what is no file */
@@ -519,6 +543,8 @@ void seed_freeze(const char *what)
     tell_cookies();
     if (image->files)
         list_files(image->files);
+    if (image->entry)
+        validate_late_files();
     freeze_point_end();
     loop_freeze();
     rerun(image);
