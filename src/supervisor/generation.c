@@ -410,7 +410,8 @@ static void on_active_died(struct pool *p, const char *name, pid_t pid, const ch
     }
     log_error("%s[%d] ended: %s; its running requests were answered 502, a new generation starts",
               name, (int)pid, how);
-    if (!p->pending)
+    pool_go_on(p); /* what is only waiting for its images */
+    if (!p->active && !p->pending)
         replace(p, lived_ns);
 }
 

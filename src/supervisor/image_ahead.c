@@ -125,8 +125,9 @@ void images_ahead_begin(struct generation *g)
 bool images_ahead_settled(const struct generation *g)
 {
     const struct images *images = g->pool->images;
+    bool nothing_serves = !g->pool->active && g->pool->sup->phase != SUPERVISOR_STARTING;
 
-    return !images || images->ahead_of != g->number || images->late ||
+    return !images || images->ahead_of != g->number || images->late || nothing_serves ||
            count(images, AHEAD_DUE) + count(images, AHEAD_BEGUN) == 0;
 }
 

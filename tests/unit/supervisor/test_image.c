@@ -347,21 +347,37 @@ TEST(a_reload_that_fails_gives_its_images_up)
     finish();
 }
 
-TEST(the_pool_dies_while_its_next_generation_waits_for_images)
+static void lose_the_active_one_while_images_are_waited_for(void)
+{
+    server_await(&v, "image /index.php of 2 start", 1);
+    kill(v.s.pools[0]->active->role.pid, SIGKILL);
+    turn_until(generation_2_serves);
+    EXPECT_INT(server_count(&v, "pool 3 start"), 0);
+    EXPECT_INT(image_of("www-image1"), 0);
+    server_put(&v, "behave", "ok");
+    turn_until(first_serves);
+    EXPECT_INT(image_of("www-image1"), 2);
+    finish();
+}
+
+TEST(the_pool_dies_while_a_reload_waits_for_images)
 {
     server_start(&v, NULL);
     want("/index.php");
     turn_until(first_serves);
     server_put(&v, "behave", "image-slow");
     server_signal(&v, SIGHUP);
-    server_await(&v, "image /index.php of 2 start", 1);
-    kill(v.s.pools[0]->active->role.pid, SIGKILL);
-    server_await(&v, "pool 3 start", 1); /* in place of the dead one */
-    server_put(&v, "behave", "ok");
-    turn_until(rollout_over);
-    turn_until(generation_2_serves);
-    EXPECT_INT(image_of("www-image1"), 2);
-    finish();
+    lose_the_active_one_while_images_are_waited_for();
+}
+
+TEST(the_pool_dies_while_its_next_generation_waits_for_images)
+{
+    server_start(&v, NULL);
+    want("/index.php");
+    turn_until(first_serves);
+    server_put(&v, "behave", "image-slow");
+    pool_renew(v.s.pools[0]);
+    lose_the_active_one_while_images_are_waited_for();
 }
 
 TEST(a_stop_while_images_are_waited_for)
