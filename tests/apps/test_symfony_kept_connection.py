@@ -7,6 +7,7 @@ import time
 import pytest
 
 from lib import roles
+from lib.process import wait_until
 from apps.test_symfony_worker import *  # noqa: F401,F403  its tests run here too, on the server below
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
@@ -22,7 +23,7 @@ def server(launch_module, app):
 def test_worker_mode_is_on(server):
     for _ in range(20):
         assert server.get("/").status == 200
-    assert len([pid for pid in roles.workers(server) if "worker www-worker" in roles.title(pid)]) == 3
+    wait_until(lambda: len([pid for pid in roles.workers(server) if "worker www-worker" in roles.title(pid)]) == 3, "its workers")
     server.expect_log("is reset after every request")
 
 

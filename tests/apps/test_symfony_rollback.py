@@ -2,6 +2,7 @@
 import pytest
 
 from lib import roles
+from lib.process import wait_until
 from apps.test_symfony_worker import *  # noqa: F401,F403  every test of it runs here too, on the server below
 
 pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
@@ -18,5 +19,8 @@ def server(launch_module, app):
 def test_worker_mode_is_on(server):
     for _ in range(20):
         assert server.get("/").status == 200
-    titles = [roles.title(pid) for pid in roles.workers(server)]
-    assert titles.count("sapid: image www-worker") == 1 and titles.count("sapid: worker www-worker") == 3
+
+    def complete() -> bool:
+        titles = [roles.title(pid) for pid in roles.workers(server)]
+        return titles.count("sapid: image www-worker") == 1 and titles.count("sapid: worker www-worker") == 3
+    wait_until(complete, "an image and its workers")

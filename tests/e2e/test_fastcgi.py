@@ -425,7 +425,8 @@ def test_reload_does_not_double_the_connections(launch, root, fake):
         for _ in range(5):
             time.sleep(0.1)
             server.process.send_signal(signal.SIGHUP)
-    assert load.answers > 50 and not load.wrong
+        wait_until(lambda: load.answers > 50, "answers")
+    assert not load.wrong
     assert upstream.most <= 3
 
 
@@ -534,7 +535,7 @@ def test_one_of_two_is_killed_under_load(launch, root, fpm):
         one.start()
         wait_until(lambda: "one" in load.texts, "the restarted server to be used again")
     assert not load.wrong, load.wrong[:5]
-    assert load.answers > 200
+    assert load.answers > 100
 
 
 def test_post_is_not_sent_twice(launch, root, fake):
