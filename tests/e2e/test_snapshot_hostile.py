@@ -222,8 +222,8 @@ def test_a_file_that_requests_include_is_looked_at(site):
 
 
 def test_opcache_s_write_lock_does_not_stay_with_a_worker(site):
-    """A bailout while opcache writes to its memory would leave the lock locked, and nobody could compile any more. None is known that
-    can be made to happen; so the request takes that lock itself."""
+    """A bailout while opcache writes to its memory would leave the lock locked, and nobody could compile any more. None is known
+    that can be made to happen; so the request takes that lock itself."""
     s = site("$lock = FFI::cdef('struct lock { short type, whence; long start, len; int pid; }; int fcntl(int, int, ...);'); snapshot_state();"
              " $held = fn() => preg_match('/ POSIX .* WRITE ' . getmypid() . ' .* 0 0$/m', file_get_contents('/proc/locks'));"
              " if (isset($_GET['take'])) foreach (scandir('/proc/self/fd') as $fd) if (str_contains((string)@readlink(\"/proc/self/fd/$fd\"), '.ZendSem.')) {"
