@@ -270,6 +270,15 @@ void report_put_reasons(struct buf *out, const struct report *r, const char *hea
         page_put(out, "\n");
 }
 
+static void put_text_reasons(struct buf *out, const struct report *r, const char *indent,
+                             const char *what, enum report_kind kind)
+{
+    char head[64];
+
+    snprintf(head, sizeof(head), "%s%s", indent, what);
+    report_put_reasons(out, r, head, kind);
+}
+
 static void put_text_image(struct buf *out, const struct pool_link *link, const char *indent)
 {
     const struct report *r = link->report;
@@ -284,8 +293,8 @@ static void put_text_image(struct buf *out, const struct pool_link *link, const 
     if (!link->image)
         page_put(out, "image (%.*s g%u): ", STR_ARG(pool), link->generation);
     if (made == 0) {
-        page_put(out, "NONE YET\n%s", indent);
-        report_put_reasons(out, r, "could not be made: ", REPORT_REFUSAL);
+        page_put(out, "NONE YET\n");
+        put_text_reasons(out, r, indent, "could not be made: ", REPORT_REFUSAL);
         return;
     }
     page_put(out,
@@ -299,15 +308,6 @@ static void put_text_image(struct buf *out, const struct pool_link *link, const 
     if (made > 1)
         page_put(out, "; made %" PRIu32 " times", made);
     page_put(out, "\n");
-}
-
-static void put_text_reasons(struct buf *out, const struct report *r, const char *indent,
-                             const char *what, enum report_kind kind)
-{
-    char head[64];
-
-    snprintf(head, sizeof(head), "%s%s", indent, what);
-    report_put_reasons(out, r, head, kind);
 }
 
 static void put_text_numbers(struct buf *out, const struct report *r, const char *indent)

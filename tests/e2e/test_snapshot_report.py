@@ -414,4 +414,4 @@ def test_an_image_that_is_refused_says_why(launch, root):
     s = start(launch, root, env={"OPEN": "1"}, expect_errors=True)
     wait_until(lambda: image(s)["refusals"], "a boot")
     assert image(s)["made"] == 0 and "socket" in image(s)["refusals"][0]["why"]
-    assert "image (www-worker g1): NONE YET" in status(s)
+    assert "    image (www-worker g1): NONE YET\n    could not be made: " in status(s)
