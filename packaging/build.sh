@@ -16,17 +16,62 @@ as_root() {
     fi
 }
 
+# debian_php: the PHP to build and test with, "8.2": $SAPID_PHP; else the newest whose libphp is installed;
+# else what this Debian's libphp-embed depends on. The lists of packages name that of Debian 12.
+debian_php() {
+    local found=${SAPID_PHP:-}
+    # shellcheck disable=SC2016
+    [ -n "$found" ] || found=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' 'libphp8.*-embed' 2>/dev/null |
+        sed -n 's/^libphp\(8\.[0-9]*\)-embed installed$/\1/p' | sort -V | tail -n 1)
+    [ -n "$found" ] || found=$(apt-cache depends libphp-embed 2>/dev/null | sed -n 's/.*Depends: libphp\(8\.[0-9]*\)-embed$/\1/p')
+    printf '%s\n' "${found:-8.2}"
+}
+
+# not_for PHP: extended regular expression of what a list names and that PHP does not have as a package of its own.
+not_for() {
+    case $1 in
+    8.[234]) printf '^$' ;;
+    *) printf '^php8\\.[0-9]+-opcache$' ;; # opcache is a part of libphp
+    esac
+}
+
 # missing_packages LIST...: the packages of these lists that are not installed, on one line. Of a line
-# "a | b" either will do, and the first is what is missing.
+# "a | b" either will do, and the first that apt has is what is missing.
 missing_packages() {
-    local name choice installed
+    local name choice installed php
+    php=$(debian_php)
     # shellcheck disable=SC2016
     installed=$(dpkg-query -W -f='${Package} ${db:Status-Status}\n' | sed -n 's/ installed$//p')
-    sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' "$@" | while IFS='|' read -ra choice; do
-        for name in "${choice[@]}"; do
-            grep -qxF "$name" <<<"$installed" && continue 2
+    sed -e 's/#.*//' -e 's/[[:space:]]//g' -e '/^$/d' -e "s/php8\.2/php$php/g" "$@" | grep -vE "$(not_for "$php")" |
+        while IFS='|' read -ra choice; do
+            for name in "${choice[@]}"; do
+                grep -qxF "$name" <<<"$installed" && continue 2
+            done
+            name=$(offered "${choice[@]}" | head -n 1)
+            printf '%s ' "${name:-${choice[0]}}"
         done
-        printf '%s ' "${choice[0]}"
+}
+
+# offered NAME...: those that apt can install, one a line.
+offered() {
+    apt-cache policy "$@" 2>/dev/null | awk '/^[^ ]/ { sub(":$", "", $1); name = $1 } /Candidate:/ && $2 != "(none)" { print name }'
+}
+
+# with_what_apt_has NAME...: the same, less the extensions that this Debian lacks for its newer PHP; says so.
+with_what_apt_has() {
+    local name known
+    known=$(offered "$@")
+    for name in "$@"; do
+        case $name in
+        php8.2-*) ;;
+        php8.*-*)
+            grep -qxF "$name" <<<"$known" || {
+                say "apt has no $name: what needs it will fail"
+                continue
+            }
+            ;;
+        esac
+        printf '%s ' "$name"
     done
 }
 
@@ -36,12 +81,20 @@ missing_packages() {
 install_packages() {
     local missing
     command -v dpkg-query >/dev/null ||
-        die "expected Debian 12, found no dpkg; install what $* names and see CONTRIBUTING.md"
+        die "expected Debian 12 or later, found no dpkg; install what $* names and see CONTRIBUTING.md"
     missing=$(missing_packages "$@")
     [ -n "$missing" ] || return 0
     if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
         die "missing packages, and neither root nor sudo to install them. As root: apt-get install $missing"
     fi
+    # Without package lists nobody knows which PHP this Debian has.
+    if [ -z "$(apt-cache policy libphp-embed 2>/dev/null)" ]; then
+        as_root apt-get -q -y update >&2 || true
+        missing=$(missing_packages "$@")
+    fi
+    # shellcheck disable=SC2086
+    missing=$(with_what_apt_has $missing)
+    [ -n "$missing" ] || return 0
     say "Installing: $missing"
     # shellcheck disable=SC2086,SC2016
     as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 bash -c '

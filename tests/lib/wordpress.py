@@ -35,8 +35,8 @@ require_once ABSPATH . 'wp-settings.php';
 
 def make_wordpress(root: Path, db, database: str = "wordpress", more: str = "") -> Path:
     """Copies WordPress to `root` with links resolved, and writes its wp-config.php for a new database, with `more` in it."""
-    if not (SOURCE / "wp-content/themes/twentytwentythree").exists():
-        raise RuntimeError("no theme for WordPress: apt-get install wordpress-theme-twentytwentythree")
+    if not any(SOURCE.glob("wp-content/themes/twentytwenty*")):
+        raise RuntimeError("no theme for WordPress: apt-get install wordpress-theme-twentytwentythree, or a newer one")
     shutil.copytree(SOURCE, root, symlinks=False, ignore=shutil.ignore_patterns(".htaccess"))
     db.create(database)
     keys = ("AUTH_KEY", "SECURE_AUTH_KEY", "LOGGED_IN_KEY", "NONCE_KEY", "AUTH_SALT", "SECURE_AUTH_SALT",
