@@ -20,18 +20,20 @@ static double ms(double ns)
 
 /* --- plots ------------------------------------------------------------------------------------ */
 
-/* At round times. */
+/* At round times: steps of 1, 2 or 5. */
 static void label_seconds(const struct html_plot *p)
 {
     static const double steps[] = { 1, 2, 5 };
     double decade = pow(10, floor(log10(p->x_max)) - 1), step = decade;
     char text[32];
 
-    for (size_t i = 0; p->x_max / step > MAX_LABELS; i++)
-        step = decade * steps[i % 3] * pow(10, (double)(i / 3));
-    for (double at = 0; at <= p->x_max * 1.001; at += step) {
-        snprintf(text, sizeof(text), "%.6g s", at);
-        html_plot_label(p, at, text);
+    for (size_t i = 0; p->x_max / step > MAX_LABELS; i++) {
+        step = decade * steps[i % 3];
+        decade *= i % 3 == 2 ? 10 : 1;
+    }
+    for (int i = 0; i * step <= p->x_max * 1.001; i++) {
+        snprintf(text, sizeof(text), "%.6g s", i * step);
+        html_plot_label(p, i * step, text);
     }
 }
 
