@@ -46,6 +46,14 @@ static uint64_t count(const struct range *r)
     return pages;
 }
 
+/* Free memory, zeroed, which earlier jobs have written to. */
+void snapshot_arena_rest(void)
+{
+    const struct snapshot_self *s = snapshot_self;
+
+    snapshot_each_gap(s->arena.start, s->arena_top, true, clean);
+}
+
 void snapshot_arena_rollback(void)
 {
     struct snapshot_self *s = snapshot_self;

@@ -21,6 +21,7 @@ void snapshot_arena_freeze(void);
 void snapshot_arena_thaw(void);
 void snapshot_arena_restore_protection(void);
 void snapshot_arena_rollback(void);
+void snapshot_arena_rest(void);
 /* Calls for what lies between regions of the image. */
 void snapshot_each_gap(uintptr_t start, uintptr_t end, bool drop,
                        void (*each)(uintptr_t start, uintptr_t end, bool drop));

@@ -86,6 +86,19 @@ void snapshot_zero(void *to, size_t bytes)
 }
 #endif
 
+void snapshot_mend(void *to, const void *from, size_t bytes)
+{
+    char *t = to;
+    const char *f = from;
+
+    for (size_t n; bytes; t += n, f += n, bytes -= n) {
+        n = LINE - (uintptr_t)t % LINE;
+        n = n < bytes ? n : bytes;
+        if (unlikely(!snapshot_same(t, f, n)))
+            snapshot_copy(t, f, n);
+    }
+}
+
 bool snapshot_same(const void *a, const void *b, size_t bytes)
 {
     const char *x = a, *y = b;

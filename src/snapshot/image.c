@@ -21,7 +21,6 @@ enum {
     SCRATCH_LARGE_PAGES = 64, /* longer runs stay anonymous memory, outside the image */
     HEAP_PAD_BYTES = 4 << 20, /* free heap that every job finds, so that the break rarely moves */
     SPAN_GAP_BYTES = 64 << 10,
-    STACK_BYTES = 1 << 20, /* jobs find it mapped, so that the stack rarely grows */
 };
 
 struct making {
@@ -247,7 +246,7 @@ static void mark(uintptr_t start, uintptr_t end, enum page_kind kind)
         uintptr_t from = start > r->start ? start : r->start;
         uintptr_t to = end < r->end ? end : r->end;
         for (; from < to; from += PAGE_BYTES)
-            s->kind[r->page + (from - r->start) / PAGE_BYTES] = (uint8_t)kind;
+            s->pages[r->page + (from - r->start) / PAGE_BYTES].kind = kind & 3u;
     }
 }
 
@@ -260,9 +259,9 @@ static void pin(uintptr_t at)
         if (at < r->start || at >= r->end)
             continue;
         uint64_t page = r->page + (at - r->start) / PAGE_BYTES;
-        if (s->kind[page] == PAGE_PINNED)
+        if (s->pages[page].kind == PAGE_PINNED)
             return;
-        s->kind[page] = PAGE_PINNED;
+        s->pages[page].kind = PAGE_PINNED;
         s->hot[s->n_hot++] = (struct hot_page){ page_down(at), (uint32_t)page, 0 };
     }
 }
@@ -299,10 +298,9 @@ static int describe_pages(const struct making *k)
     if (s->n_pages == 0 || s->n_pages >= UINT32_MAX / 2)
         return snapshot_refuse(k->refusal, SNAPSHOT_TOO_LARGE, EFBIG, "an image of %lu pages",
                                (unsigned long)s->n_pages);
-    s->kind = snapshot_keep_alloc(s->n_pages);
-    s->dirty = snapshot_keep_alloc(s->n_pages * sizeof(s->dirty[0]));
+    s->pages = snapshot_keep_alloc(s->n_pages * sizeof(s->pages[0]));
     s->stack_copy = snapshot_keep_alloc(s->stack_map.end - s->stack_map.start);
-    if (!s->kind || !s->dirty || !s->stack_copy)
+    if (!s->pages || !s->stack_copy)
         return snapshot_refuse(k->refusal, SNAPSHOT_TOO_LARGE, ENOMEM,
                                "no kept memory for an image of %lu pages",
                                (unsigned long)s->n_pages);
@@ -342,7 +340,7 @@ static int copy_pages(void)
             raw_mprotect(r->start, r->end - r->start, PROT_READ);
         for (uintptr_t at = r->start; at < r->end; at += PAGE_BYTES) {
             uint64_t page = r->page + (at - r->start) / PAGE_BYTES;
-            if (s->kind[page] == PAGE_SCRATCH)
+            if (s->pages[page].kind == PAGE_SCRATCH)
                 s->n_scratch++;
             else if (!snapshot_is_zero((const void *)at, PAGE_BYTES))
                 snapshot_copy((char *)view + page * PAGE_BYTES, (const void *)at, PAGE_BYTES);

@@ -92,7 +92,7 @@ static void next_by_ioctl(struct dirty_runs *d)
 
 static void next_by_words(struct dirty_runs *d)
 {
-    uint64_t word[512];
+    uint64_t word[256];
     uint64_t n = (d->end - d->next) / PAGE_BYTES;
 
     if (n > ARRAY_LENGTH(word))

@@ -31,7 +31,7 @@ static const char *image_of(uint64_t page)
 }
 
 /* Memory with holes, piece by piece. */
-static void copy_around_holes(uintptr_t at, size_t bytes, const char *image)
+static void mend_around_holes(uintptr_t at, size_t bytes, const char *image)
 {
     const struct snapshot_self *s = snapshot_self;
     uintptr_t from = at, end = at + bytes;
@@ -41,11 +41,11 @@ static void copy_around_holes(uintptr_t at, size_t bytes, const char *image)
         if (h->end <= from || h->start >= end)
             continue;
         if (h->start > from)
-            snapshot_copy((void *)from, image + (from - at), h->start - from);
+            snapshot_mend((void *)from, image + (from - at), h->start - from);
         from = h->end;
     }
     if (from < end)
-        snapshot_copy((void *)from, image + (from - at), end - from);
+        snapshot_mend((void *)from, image + (from - at), end - from);
 }
 
 static void drop(uintptr_t start, uintptr_t end)
@@ -58,6 +58,11 @@ static void drop(uintptr_t start, uintptr_t end)
     }
 
     CHECKF(rc == 0, "MADV_DONTNEED %lx-%lx: %ld", (unsigned long)start, (unsigned long)end, rc);
+}
+
+static struct page page_dirtied(uint32_t turn)
+{
+    return (struct page){ PAGE_COLD, turn % TURNS ? turn % TURNS : 1 };
 }
 
 /* For how many rollbacks a hot page may be found unchanged. */
@@ -80,16 +85,20 @@ static void restore_hot(uint32_t turn)
         struct hot_page h = s->hot[i];
         const struct hot_page *next = &s->hot[i + 1 < s->n_hot ? i + 1 : i];
         const char *image = image_of(h.page);
-        if (unlikely(s->kind[h.page] == PAGE_PINNED)) {
-            copy_around_holes(h.at, PAGE_BYTES, image);
+        if (unlikely(s->pages[h.page].kind == PAGE_PINNED)) {
+            mend_around_holes(h.at, PAGE_BYTES, image);
             copied++;
+        } else if (unlikely(s->rests)) {
+            /* a job that dirties it again soon dirties it always */
+            s->pages[h.page] = page_dirtied(turn);
+            drop(h.at, h.at + PAGE_BYTES);
+            continue;
         } else if (snapshot_put_back((void *)h.at, image, (const void *)next->at,
                                      image_of(next->page))) {
             h.changed = turn;
             copied++;
         } else if (unlikely(turn - h.changed > age)) {
-            s->kind[h.page] = PAGE_COLD;
-            s->dirty[h.page] = 0;
+            s->pages[h.page] = (struct page){ PAGE_COLD, 0 };
             drop(h.at, h.at + PAGE_BYTES);
             continue;
         }
@@ -123,20 +132,21 @@ static void drop_later(struct scan *c, uintptr_t at)
 static void cold_page(struct scan *c, const struct region *r, uintptr_t at, uint32_t page)
 {
     struct snapshot_self *s = snapshot_self;
+    struct page *p = &s->pages[page];
 
-    if (s->kind[page] != PAGE_COLD)
+    if (p->kind != PAGE_COLD)
         return;
     if (++c->found == BURST_PAGES)
         c->within = PROMOTE_WITHIN_BURST;
-    if (c->learn && s->dirty[page] && c->turn - s->dirty[page] <= c->within &&
+    if (c->learn && p->dirtied && (c->turn - p->dirtied) % TURNS <= c->within &&
         s->n_hot < s->options.hot_max && r->prot & PROT_WRITE) {
-        s->kind[page] = PAGE_HOT;
+        p->kind = PAGE_HOT;
         s->hot[s->n_hot++] = (struct hot_page){ at, page, c->turn };
         snapshot_copy((void *)at, image_of(page), PAGE_BYTES);
         return;
     }
     if (c->learn)
-        s->dirty[page] = c->turn;
+        *p = page_dirtied(c->turn);
     drop_later(c, at);
 }
 
@@ -185,9 +195,12 @@ static void restore_cold(uint32_t turn, bool learn)
 static void give_scratch_back(void)
 {
     const struct snapshot_self *s = snapshot_self;
+    uintptr_t stack = page_down(s->stack.start);
 
     for (uint32_t i = 0; i < s->n_scratch_ranges; i++)
         drop(s->scratch[i].start, s->scratch[i].end);
+    /* part of it may never have been mapped */
+    raw_madvise(stack - STACK_BYTES, STACK_BYTES, MADV_DONTNEED);
 }
 
 static void each_unkept(uintptr_t start, uintptr_t end, bool drop_them,
@@ -235,12 +248,16 @@ static void restore_memory(uint64_t faults)
     if (faults != s->faults || s->scan_next)
         restore_cold(turn, !s->scan_next);
     s->scan_next = false;
-    if (turn % SCRATCH_EVERY == 0)
+    if (turn % SCRATCH_EVERY == 0 || s->rests)
         give_scratch_back();
     snapshot_arena_rollback();
+    if (s->rests)
+        snapshot_arena_rest();
+    s->stats.rests += s->rests;
+    s->rests = false;
     for (uint32_t i = 0; i < s->n_wiped; i++)
         drop(s->wiped[i].start, s->wiped[i].end);
-    copy_around_holes(s->stack.start, s->stack.end - s->stack.start, s->stack_copy);
+    mend_around_holes(s->stack.start, s->stack.end - s->stack.start, s->stack_copy);
     s->generation++;
 }
 
@@ -284,6 +301,17 @@ int snapshot_rollback(struct snapshot_refusal *ret)
     return rc;
 }
 
+int snapshot_rest(struct snapshot_refusal *ret)
+{
+    struct snapshot_self *s = snapshot_self;
+
+    CHECK(s && s->magic == SELF_MAGIC);
+    s->rests = true;
+    int rc = snapshot_rollback(ret);
+    s->rests = false; /* refused */
+    return rc;
+}
+
 /* --- reports ---------------------------------------------------------------------------------- */
 
 static bool is_changed(uintptr_t at)
@@ -295,7 +323,7 @@ static bool is_changed(uintptr_t at)
         if (at < r->start || at >= r->end)
             continue;
         uint64_t page = r->page + (at - r->start) / PAGE_BYTES;
-        return s->kind[page] != PAGE_SCRATCH && r->prot & PROT_READ &&
+        return s->pages[page].kind != PAGE_SCRATCH && r->prot & PROT_READ &&
                !snapshot_same((const void *)at, image_of(page), PAGE_BYTES);
     }
     return false;

@@ -122,6 +122,12 @@ MUST_USE int snapshot_take(const struct snapshot_plan *plan, struct snapshot_ref
  * byte restored and the return of snapshot_take(). */
 MUST_USE int snapshot_rollback(struct snapshot_refusal *ret);
 
+/* As snapshot_rollback(), and gives back to the kernel what this process has of its own for the
+ * sake of speed: pages that jobs dirty again and again, free pages that they have written to. For a
+ * process that has had no job for a while; the next job takes a fault for each page it writes to.
+ */
+MUST_USE int snapshot_rest(struct snapshot_refusal *ret);
+
 /* Forks the frozen process; `sibling`: the child's parent is the caller's parent (CLONE_PARENT),
  * which reaps it. What glibc caches of the thread (its id, robust list, rseq) is made the child's
  * own. The child's pid, 0 in the child, -errno. */
@@ -144,6 +150,7 @@ struct snapshot_stats {
     uint64_t image_bytes, regions; /* of the image */
     uint64_t scratch_bytes;
     uint64_t rollbacks, scans;         /* how many of them looked for cold pages */
+    uint64_t rests;                    /* how many of them were snapshot_rest() */
     uint64_t hot_pages;                /* now */
     uint64_t hot_copied, cold_dropped; /* pages, in all */
     uint64_t last_hot, last_cold;      /* pages, in the last rollback */

@@ -6,6 +6,7 @@
 #ifndef SAPID_SNAPSHOT_SNAPSHOT_INT_H
 #define SAPID_SNAPSHOT_SNAPSHOT_INT_H
 
+#include <assert.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,6 +29,7 @@ enum {
     GUARDS_MAX = 4096,
     SIGNALS = 64,
     OWN_STACK_BYTES = 256 << 10,
+    STACK_BYTES = 1 << 20, /* below the image's stack: jobs find it mapped, so it rarely grows */
 };
 
 /* Sanitizers interpose the same functions and keep shadows of memory: the room is off there. */
@@ -62,6 +64,14 @@ enum page_kind {
     PAGE_PINNED, /* hot for ever: it has a hole */
     PAGE_SCRATCH,
 };
+
+/* Each worker has these for itself, so they are small. `dirtied`: low bits of the number of the
+ * rollback that last found it dirty while cold; 0: none did. One that was found so long ago that
+ * the numbers have come round is taken for one of now, and becomes hot a turn too early. */
+struct page {
+    uint16_t kind : 2, dirtied : 14;
+};
+enum { TURNS = 1 << 14 };
 
 struct hot_page {
     uintptr_t at;
@@ -131,6 +141,7 @@ struct memory_size {
     uint64_t total, data; /* pages, as in /proc/self/statm */
 };
 
+/* What rollbacks write to stands first, on one page: each worker has a copy of it. */
 struct snapshot_self {
     uint64_t magic;
     struct snapshot_options options;
@@ -141,8 +152,6 @@ struct snapshot_self {
     /* kept memory */
     uintptr_t keep_next, keep_end;
     uintptr_t own_stack_top;
-    struct range kept[KEPT_MAX];
-    uint32_t n_kept;
     char *text_buffer; /* for reading /proc: TEXT_BYTES */
 
     /* thread */
@@ -156,8 +165,7 @@ struct snapshot_self {
     uint32_t n_regions;
     const char *view; /* the image, read-only */
     uint64_t n_pages, n_scratch;
-    uint8_t *kind;      /* by page: enum page_kind */
-    uint32_t *dirty;    /* by page: rollback that last found it dirty while cold */
+    struct page *pages; /* each */
     struct range stack; /* live part when the image was made */
     char *stack_copy;
     struct range stack_map; /* the whole mapping, then */
@@ -174,18 +182,14 @@ struct snapshot_self {
     struct hot_page *hot;
     uint32_t n_hot, hot_room;
     bool scan_next; /* the next rollback looks for cold pages, whatever the faults say */
+    bool rests;     /* it gives all memory back that it can */
     uint64_t faults;
 
     /* kernel state */
     struct own_fds fd;
-    struct image_fd fds[FD_SLOTS];
-    uint32_t n_fds;
-    uint64_t fd_kept[FDS_MAX / 64];  /* of the caller */
-    uint64_t fd_known[FDS_MAX / 64]; /* image, kept and own */
-    int64_t n_fds_open;              /* expected; -1: the kernel does not count */
+    int64_t n_fds_open; /* expected; -1: the kernel does not count */
     uint64_t folder_dev, folder_inode;
     int umask;
-    struct kernel_sigaction actions[SIGNALS + 1];
     uint64_t signal_mask;
     stack_t signal_stack;
     uintptr_t brk;
@@ -199,20 +203,27 @@ struct snapshot_self {
 
     /* arena */
     struct range arena;
-    uintptr_t arena_top;       /* nothing above it was ever given out */
-    struct range job_maps[64]; /* arena memory handed out since the image, merged */
-    uint32_t n_job_maps;
-    struct range job_odd[64]; /* of another protection than the arena's */
-    uint32_t n_job_odd;
-    struct range unveiled[16]; /* unreadable memory of the image that a job could write to */
-    uint32_t n_unveiled;
+    uintptr_t arena_top; /* nothing above it was ever given out */
+    uint32_t n_job_maps, n_job_odd, n_unveiled;
 
     struct range detectors[8]; /* code that is answered another pid after each rollback */
     uint32_t n_detectors;
     uint64_t generation;
 
     struct snapshot_stats stats;
+
+    struct range job_maps[64]; /* arena memory handed out since the image, merged */
+    struct range job_odd[64];  /* of another protection than the arena's */
+    struct range unveiled[16]; /* unreadable memory of the image that a job could write to */
+    struct range kept[KEPT_MAX];
+    uint32_t n_kept;
+    struct kernel_sigaction actions[SIGNALS + 1];
+    uint64_t fd_kept[FDS_MAX / 64];  /* of the caller */
+    uint64_t fd_known[FDS_MAX / 64]; /* image, kept and own */
+    uint32_t n_fds;
+    struct image_fd fds[FD_SLOTS];
 };
+static_assert(offsetof(struct snapshot_self, job_maps) <= PAGE_BYTES, "on one page");
 
 extern struct snapshot_self *snapshot_self __attribute__((visibility("hidden")));
 
@@ -269,7 +280,7 @@ int maps_find_stack(struct range *ret);
 struct dirty_runs {
     uintptr_t next, end;
     uint32_t n;
-    struct range run[128];
+    struct range run[64];
 };
 void pagemap_start(struct dirty_runs *d, uintptr_t start, uintptr_t end);
 /* Fills `run`; false: nothing left. */
@@ -283,6 +294,9 @@ int guards_to_protections(void);
 void snapshot_copy(void *to, const void *from, size_t bytes);
 void snapshot_zero(void *to, size_t bytes);
 bool snapshot_same(const void *a, const void *b, size_t bytes);
+/* As snapshot_copy(), but writes only the lines that differ: a page in which none does stays one
+ * that processes share. */
+void snapshot_mend(void *to, const void *from, size_t bytes);
 /* Makes a page what the image says; `next` and its image are fetched into the caches meanwhile.
  * Whether anything differed. */
 bool snapshot_put_back(void *to, const void *image, const void *next, const void *next_image);

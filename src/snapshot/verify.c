@@ -88,7 +88,8 @@ void snapshot_verify(void)
         for (uintptr_t at = r->start; at < r->end; at += PAGE_BYTES) {
             uint64_t page = r->page + (at - r->start) / PAGE_BYTES;
             const char *image = s->view + page * PAGE_BYTES;
-            if (s->kind[page] == PAGE_SCRATCH || snapshot_same((const void *)at, image, PAGE_BYTES))
+            if (s->pages[page].kind == PAGE_SCRATCH ||
+                snapshot_same((const void *)at, image, PAGE_BYTES))
                 continue;
             uintptr_t first = difference(at, PAGE_BYTES, image);
             if (first < at + PAGE_BYTES)

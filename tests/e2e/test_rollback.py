@@ -103,6 +103,30 @@ def test_large_memory_goes_back(server):
     assert int(roles.status_field(pid, "RssAnon").split()[0]) < 40 << 10
 
 
+def test_an_idle_worker_gives_its_memory_back(launch, scripts):
+    """And answers as before; what it does then is no request's rollback."""
+    (scripts / "rest.php").write_text(
+        "<?php $all = array_fill(0, 200000, 1);"
+        "while (frankenphp_handle_request(function () use (&$all) {"
+        " for ($i = 0; $i < 200000; $i += 200) $all[$i]++;"
+        " echo array_sum($all); }));")
+    server = start(launch, scripts, worker={"script": str(scripts / "rest.php")})
+    pid, = (p for p in roles.workers(server) if "worker www-worker" in roles.title(p))
+
+    def own_kib() -> int:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return int(next(line for line in rollup.splitlines() if line.startswith("Private_Dirty:")).split()[1])
+
+    def rollbacks() -> int:
+        pools = json.loads(server.admin("/server?json&full").text)["pools"]
+        return next(p for p in pools if p["name"] == "www-worker")["processes"][0].get("rollbacks", 0)
+
+    for n in (1, 2, 3):
+        assert [server.get("/").text for _ in range(5)] == ["201000"] * 5
+        wait_until(lambda: own_kib() < 1500, "3 MiB to be given back", timeout=60)
+        assert rollbacks() == 5 * n
+
+
 def test_sessions_are_written(server):
     s = server.session()
     assert [s.get("/session").text for _ in range(4)] == ["1", "2", "3", "4"]

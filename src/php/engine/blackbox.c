@@ -38,7 +38,7 @@ static struct {
     volatile sig_atomic_t in_handler;
     sigjmp_buf next_step;
     uint64_t stack_top; /* highest address of the process's stack */
-} here;
+} here OF_REQUEST;
 
 /* --- requests --------------------------------------------------------------------------------- */
 

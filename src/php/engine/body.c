@@ -15,7 +15,7 @@
 static struct {
     int sock;
     uint32_t index, incarnation;
-} gateway = { -1, 0, 0 };
+} gateway OF_REQUEST = { -1, 0, 0 };
 
 /* PHP reads uploads in pieces of 5 KiB; this makes them 64. */
 static char ahead[65536];

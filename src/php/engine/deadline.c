@@ -23,7 +23,7 @@ static struct {
     uint64_t ticket; /* of the present request; 0: none */
     uint64_t limit_ms;
     void (*next)(zend_execute_data *execute_data); /* pcntl's */
-} deadline;
+} deadline OF_REQUEST;
 
 static uint64_t ticket_word(struct channel_ticket t)
 {

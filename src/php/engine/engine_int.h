@@ -68,6 +68,7 @@ struct live {
     struct box *box;
     pid_t pid;
     bool resumed;             /* rolled back at least once */
+    bool rests;               /* had no request for a while, and has given its memory back */
     uint64_t first_ns;        /* what that took */
     uint64_t disconnected_ns; /* since when a database is missing; 0: none is */
     uint32_t disconnected;    /* which: a bit for each connection of rollback_sockets.c */
@@ -76,6 +77,12 @@ struct live {
     char role[64];
 };
 extern struct live *live;
+
+/* Of variables that every request writes to. They lie side by side, and not one here and one there
+ * among large ones: in a worker that is rolled back each page of them is a copy and a comparison.
+ */
+#define OF_REQUEST __attribute__((section(".data.of_request")))
+
 extern sapi_module_struct engine_sapi;
 extern zend_module_entry engine_module_entry;
 extern const char *engine_software;
@@ -239,6 +246,10 @@ void rollback_after_handler(void);
 /* The script has ended (exit, a fatal error) in a worker that serves. */
 NORETURN void rollback_after_script(void);
 NORETURN void rollback_leave(int status);
+/* How long to wait for a request; when that is over: gives back the memory that the worker has of
+ * its own, and begins as behind every rollback. */
+uint64_t rollback_patience_ns(void);
+NORETURN void rollback_rest(void);
 
 /* The image is made here; returns in workers, behind each rollback. */
 void rollback_freeze(void);
@@ -317,6 +328,7 @@ void sockets_connect(void);
 MUST_USE bool sockets_reset(void);
 
 /* rollback_memory.c: what of the memory need not be imaged */
+void memory_gather(void); /* before the last round of warm-up requests */
 void memory_tidy(void);
 void memory_scratch(void *context, snapshot_scratch_add *add, void *list);
 

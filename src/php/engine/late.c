@@ -25,7 +25,7 @@ static struct {
     uint64_t compiled; /* scripts that were not in opcache, since the start of the process */
 } image;
 
-static uint64_t compiled;
+static uint64_t compiled OF_REQUEST;
 static zend_op_array *(*compile_really)(zend_file_handle *handle, int type);
 
 /* Installed before opcache takes the function over: it runs only for what opcache does not have. */
@@ -104,7 +104,7 @@ bool late_path_of(struct str name, char *out, size_t size)
 static struct {
     uint32_t names;
     bool untried; /* one that no generation has tried to load before its image */
-} found;
+} found OF_REQUEST;
 
 static void note(enum report_kind kind, struct str name)
 {

@@ -50,7 +50,7 @@ static struct {
     int output_level;            /* of a script's start */
     sapi_headers_struct headers; /* that were set before it, and header_register_callback()'s */
     zval header_callback;
-} loop;
+} loop OF_REQUEST;
 
 static struct {
     char text[OUTPUT_KEPT_MAX];
@@ -420,9 +420,12 @@ static bool wait_for_request(void)
     if (opcache_wants_restart(now))
         kill(getppid(), ENGINE_SIGNAL_RENEW);
     for (;;) {
-        int rc = channel_worker_next(live->channel, UINT64_MAX, &request.view);
-        if (rc == -EINTR || rc == -ETIMEDOUT)
+        int rc = channel_worker_next(live->channel, rollback_patience_ns(), &request.view);
+        if (rc == -ETIMEDOUT)
+            rollback_rest();
+        if (rc == -EINTR)
             continue;
+        live->rests = false;
         if (rc == 0)
             rc = request_take(live->channel);
         if (rc == 0 && request.view.script_filename.n == 0) {

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-struct request request = { .body = { .fd = -1 } };
+struct request request OF_REQUEST = { .body = { .fd = -1 } };
 
 /* A NUL-terminated copy. `texts` was sized by reserve_texts, so that it cannot run out or move. */
 static struct str keep(struct str s)

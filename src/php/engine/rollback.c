@@ -33,7 +33,8 @@
 enum {
     WARMUP_ROUNDS = 2, /* the second one runs what the first one only compiled or cached */
     FDS_MAX = 2 + CHANNEL_THREADS_MAX,
-    FD_LEAST = 300, /* the server's own descriptors stand where no script expects any */
+    REST_AFTER_MS = 2000, /* without a request a worker gives its memory back */
+    FD_LEAST = 300,       /* the server's own descriptors stand where no script expects any */
 };
 
 static struct {
@@ -45,7 +46,7 @@ static struct {
     bool serves;   /* from the image on */
     bool used;     /* a request was taken since: the memory has to go back */
     uint64_t began_ns, warmup_ns;
-} rolled;
+} rolled OF_REQUEST;
 
 /* Of the frozen process and its workers: kept memory. */
 static struct {
@@ -175,6 +176,23 @@ static void go_back(void)
     tell_reason(REPORT_RESPAWN, refusal.text);
 }
 
+uint64_t rollback_patience_ns(void)
+{
+    return rolled.serves && !live->rests ? REST_AFTER_MS * NS_PER_MS : UINT64_MAX;
+}
+
+/* Nothing has run since the last rollback, so the databases' sessions are as they were. */
+void rollback_rest(void)
+{
+    struct snapshot_refusal refusal = { 0 };
+
+    live->rests = true;
+    int rc = snapshot_rest(&refusal);
+    log_warn("this idle worker cannot go back to its image and is forked anew: %s (%s)",
+             refusal.text, strerror(-rc));
+    rollback_leave(ENGINE_EXIT_RENEW);
+}
+
 /* In a process forked from the frozen one: takes its seat and begins where the image was made. */
 NORETURN static void become_worker(const struct control_message *m, int *ends)
 {
@@ -261,7 +279,8 @@ static void describe_image(struct control_message *m)
     control_message_set_text(m, str_from(text));
 }
 
-NORETURN static void serve_forks(void)
+/* Not part of freeze(), whose frame every rollback puts back. */
+NORETURN __attribute__((noinline)) static void serve_forks(void)
 {
     struct control_message m;
     int fds[FDS_MAX];
@@ -294,7 +313,7 @@ NORETURN static void serve_forks(void)
 
 /* --- making the image ------------------------------------------------------------------------- */
 
-NORETURN static void fail(const char *reason)
+NORETURN __attribute__((noinline)) static void fail(const char *reason)
 {
     struct str said = loop_boot_output();
     size_t n = MIN(said.n, rolled.image->said_bytes - 1);
@@ -352,8 +371,12 @@ static void note_cost(void)
     struct snapshot_stats s;
 
     snapshot_stats(&s);
+    if (live->rests) { /* no request has caused that one */
+        live->first_ns += s.last_ns;
+        return;
+    }
     /* The first one only took the place of the fork. */
-    struct channel_rollbacks r = { .n = s.rollbacks - 1,
+    struct channel_rollbacks r = { .n = s.rollbacks - s.rests - 1,
                                    .ns = s.total_ns - live->first_ns,
                                    .pages_last = (uint32_t)(s.last_hot + s.last_cold),
                                    .pages_of_image = (uint32_t)(s.image_bytes >> 12) };
@@ -445,6 +468,8 @@ static bool warm_up(void)
         rolled.warmup_ns = clock_monotonic_ns() - rolled.warmup_ns;
         return false;
     }
+    if (rolled.warmed == (WARMUP_ROUNDS - 1) * image->n_warmup)
+        memory_gather();
     loop_pretend_request(next_url(), "warm-up");
     return true;
 }

@@ -35,6 +35,16 @@ static zend_object *object_at(uint32_t handle)
     return IS_OBJ_VALID(o) ? o : NULL;
 }
 
+/* Destructors of the image's objects run at the end of every request, and at none of the boot: the
+ * table for what they look up is made now, or each request would make it, here and there. */
+static void prepare_destructor(const zend_object *o)
+{
+    zend_function *f = o->ce->destructor;
+
+    if (f && f->type == ZEND_USER_FUNCTION && !RUN_TIME_CACHE(&f->op_array))
+        zend_init_func_run_time_cache(&f->op_array);
+}
+
 static void list_destructible(void)
 {
     uint32_t n = 0;
@@ -46,8 +56,10 @@ static void list_destructible(void)
     border.destructible = mem_zalloc((n + 1) * sizeof(uint32_t));
     for (uint32_t i = 1; i < border.objects; i++) {
         zend_object *o = object_at(i);
-        if (o && has_destructor(o) && !(OBJ_FLAGS(o) & IS_OBJ_DESTRUCTOR_CALLED))
-            border.destructible[border.n_destructible++] = i;
+        if (!o || !has_destructor(o) || (OBJ_FLAGS(o) & IS_OBJ_DESTRUCTOR_CALLED))
+            continue;
+        border.destructible[border.n_destructible++] = i;
+        prepare_destructor(o);
     }
 }
 

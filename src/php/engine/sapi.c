@@ -26,7 +26,7 @@ enum { HEAD_BYTES_MAX = 256 * 1024 }; /* of an answer; the same as of one from P
 static struct {
     char *text;
     size_t n, max;
-} head; /* reused: grows to the largest head of this worker */
+} head OF_REQUEST; /* reused: grows to the largest head of this worker */
 
 static bool head_put(const char *p, size_t n)
 {

@@ -27,7 +27,7 @@ static struct {
     zend_long running_s;   /* what the current phase is limited to, 0: not */
     volatile sig_atomic_t counting;
     volatile unsigned long ticks, limit; /* limit 0: none */
-} clock_;
+} clock_ OF_REQUEST;
 
 static int timer = -1; /* the kernel's number; of this process: a forked one has none */
 

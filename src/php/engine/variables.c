@@ -16,7 +16,7 @@ static struct {
     char *names; /* "HTTP_..." */
     size_t names_used, names_max;
     uint64_t serial; /* of the request it was made for */
-} vars;
+} vars OF_REQUEST;
 
 static void add(struct str name, struct str value)
 {
@@ -43,7 +43,7 @@ static struct str basic_user(void)
 
 static bool content_length(struct str *ret)
 {
-    static char text[24];
+    static char text[24] OF_REQUEST;
     int64_t n = request.view.content_length;
 
     *ret = n >= 0 ? number(text, sizeof(text), (uint64_t)n) : STR("");
@@ -82,7 +82,7 @@ static bool software(struct str *ret)
 
 static bool remote_port(struct str *ret)
 {
-    static char text[8];
+    static char text[8] OF_REQUEST;
 
     *ret = number(text, sizeof(text), request.view.remote_port);
     return true;
@@ -96,7 +96,7 @@ static bool remote_user(struct str *ret)
 
 static bool server_port(struct str *ret)
 {
-    static char text[8];
+    static char text[8] OF_REQUEST;
 
     *ret = number(text, sizeof(text), request.view.server_port);
     return true;

@@ -14,9 +14,9 @@
 
 #include "base/clock.h"
 
-static struct live own;
+static struct live own OF_REQUEST;
 struct live *live = &own;
-static bool is_copy; /* made by a script's pcntl_fork() */
+static bool is_copy OF_REQUEST; /* made by a script's pcntl_fork() */
 
 /* For signals that go to a terminal's whole process group, where the supervisor decides. Not
  * ignored: programs that a script runs would ignore them, too, whoever sends them. */

@@ -160,6 +160,68 @@ TEST(hot_pages_that_nobody_dirties_any_more_leave)
     scene_run_alone(&s, false);
 }
 
+/* --- a process without work ------------------------------------------------------------------- */
+
+enum { REST_EVERY = 10, REST_PAGES = 200, REST_STACK = 200 << 10 };
+
+static unsigned long anonymous_kib(void)
+{
+    char text[4096], *line;
+    int fd = open("/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC);
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+
+    close(fd);
+    EXPECT(n > 0);
+    text[n] = '\0';
+    line = strstr(text, "\nAnonymous:");
+    EXPECT(line);
+    return strtoul(line + 11, NULL, 10);
+}
+
+/* Pages of the image, of its own mappings, and of the stack. */
+static void dirty_then_rest(unsigned turn)
+{
+    struct snapshot_refusal no;
+    char *own = map_private(400 << 10, PROT_READ | PROT_WRITE);
+    volatile char *stack = alloca(REST_STACK);
+
+    for (size_t i = 0; i < REST_PAGES; i++)
+        image[i * (PAGE / 8) + turn] ^= turn + 1;
+    memset(own, 'x', 400 << 10);
+    for (size_t i = 0; i < REST_STACK; i += PAGE)
+        stack[i] = 'x';
+    if (turn % REST_EVERY == REST_EVERY - 1 && snapshot_rest(&no) < 0)
+        test_fail(__FILE__, __LINE__, "refused: %s", no.text);
+}
+
+static void check_rest(unsigned turn)
+{
+    unsigned long *kib = scene_kept(), now = anonymous_kib();
+
+    if (turn && turn % REST_EVERY == 0)
+        EXPECT(now + 4UL * REST_PAGES + 400 + (REST_STACK >> 10) <= *kib + 40);
+    *kib = now;
+    check_some(turn);
+}
+
+static void expect_rests(const struct snapshot_stats *s)
+{
+    EXPECT_INT(s->rests, 3);
+    EXPECT_INT(s->rollbacks - s->rests, 27 + scene_is_worker());
+}
+
+TEST_WITHIN(memory_is_given_back_by_a_rest, 60)
+{
+    struct scene s = { .before = fill_image,
+                       .check = check_rest,
+                       .job = dirty_then_rest,
+                       .after = expect_rests,
+                       .turns = 30 };
+
+    image_bytes = 1 << 20;
+    scene_run(&s);
+}
+
 /* --- the heap --------------------------------------------------------------------------------- */
 
 enum { BLOCKS = 2000 };
