@@ -32,6 +32,9 @@
 #include "zend_signal.h"
 #include "zend_smart_str.h"
 #include "zend_stream.h"
+#if PHP_VERSION_ID >= 80300
+#include "zend_max_execution_timer.h"
+#endif
 #pragma GCC diagnostic pop
 
 /* php.h brings syslog.h, whose names base/log.h uses for its own levels. */
