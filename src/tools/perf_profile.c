@@ -98,9 +98,11 @@ static int record(const struct perf_options *o, const struct perf_server *s, con
         while (waitpid(perf, &status, 0) < 0 && errno == EINTR)
             continue;
     if (rc == 0 && status != 0) {
-        *ret_message = mem_printf("perf record failed (wait status %d); what it says: perf record "
-                                  "-p %d -- sleep 1",
-                                  status, (int)s->counted);
+        *ret_message = mem_printf(
+            "perf record failed (wait status %d); it says why above%s", status,
+            geteuid() == 0 ? ""
+                           : ". Only root, or who has CAP_PERFMON, may sample sapid's processes, "
+                             "which give nothing away to others; --stacks php goes without");
         rc = -ECHILD;
     }
     return rc;

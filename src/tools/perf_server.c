@@ -119,9 +119,8 @@ struct answer {
 
 static int connect_to(const struct bench_options *b, uint64_t until_ns)
 {
-    uint64_t now = clock_monotonic_ns(), left = until_ns > now ? until_ns - now : 1;
-    const struct timeval limit = { (time_t)(left / NS_PER_S),
-                                   (suseconds_t)(left % NS_PER_S / 1000 + 1) };
+    uint64_t now = clock_monotonic_ns(), left_us = until_ns > now ? (until_ns - now) / 1000 + 1 : 1;
+    const struct timeval limit = { (time_t)(left_us / 1000000), (suseconds_t)(left_us % 1000000) };
     int fd = socket(b->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
@@ -357,6 +356,21 @@ static int await(struct perf_server *s, char **ret_message)
     return 0;
 }
 
+/* Whether somebody listens there already, who would be measured in place of our server. */
+static bool is_taken(const char *url)
+{
+    char *argv[] = { "bench", (char *)(uintptr_t)url, NULL }, *message = NULL;
+    struct bench_options b;
+    int rc = bench_options_parse(2, argv, &b, &message);
+    int fd = rc < 0 ? rc : connect_to(&b, clock_monotonic_ns() + NS_PER_S);
+    bool taken = fd >= 0;
+
+    fd_close(&fd);
+    mem_free(message);
+    bench_options_fini(&b);
+    return taken;
+}
+
 /* One try of our own server, on a port of `listen`. */
 static int start_once(const struct perf_options *o, const char *program, const char *listen,
                       struct perf_server *s, char **ret_message)
@@ -373,6 +387,12 @@ static int start_once(const struct perf_options *o, const char *program, const c
                                .url = mem_printf("http://%s%s", listen, o->path),
                                .log_path = mem_strdup(log_path),
                                .timeout_ns = o->timeout_ns };
+    if (is_taken(s->url)) {
+        close(log);
+        *ret_message =
+            mem_printf("%s: the address is in use, something answers there already", listen);
+        return -EADDRINUSE;
+    }
     s->pid = fork();
     if (s->pid == 0)
         exec_server(o, s, listen, log);

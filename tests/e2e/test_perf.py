@@ -81,6 +81,12 @@ def test_a_busy_port_is_named(root):
     assert address in done.stderr and "in use" in done.stderr.lower()
 
 
+def test_a_server_that_has_the_port_already_is_not_measured_instead(root):
+    with Target(lambda r: r.answer()) as target:
+        done = perf("run", *SHORT, "--listen", target.url[7:-1], root=root, status=1)
+        assert target.url[7:-1] in done.stderr and "in use" in done.stderr and not target.lines
+
+
 def test_a_build_that_fails_ends_the_run(root):
     done = perf("run", *SHORT, "--build", "echo compiling; exit 7", root=root, status=1)
     assert "the build failed" in done.stderr and "status 7" in done.stderr
