@@ -90,7 +90,9 @@ def start(folder: Path, site: Path, mode: str, *, workers: int = CLIENTS, ini=No
     image of it made."""
     (folder / mode).mkdir()
     os.chmod(folder / mode, 0o755)
-    settings = {"display_errors": "1", "html_errors": "0", "log_errors": "0", "ffi.enable": "1", "memory_limit": "128M",
+    # PHP 8.5 shows the calls of a fatal error, and those above the application differ between the modes.
+    settings = {"display_errors": "1", "html_errors": "0", "fatal_error_backtraces": "0", "log_errors": "0",
+                "ffi.enable": "1", "memory_limit": "128M",
                 "session.save_path": str(site / "sessions"), "session.gc_probability": "0", "opcache.enable": "1",
                 "opcache.max_accelerated_files": "4000", "opcache.file_update_protection": "0", "apc.enabled": "1",
                 "error_reporting": "32767", **(ini or {})}
