@@ -224,9 +224,11 @@ def test_a_file_that_requests_include_is_looked_at(site):
 def test_opcache_s_write_lock_does_not_stay_with_a_worker(site):
     """A bailout while opcache writes to its memory would leave the lock locked, and nobody could compile any more. None is known
     that can be made to happen; so the request takes that lock itself."""
-    s = site("$lock = FFI::cdef('struct lock { short type, whence; long start, len; int pid; }; int fcntl(int, int, ...);'); snapshot_state();"
+    s = site("$lock = FFI::cdef('struct lock { short type, whence; long start, len; int pid; }; int fcntl(int, int, ...);');"
+             " snapshot_state();"
              " $held = fn() => preg_match('/ POSIX .* WRITE ' . getmypid() . ' .* 0 0$/m', file_get_contents('/proc/locks'));"
-             " if (isset($_GET['take'])) foreach (scandir('/proc/self/fd') as $fd) if (str_contains((string)@readlink(\"/proc/self/fd/$fd\"), '.ZendSem.')) {"
+             " if (isset($_GET['take'])) foreach (scandir('/proc/self/fd') as $fd)"
+             " if (str_contains((string)@readlink(\"/proc/self/fd/$fd\"), '.ZendSem.')) {"
              " $l = $lock->new('struct lock'); $l->type = 1; $l->start = 0; $l->len = 1; $lock->fcntl((int)$fd, 6, FFI::addr($l)); }"
              " echo json_encode([getmypid(), $held()]);", ini={"ffi.enable": "1", "opcache.enable": "1"})
     until_image(s)

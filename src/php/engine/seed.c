@@ -482,6 +482,24 @@ static void list_user_ini(struct engine_files *files)
     }
 }
 
+/* Does the path lead through a link? "/./", of include_path, does not. */
+static bool is_linked(const realpath_cache_bucket *b)
+{
+    struct str path = { b->path, b->path_len }, real = { b->realpath, b->realpath_len };
+
+    while (path.n) {
+        if (str_has_prefix(path, STR("/./"))) {
+            path = str_skip(path, 2);
+            continue;
+        }
+        if (real.n == 0 || path.p[0] != real.p[0])
+            return true;
+        path = str_skip(path, 1);
+        real = str_skip(real, 1);
+    }
+    return real.n > 0;
+}
+
 /* Symbolic links on the way to what the boot has looked at: a release may be changed by such a one.
  * All paths of the boot are in this cache, which is as old as the image. */
 static void list_links(struct engine_files *files)
@@ -491,7 +509,7 @@ static void list_links(struct engine_files *files)
     list_file(files, request.view.script_filename.p, request.view.script_filename.n);
     for (zend_long i = 0; i < realpath_cache_max_buckets(); i++)
         for (const realpath_cache_bucket *b = buckets[i]; b; b = b->next)
-            if (b->path_len != b->realpath_len || memcmp(b->path, b->realpath, b->path_len) != 0)
+            if (is_linked(b))
                 list_file(files, b->path, b->path_len);
 }
 
@@ -514,13 +532,13 @@ static void list_files(struct engine_files *files)
     files->bytes = files->dropped = 0;
     files->every_s = look_every_s();
     list_user_ini(files);
-    list_links(files);
     ZEND_HASH_FOREACH_STR_KEY(&EG(included_files), path)
     {
         if (path && ZSTR_VAL(path)[0] == '/') /* else phar://, and what is no file */
             list_file(files, ZSTR_VAL(path), ZSTR_LEN(path));
     }
     ZEND_HASH_FOREACH_END();
+    list_links(files);
 }
 
 void seed_freeze(const char *what)
