@@ -178,7 +178,14 @@ static bool end_request(void)
         session_end();
         shut_module("filter");
         report_exception();
-        php_output_deactivate();
+        /* Sends the head, if there was no output; for which header callbacks are called. */
+        if (rollback_serves()) {
+            run_without_frame(php_output_deactivate);
+        } else {
+            php_header();
+            report_exception();
+            php_output_deactivate();
+        }
     }
     zend_catch
     {

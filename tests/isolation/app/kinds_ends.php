@@ -84,6 +84,12 @@ return [
         }
         echo "nobody gets this\n";
     },
+    'header_callback_throws' => function (int $n): void {
+        header_register_callback(static function () use ($n): void {
+            header("X-Callback: $n");
+            throw bare(new \RuntimeException("by the callback $n"));
+        });
+    },
     'error_handler' => function (int $n): void {
         set_error_handler(static function (int $level, string $text): bool {
             echo "error $level: $text\n";
