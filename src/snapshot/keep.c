@@ -82,6 +82,8 @@ static void fill(struct snapshot_self *s, const struct snapshot_options *o, uint
     s->options = o ? *o : (struct snapshot_options){ 0 };
     if (!s->options.hot_max)
         s->options.hot_max = HOT_MAX;
+    s->pace = 1;
+    s->paced = !s->options.hot_period;
     if (!s->options.hot_period)
         s->options.hot_period = HOT_PERIOD;
     s->keep_next = at + page_up(sizeof(*s));

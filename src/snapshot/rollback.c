@@ -15,6 +15,8 @@ enum {
     HOT_CHEAP_PAGES = 512, /* above it pages leave the sooner */
     HOT_LEAST_AGE = 16,
     SCRATCH_EVERY = 256, /* rollbacks after which scratch pages are given back */
+    PACE_MS = 100,       /* or as many more as this time sees */
+    PACE_MOST = 64,      /* times as many */
 };
 
 static uint64_t now_ns(void)
@@ -65,10 +67,24 @@ static struct page page_dirtied(uint32_t turn)
     return (struct page){ PAGE_COLD, turn % TURNS ? turn % TURNS : 1 };
 }
 
+/* To forget pages costs those that are used again a fault each, and a scan. Where jobs are short it
+ * happens after more of them. */
+static void set_pace(uint64_t now, uint32_t turn)
+{
+    struct snapshot_self *s = snapshot_self;
+
+    if (s->paced && turn % SCRATCH_EVERY == 0) {
+        uint64_t took = now - s->paced_ns;
+        uint64_t pace = PACE_MS * UINT64_C(1000000) / (took ? took : 1);
+        s->pace = pace < 1 ? 1 : pace > PACE_MOST ? PACE_MOST : (uint32_t)pace;
+        s->paced_ns = now;
+    }
+}
+
 /* For how many rollbacks a hot page may be found unchanged. */
 static uint32_t hot_age(const struct snapshot_self *s)
 {
-    uint64_t age = s->options.hot_period;
+    uint64_t age = (uint64_t)s->options.hot_period * s->pace;
 
     if (s->n_hot > HOT_CHEAP_PAGES)
         age = age * HOT_CHEAP_PAGES / s->n_hot;
@@ -238,17 +254,18 @@ struct rolling {
     uint64_t started_ns, faults;
 };
 
-static void restore_memory(uint64_t faults)
+static void restore_memory(const struct rolling *r)
 {
     struct snapshot_self *s = snapshot_self;
     uint32_t turn = (uint32_t)++s->stats.rollbacks;
 
     s->stats.last_cold = 0;
+    set_pace(r->started_ns, turn);
     restore_hot(turn);
-    if (faults != s->faults || s->scan_next)
+    if (r->faults != s->faults || s->scan_next)
         restore_cold(turn, !s->scan_next);
     s->scan_next = false;
-    if (turn % SCRATCH_EVERY == 0 || s->rests)
+    if (turn % (SCRATCH_EVERY * s->pace) == 0 || s->rests)
         give_scratch_back();
     snapshot_arena_rollback();
     if (s->rests)
@@ -277,7 +294,7 @@ static long roll(void *arg)
     rc = kernel_state_restore(r.refusal);
     if (rc < 0)
         return rc;
-    restore_memory(r.faults);
+    restore_memory(&r);
     if (s->options.verify)
         snapshot_verify();
     s->stats.last_ns = now_ns() - r.started_ns;

@@ -183,6 +183,9 @@ struct snapshot_self {
     uint32_t n_hot, hot_room;
     bool scan_next; /* the next rollback looks for cold pages, whatever the faults say */
     bool rests;     /* it gives all memory back that it can */
+    bool paced;     /* pages are forgotten by time, too: `pace` times as many rollbacks */
+    uint32_t pace;
+    uint64_t paced_ns;
     uint64_t faults;
 
     /* kernel state */
