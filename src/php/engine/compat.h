@@ -106,6 +106,13 @@ extern PHPAPI char *php_ini_scanned_files;
 #define COMPAT_SESSION_FORGET_START() ((void)0)
 #endif
 
+/* Since 8.4 PHP-FPM's flush() sends the head also when there is no output yet. */
+#if PHP_VERSION_ID >= 80400
+#define compat_flush_head() ((void)sapi_send_headers())
+#else
+#define compat_flush_head() ((void)0)
+#endif
+
 /* PHP-FPM's fpm_get_status() has a field more. */
 #if PHP_VERSION_ID >= 80400
 #define COMPAT_STATUS_MEMORY_PEAK(array, bytes) add_assoc_long(array, "memory-peak", bytes)

@@ -254,7 +254,10 @@ static size_t ub_write(const char *text, size_t n)
 static void flush(void *server_context)
 {
     (void)server_context;
-    if (!request.active || request.ended || !request.worker || !request.head_sent)
+    if (!request.active || request.ended || !request.worker)
+        return;
+    compat_flush_head();
+    if (!request.head_sent)
         return;
     if (channel_respond(request.worker, CHANNEL_FLUSH, 0, NULL, 0) < 0)
         php_handle_aborted_connection();
