@@ -391,7 +391,8 @@ def test_output_behind_fastcgi_finish_request_does_not_end_the_script(pair, how)
     if pair[0].site.php.get("use_fpm"):
         assert ours == theirs
     else:
-        assert '"shutdown",[0,0,' in ours and "[200,false," in ours
+        # http_response_code() behind the head: since PHP 8.3 it is refused and says so
+        assert '"shutdown",[0,0,' in ours and ("[200,false," in ours or "[false,false," in ours)
 
 
 @pytest.mark.parametrize("ignore", [0, 1])
