@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.sapid_only, pytest.mark.engine_only]
 
 MASKS = [(r"(\b|DW)[0-9a-f]{32}\b", "TOKEN"),   # of a session and a form; a cookie is named after the port
          (r"\b1[78]\d{8}\b", "TIME"),      # revisions, and what keeps pages out of caches
-         (r"\b20\d\d[/-]\d\d[/-]\d\d[ T]\d\d:\d\d(:\d\d)?(\+00:?00)?\b", "MINUTE"),
+         (r"\b20\d\d\\?[/-]\d\d\\?[/-]\d\d[ T]\d\d:\d\d(:\d\d)?(\+00:?00)?\b", "MINUTE"),
          (r"\w{3}, \d\d \w{3} 20\d\d \d\d:\d\d:\d\d (GMT|\+0000)", "DATE"),
          (r"in \d+\.\d+ s", "in SECONDS")]
 PEOPLE = [Person(i, "dokuwiki") for i in range(4)]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 CACHE = Path(os.environ.get("SAPID_TEST_CACHE", f"/var/tmp/sapid-test-cache-{os.geteuid()}"))
@@ -32,8 +33,8 @@ def vendor(name: str, packages: dict) -> Path:
     """The folder vendor/ of a composer.json."""
     folder = CACHE / f"{name}-{_key(packages)}"
     if not (folder / "vendor/autoload.php").exists():
-        building = CACHE / f"{folder.name}.{os.getpid()}"
-        building.mkdir(parents=True)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=CACHE))   # a run that was killed may have left one
         (building / "composer.json").write_text(json.dumps(packages, indent=4))
         done = subprocess.run(["composer", "install", "--no-interaction", "--no-progress", "--no-dev", "--prefer-dist"], cwd=building,
                               env={**os.environ, "COMPOSER_ALLOW_SUPERUSER": "1", "XDEBUG_MODE": "off"},
