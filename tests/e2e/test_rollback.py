@@ -111,7 +111,7 @@ def test_an_idle_worker_gives_its_memory_back(launch, scripts):
         " for ($i = 0; $i < 200000; $i += 200) $all[$i]++;"
         " echo array_sum($all); }));")
     server = start(launch, scripts, worker={"script": str(scripts / "rest.php")})
-    pid, = (p for p in roles.workers(server) if "worker www-worker" in roles.title(p))
+    pid, = wait_until(lambda: [p for p in roles.workers(server) if "worker www-worker" in roles.title(p)], "the worker")
 
     def own_kib() -> int:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -119,12 +119,13 @@ def test_an_idle_worker_gives_its_memory_back(launch, scripts):
 
     def rollbacks() -> int:
         pools = json.loads(server.admin("/server?json&full").text)["pools"]
-        return next(p for p in pools if p["name"] == "www-worker")["processes"][0].get("rollbacks", 0)
+        processes = next(p for p in pools if p["name"] == "www-worker")["processes"]
+        return processes[0].get("rollbacks", 0) if processes else -1
 
     for n in (1, 2, 3):
         assert [server.get("/").text for _ in range(5)] == ["201000"] * 5
         wait_until(lambda: own_kib() < 1500, "3 MiB to be given back", timeout=60)
-        assert rollbacks() == 5 * n
+        wait_until(lambda: rollbacks() == 5 * n, "the worker to be told of with its rollbacks")
 
 
 def test_sessions_are_written(server):
