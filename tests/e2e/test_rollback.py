@@ -103,6 +103,7 @@ def test_large_memory_goes_back(server):
     assert int(roles.status_field(pid, "RssAnon").split()[0]) < 40 << 10
 
 
+@pytest.mark.as_root
 def test_an_idle_worker_gives_its_memory_back(launch, scripts):
     """And answers as before; what it does then is no request's rollback."""
     (scripts / "rest.php").write_text(
@@ -267,6 +268,7 @@ def test_each_worker_holds_opcaches_lock_itself(launch, scripts):
     wait_until(lambda: workers <= holders(), "the locks of both after a rollback")
 
 
+@pytest.mark.as_root
 def test_a_timer_of_a_request_does_not_cost_the_time_limit(launch, scripts):
     """timer_create() by an extension: it goes with the request, the timer behind max_execution_time stays."""
     s = start(launch, scripts, ini={"max_execution_time": "1"}, expect_errors=True)
