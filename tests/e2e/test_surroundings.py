@@ -47,6 +47,7 @@ def jail(launch):
     return jail
 
 
+@pytest.mark.as_root
 def test_chroot_hides_the_rest_and_paths_are_those_inside(launch, jail):
     page(jail / "www", "where.php",
          "[__FILE__, $_SERVER['DOCUMENT_ROOT'], $_SERVER['SCRIPT_FILENAME'], getcwd(), scandir('/'), "
@@ -59,6 +60,7 @@ def test_chroot_hides_the_rest_and_paths_are_those_inside(launch, jail):
         assert got[5] is False and got[6] is False and got[7] == account.web().uid
 
 
+@pytest.mark.as_root
 def test_a_chrooted_script_has_no_capability_left_to_get_out_with(launch, jail):
     page(jail / "www", "who.php", "[posix_getuid(), posix_geteuid()]")
     server = launch(jail / "www", php={"chroot": str(jail), "user": account.web().name})
@@ -72,6 +74,7 @@ def test_a_chrooted_script_has_no_capability_left_to_get_out_with(launch, jail):
         assert all(int(sets[name], 16) == 0 for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")), sets
 
 
+@pytest.mark.as_root
 def test_static_files_and_uploads_work_in_a_chroot(launch, jail):
     (jail / "www" / "a.txt").write_text("plain")
     page(jail / "www", "up.php", "[file_get_contents($_FILES['f']['tmp_name'])]")
@@ -82,6 +85,7 @@ def test_static_files_and_uploads_work_in_a_chroot(launch, jail):
     assert got.json() == ["hello"]
 
 
+@pytest.mark.as_root
 def test_a_chroot_without_time_zones_is_warned_of(launch, jail):
     """Debian's PHP crashes in date() there, as under PHP-FPM."""
     page(jail / "www", "date.php", "[date('T H', 0), date_create('@0')->setTimezone(new DateTimeZone('Europe/Berlin'))->format('T')]")
