@@ -228,7 +228,7 @@ def test_opcache_s_write_lock_does_not_stay_with_a_worker(site):
              " snapshot_state();"
              " $held = fn() => preg_match('/ POSIX .* WRITE ' . getmypid() . ' .* 0 0$/m', file_get_contents('/proc/locks'));"
              " if (isset($_GET['take'])) foreach (scandir('/proc/self/fd') as $fd)"
-             " if (str_contains((string)@readlink(\"/proc/self/fd/$fd\"), '.ZendSem.')) {"
+             " if (preg_match('/[.]ZendSem[.]|memfd:opcache_lock/', (string)@readlink(\"/proc/self/fd/$fd\"))) {"
              " $l = $lock->new('struct lock'); $l->type = 1; $l->start = 0; $l->len = 1; $lock->fcntl((int)$fd, 6, FFI::addr($l)); }"
              " echo json_encode([getmypid(), $held()]);", ini={"ffi.enable": "1", "opcache.enable": "1"})
     until_image(s)

@@ -115,15 +115,18 @@ static const char *point(void)
                                   : "snapshot_state()";
 }
 
-/* "/tmp/phpAb3dEf" */
+/* "/tmp/phpAb3dEf"; since 8.4 "/tmp/phprse5d68vva7374itLVb" (main/php_open_temporary_file.c). */
 static bool is_temporary_name(struct str path)
 {
     struct str folder = str_from(php_get_temporary_directory());
 
     if (folder.n > 1 && folder.p[folder.n - 1] == '/')
         folder.n--;
-    return str_has_prefix(path, folder) && path.n == folder.n + strlen("/phpXXXXXX") &&
-           str_has_prefix(str_skip(path, folder.n), STR("/php"));
+    if (!str_has_prefix(path, folder))
+        return false;
+    struct str name = str_skip(path, folder.n);
+    return (name.n == strlen("/phpXXXXXX") || name.n == strlen("/php0123456789012XXXXXX")) &&
+           str_has_prefix(name, STR("/php"));
 }
 
 /* tmpfile(), or a php://temp that has outgrown its memory: what one request writes there would be
