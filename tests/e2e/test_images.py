@@ -485,9 +485,11 @@ def test_the_status_says_everything_of_each_script(site):
                    "prints.php": APP % "if (snapshot_boots()) echo 'out';"}, expect_errors=True)
     wait_for_image(server, "/a.php")
     wait_for_image(server, "/b.php")
-    for path in ("/fails.php", "/prints.php"):
-        assert server.get(path).status == 200
-    wait_until(lambda: images(server)["refused"] == 2, "both refusals", 60)
+
+    def both_refused():   # a request asks for an image, and another one if it was not heard
+        assert {server.get(path).status for path in ("/fails.php", "/prints.php")} == {200}
+        return images(server)["refused"] == 2
+    wait_until(both_refused, "both refusals", 60, 0.1)
     found = images(server)
     assert set(active(server)) == {"/a.php", "/b.php"}
     refused = {r["script"]: r for r in found["refusals"]}
