@@ -223,7 +223,8 @@ def markdown(machine, results, options, seconds):
     if results["failed"]:
         lines += ["## Not measured", ""] + [f"- {name}: {why.splitlines()[0]}" for name, why in results["failed"].items()] + [""]
     if bars:
-        lines += ["## Bars of issues 2, 4 and 5", "", "Measured: the median of the rounds' ratios. Of: the medians of both.", ""]
+        lines += ["## Bars of issues 2, 4 and 5", "", "Measured: the median of the rounds' ratios. Of: the medians of both. What stands between:",
+                  "[README.md](README.md#what-does-not-hold-and-what-stands-between).", ""]
         lines += table(["bar", "asked", "measured", "of", ""], bars)
     lines += load_sections(results)
     if "mixed" in results:
