@@ -602,10 +602,10 @@ void pool_abandon(struct pool *p)
     struct generation *g = p->next;
 
     p->next = NULL; /* its end is nobody's failure */
-    if (g)
-        images_ahead_abandon(p, g->number);
-    if (g)
-        stop_generation(g);
+    if (!g)
+        return;
+    images_ahead_abandon(p, g->number);
+    stop_generation(g);
 }
 
 void pool_switch(struct pool *p)

@@ -186,3 +186,14 @@ unsigned long scene_resident_kib(void)
     fclose(f);
     return resident * 4;
 }
+
+bool scene_is_readable(const void *p)
+{
+    int fd[2];
+
+    EXPECT_INT(pipe(fd), 0);
+    bool ret = write(fd[1], p, 1) == 1;
+    close(fd[0]);
+    close(fd[1]);
+    return ret;
+}

@@ -45,4 +45,7 @@ unsigned scene_count_maps(void);
 unsigned scene_count_fds(void);
 unsigned long scene_resident_kib(void);
 
+/* Can the kernel read that byte? Asks without touching it. */
+bool scene_is_readable(const void *p);
+
 #endif
